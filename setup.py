@@ -1,0 +1,38 @@
+"""Installs twostage. Detectron2 is not on PyPI and therefore not listed here: `make venv` installs upstream's where it is
+present, else our own subset from third_party/detectron2."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="twostage",
+    version="0.1.0",
+    description="Open-vocabulary segmentation: every published system behind a config",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["twostage", "twostage.*"]),
+    include_package_data=True,
+    package_data={
+        "twostage": ["clip/model_configs/*", "clip/weights/*", "data/toybox/*.json", "systems/*/*/README.md"],
+    },
+    install_requires=[
+        "torch>=2.4",
+        "torchvision",
+        "open_clip_torch>=3.0",
+        "timm>=1.0",
+        "fvcore",
+        "iopath",
+        "pycocotools",
+        "opencv-python-headless",
+        "scikit-image",
+        "scipy",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "tabulate",
+        "tqdm",
+        "tensorboard",
+    ],
+)

@@ -1,0 +1,56 @@
+"""The one exception for mistakes a user can correct, and how command-line tools show it.
+
+Everything that is wrong with the *input* (a missing folder, a misspelt key, a broken checkpoint) is raised as
+`UserError` with a single line: what is wrong, which file, key or value it is, and what to do about it. Tools run
+their main function through `run_cli`, which prints that line and leaves with exit code 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake in what the user handed in; `str(error)` is one line that names the culprit and the way out."""
+
+
+def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
+    """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, sorted(set(allowed)), n=limit, cutoff=0.6)
+    return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """The `UserError` an exception is, was raised from or wraps (spawned workers hand over only text), else None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, UserError):
+            return error
+        seen.add(id(error))
+        text = str(error)
+        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+        if marker in text:
+            return UserError(text.rsplit(marker, 1)[1].splitlines()[0])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def run_cli(main: Callable[[], object]) -> None:
+    """Run a tool's `main()`; a `UserError` becomes `error: ...` on stderr and exit code 2.
+
+    Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead.
+    """
+    try:
+        main()
+    except Exception as error:
+        known = find_user_error(error)
+        if known is None or os.environ.get("TWOSTAGE_TRACEBACK") == "1":
+            raise
+        sys.stdout.flush()
+        print(f"error: {known}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
