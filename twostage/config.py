@@ -209,7 +209,7 @@ def _merge_file(cfg: CN, config_file: str) -> None:
         near = near_names(Path(config_file).name, [p.name for p in folder.glob("*.yaml")]) if folder.is_dir() else ""
         raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
     try:
-        tree = CN.load_yaml_with_base(config_file)
+        tree = CN(CN.load_yaml_with_base(config_file))
     except (yaml.YAMLError, OSError, AttributeError, KeyError) as error:
         raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
     for key in all_keys(tree):

@@ -1,0 +1,4 @@
+"""All systems; importing this package registers them in Detectron2's META_ARCH_REGISTRY."""
+
+from twostage.systems.training_free.maskclip import model as _maskclip  # noqa: F401
+from twostage.systems.two_stage.san import model as _san  # noqa: F401

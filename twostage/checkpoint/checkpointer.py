@@ -1,0 +1,101 @@
+"""Saving and loading checkpoints: atomically written, never unpickled, official files recognised by content."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from twostage.checkpoint.recognition import recognise_checkpoint
+from twostage.checkpoint.renaming import CheckpointTable, check_complete
+from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
+from twostage.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None:
+    """Fill `model` from a checkpoint's `content`: ours, or an official one of the same system.
+
+    Every tensor is accounted for: used, or listed in the system's table as knowingly dropped or fresh.
+
+    Raises:
+        UserError: a checkpoint of another system, or one that does not fit the model exactly.
+    """
+    tensors = model_tensors(content, source)
+    expected = model.state_dict()
+    table: CheckpointTable | None = getattr(model, "checkpoint_table", lambda: None)()
+    name = type(model).__name__
+    if table is not None and table.recognises(tensors):
+        renamed = table.to_ours(tensors, source=source)
+        check_complete(renamed, expected, fresh=table.fresh, source=source, model=name)
+        logger.info("'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors))
+        model.load_state_dict(renamed, strict=False)
+        return
+    system = recognise_checkpoint(tensors)
+    if not set(tensors) & set(expected) and system is not None:
+        raise UserError(f"checkpoint '{source}' is one of {system}, but the config builds {name}; use that system's config")
+    check_complete(tensors, expected, fresh=(), source=source, model=name)
+    model.load_state_dict(tensors)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer with strict, safe loading and atomic saving."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<save_dir>/<name>.pth` (rank 0) with the model and all checkpointables, and note it as the last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
+        data.update(kwargs)
+        path = Path(self.save_dir) / f"{name}.pth"
+        logger.info("Saving checkpoint to %s", path)
+        _write_atomically(path, lambda file: torch.save(data, file))
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note the newest checkpoint's name in `<save_dir>/last_checkpoint`."""
+        path = Path(self.save_dir) / "last_checkpoint"
+        _write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load `path` into the model and the checkpointables; returns what nobody took (e.g. `iteration`).
+
+        Raises:
+            UserError: see `load_checkpoint_file` and `load_weights`.
+        """
+        if not path:
+            logger.info("No checkpoint given, the model starts from its initial weights")
+            return {}
+        logger.info("Loading checkpoint %s", path)
+        content = load_checkpoint_file(path)
+        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        load_weights(model, content, str(path))
+        rest = {key: value for key, value in content.items() if key != "model" and not isinstance(value, Tensor)}
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in rest:
+                self.checkpointables[key].load_state_dict(rest.pop(key))
+        return rest
+
+
+def _write_atomically(path: Path, write: Any) -> None:
+    """Call `write(file)` on a temporary file beside `path`, then move it there: no reader sees half a file."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"'{path}' can't be written ({error.strerror}); check the disk and OUTPUT_DIR") from error

@@ -1,0 +1,132 @@
+"""Official checkpoint names <-> ours: one declarative table per system, applied both ways, with every tensor accounted for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from twostage.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rename:
+    """Names that start with `official` start with `ours` instead; `{i}` in both stands for a number.
+
+    Attributes:
+        first: added to the official number to get ours.
+        last: highest number on our side that the rule covers, None for any.
+
+    >>> Rename("head.blocks.{i}.", "blocks.{i}.", first=9).to_ours("head.blocks.1.weight")
+    'blocks.10.weight'
+    """
+
+    official: str
+    ours: str
+    first: int = 0
+    last: int | None = None
+
+    def to_ours(self, name: str) -> str | None:
+        """Our name for an official one, None where the rule does not apply."""
+        return _swap(name, self.official, self.ours, self.first, 0, None)
+
+    def to_official(self, name: str) -> str | None:
+        """The official name for one of ours, None where the rule does not apply."""
+        return _swap(name, self.ours, self.official, -self.first, self.first, self.last)
+
+
+def _swap(name: str, source: str, target: str, shift: int, low: int, high: int | None) -> str | None:
+    match = re.match(re.escape(source).replace(r"\{i\}", r"(\d+)"), name)
+    if match is None:
+        return None
+    rest = name[match.end() :]
+    if "{i}" not in source:
+        return target + rest
+    number = int(match.group(1))
+    if number < low or (high is not None and number > high):
+        return None
+    return target.replace("{i}", str(number + shift)) + rest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointTable:
+    """How a system's official checkpoints relate to our model.
+
+    Attributes:
+        system: name in messages.
+        signature: an official checkpoint is recognised by having a name under each of these prefixes.
+        renames: tried in order; the first that applies wins.
+        dropped: official name (regular expression, whole name) -> why it is knowingly not used.
+        fresh: our name (regular expression, whole name) -> why it is knowingly not filled.
+    """
+
+    system: str
+    signature: Sequence[str]
+    renames: Sequence[Rename]
+    dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        """Whether the names of a checkpoint are official ones of this system."""
+        names = list(names)
+        return all(any(name.startswith(prefix) for name in names) for prefix in self.signature)
+
+    def to_ours(self, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+        """Official tensors under our names.
+
+        Raises:
+            UserError: a tensor is neither renamed nor listed as dropped, or two get the same name.
+        """
+        result: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if any(re.fullmatch(pattern, name) for pattern in self.dropped):
+                continue
+            ours = next((new for rule in self.renames if (new := rule.to_ours(name)) is not None), None)
+            if ours is None:
+                raise UserError(f"checkpoint '{source}' has {name!r}, which no official {self.system} checkpoint has")
+            if ours in result:
+                raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {name!r})")
+            result[ours] = tensor
+        return result
+
+    def to_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors under their official names; ours that no official checkpoint has are left out.
+
+        Raises:
+            KeyError: a tensor is neither renamed nor listed as fresh.
+        """
+        result: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            official = next((new for rule in self.renames if (new := rule.to_official(name)) is not None), None)
+            if official is not None:
+                result[official] = tensor
+            elif not any(re.fullmatch(pattern, name) for pattern in self.fresh):
+                raise KeyError(f"{self.system} has no official name for {name!r}")
+        return result
+
+
+def check_complete(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, fresh: Iterable[str], source: str, model: str
+) -> None:
+    """UserError unless `tensors` fill `expected` exactly: names (but for `fresh` patterns) and shapes."""
+    patterns = list(fresh)
+    missing = [n for n in expected if n not in tensors and not any(re.fullmatch(p, n) for p in patterns)]
+    extra = [n for n in tensors if n not in expected]
+    shapes = [n for n in tensors if n in expected and tensors[n].shape != expected[n].shape]
+    if shapes:
+        name = shapes[0]
+        raise UserError(
+            f"checkpoint '{source}' does not fit this {model}: {name!r} is {tuple(tensors[name].shape)} in the file and "
+            f"{tuple(expected[name].shape)} in the model ({len(shapes)} such tensors); use the config it was trained with"
+        )
+    if missing or extra:
+        raise UserError(
+            f"checkpoint '{source}' does not fit this {model}: {len(missing)} tensors missing{_first(missing)}, "
+            f"{len(extra)} unknown{_first(extra)}; use the config it was trained with"
+        )
+
+
+def _first(names: list[str]) -> str:
+    return f" (first: {names[0]!r})" if names else ""

@@ -1,0 +1,81 @@
+"""Reading tensors from checkpoint files without ever executing pickled code."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from twostage.errors import UserError
+
+# Keys under which training frameworks keep the model's tensors inside a checkpoint.
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
+
+
+def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
+    """The whole content of a checkpoint: safetensors, or a torch file that holds only tensors and plain containers.
+
+    Raises:
+        UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint '{path}' does not exist; check MODEL.WEIGHTS")
+    if path.stat().st_size == 0:
+        raise UserError(f"checkpoint '{path}' is empty; copy or download it again")
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"checkpoint '{path}' is truncated or not a safetensors file; get it again") from error
+    return _load_torch(path)
+
+
+def _load_torch(path: Path) -> dict[str, Any]:
+    if path.suffix == ".pkl":
+        raise UserError(
+            f"checkpoint '{path}' is a pickle, which could run code when read; convert it to .safetensors where you trust it"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path) or "weights_only" in str(error).lower() or "global" in str(error).lower():
+            raise UserError(
+                f"checkpoint '{path}' holds pickled objects besides tensors and was not loaded, because they could run "
+                "code; save its state dict alone, best as .safetensors"
+            ) from error
+        raise UserError(f"checkpoint '{path}' is not a checkpoint file (or is damaged); get it again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"checkpoint '{path}' holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def model_tensors(content: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
+    """The model's state dict inside a checkpoint's content, unwrapped from "model", "state_dict", ... and "module.".
+
+    Raises:
+        UserError: there is no tensor in it.
+    """
+    state: Any = content
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise UserError(f"checkpoint '{path}' holds no model weights (keys: {', '.join(map(str, list(content)[:5]))})")
+    if all(k.startswith("module.") for k in tensors):
+        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    return tensors
+
+
+def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in the checkpoint `path`; see `load_checkpoint_file` for what is raised."""
+    return model_tensors(load_checkpoint_file(path), path)

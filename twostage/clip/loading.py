@@ -1,0 +1,135 @@
+"""Any open_clip model by name and pretrained tag or local file, with the activation its weights were trained with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from twostage.checkpoint.safe_loading import load_tensors
+from twostage.errors import UserError, near_names
+
+Tokenizer = Callable[..., torch.Tensor]
+
+TOYBOX_PREFIX = "toybox-"
+_WEIGHTS_FOLDER = Path(__file__).with_name("weights")
+
+
+def load_clip(
+    name: str, *, pretrained: str = "", quick_gelu: str = "auto", load_weights: bool = True
+) -> tuple[nn.Module, Tokenizer]:
+    """The CLIP model `name` in eval mode on the CPU, float32, and its tokenizer.
+
+    Args:
+        name: open_clip model name ("ViT-B-16") or one of ours ("toybox-vit").
+        pretrained: open_clip tag ("openai"), path of a local file, "toybox" for the shipped weights, "" for random.
+        quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), for files and random
+            weights what the model name says; "on" / "off" force it.
+        load_weights: False builds the same network without reading weights (they come from a checkpoint later).
+
+    Raises:
+        UserError: unknown name or tag, tag and `quick_gelu` contradict, weights missing, unreadable or of another model.
+    """
+    name = name.replace("/", "-")
+    is_toybox = name.startswith(TOYBOX_PREFIX)
+    if is_toybox:
+        from twostage.clip.toybox_models import register_toybox_models, toybox_tokenizer
+
+        register_toybox_models()
+    known = open_clip.list_models()
+    if name not in known:
+        raise UserError(f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know{near_names(name, known)}")
+    force = _force_quick_gelu(name, pretrained, quick_gelu)
+    model = _create(name, force)
+    if load_weights and pretrained:
+        _load_pretrained(model, name, pretrained)
+    model.eval()
+    return model, toybox_tokenizer() if is_toybox else open_clip.get_tokenizer(name)
+
+
+def load_clip_from_config(cfg: CfgNode) -> tuple[nn.Module, Tokenizer]:
+    """`load_clip` with the keys of `MODEL.CLIP`.
+
+    Where MODEL.WEIGHTS names a checkpoint, CLIP's own weights are not read: checkpoints hold the whole model, and loading
+    one accounts for every tensor.
+    """
+    clip = cfg.MODEL.CLIP
+    return load_clip(
+        clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU, load_weights=not cfg.MODEL.WEIGHTS
+    )
+
+
+def _create(name: str, force_quick_gelu: bool | None) -> nn.Module:
+    if force_quick_gelu is None:
+        return open_clip.create_model(name, pretrained=None, pretrained_image=False, pretrained_text=False)
+    # Passed as a model argument because open_clip's own switch can force QuickGELU on, but not off.
+    return open_clip.create_model(
+        name, pretrained=None, pretrained_image=False, pretrained_text=False, quick_gelu=force_quick_gelu
+    )
+
+
+def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str) -> bool | None:
+    """What to force, None for the model's own setting; a contradiction with the tag is an error."""
+    wanted = {"on": True, "off": False, "auto": None}[quick_gelu]
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if not tag:
+        return wanted
+    trained_with = bool(tag.get("quick_gelu", False))
+    if wanted is not None and wanted != trained_with:
+        raise UserError(
+            f"MODEL.CLIP.QUICK_GELU is {quick_gelu!r}, but the weights {name!r} / {pretrained!r} were trained with it "
+            f"{'on' if trained_with else 'off'}; use 'auto'"
+        )
+    return trained_with
+
+
+def _load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
+    path, tag_is_known = _pretrained_file(name, pretrained)
+    if tag_is_known:
+        # Published files come in several layouts (OpenAI's TorchScript archives among them); open_clip knows them.
+        try:
+            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+        except (RuntimeError, OSError, KeyError) as error:
+            raise UserError(f"CLIP weights '{path}' do not load into {name!r}: {_short(error)}") from error
+        return
+    tensors = load_tensors(path)
+    expected = model.state_dict()
+    wrong = [k for k, v in expected.items() if k not in tensors or tensors[k].shape != v.shape]
+    extra = [k for k in tensors if k not in expected and not k.endswith("attn_mask")]
+    if wrong or extra:
+        raise UserError(
+            f"CLIP weights '{path}' are not those of MODEL.CLIP.NAME {name!r}: {len(wrong)} tensors missing or of another "
+            f"shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
+        )
+    model.load_state_dict({k: tensors[k] for k in expected})
+
+
+def _pretrained_file(name: str, pretrained: str) -> tuple[Path, bool]:
+    """Path of the weights, and whether `pretrained` is one of open_clip's tags."""
+    if pretrained == "toybox" and name.startswith(TOYBOX_PREFIX):
+        return _WEIGHTS_FOLDER / f"{name}.safetensors", False
+    tag = open_clip.get_pretrained_cfg(name, pretrained)
+    if tag:
+        try:
+            return Path(open_clip.download_pretrained(tag)), True
+        except Exception as error:
+            raise UserError(
+                f"CLIP weights {name!r} / {pretrained!r} could not be downloaded ({_short(error)}); "
+                "set MODEL.CLIP.PRETRAINED to a local file, or to '' for random weights"
+            ) from error
+    if Path(pretrained).expanduser().is_file():
+        return Path(pretrained).expanduser(), False
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    raise UserError(
+        f"MODEL.CLIP.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name!r}{near_names(pretrained, tags)}; "
+        f"tags: {', '.join(tags) or 'none'}"
+    )
+
+
+def _short(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error))[:200]

@@ -1,0 +1,24 @@
+"""Prompt templates: a class is embedded as the mean over them."""
+
+from __future__ import annotations
+
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+# ViLD (Gu et al., ICLR 2022), the set of 14 that OVSeg and SAN use; templates 2 to 5 have no full stop.
+_VILD = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"This is a photo of a {size} {{}}." for size in ("small", "medium", "large")),
+    *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
+)
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "single": ("a photo of a {}.",),
+    "vild": _VILD,
+    # CLIP (Radford et al., ICML 2021): the 80 prompts for ImageNet, in open_clip's order.
+    "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
+}

@@ -1,0 +1,181 @@
+"""Text embeddings of a vocabulary: prompts -> CLIP's text tower -> one unit vector per class, each computed once.
+
+Embeddings are kept in memory and, per class name, on disk under a key made of the text tower's weights, the prompts and
+the activation, so a stale one can't be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from twostage.clip.loading import Tokenizer
+from twostage.errors import UserError
+from twostage.vocabulary import Vocabulary
+
+# A progress bar is worth showing from this many prompts on.
+_LONG_WORK = 2048
+
+
+class TextEmbedder:
+    """Embeds vocabularies with a CLIP model's text tower. Not a module: it borrows the tower and owns only caches."""
+
+    def __init__(
+        self,
+        *,
+        clip: nn.Module,
+        tokenizer: Tokenizer,
+        templates: Sequence[str],
+        split_synonyms: bool,
+        batch_size: int = 256,
+        cache_folder: str = "",
+    ) -> None:
+        """
+        Args:
+            clip: an open_clip model.
+            templates: prompts with one `{}`; an embedding is the mean over them of unit vectors, made unit again.
+            split_synonyms: "sofa, couch" is two names whose embeddings are averaged, instead of one.
+            batch_size: prompts per forward pass.
+            cache_folder: folder of the cache on disk, "" for none.
+        """
+        self._clip = clip
+        self._tower = getattr(clip, "text", clip)
+        self._tokenizer = tokenizer
+        self._templates = tuple(templates)
+        self._split_synonyms = split_synonyms
+        self._batch_size = batch_size
+        self._cache_folder = Path(cache_folder).expanduser() if cache_folder else None
+        self._memory: dict[str, Tensor] = {}
+        self._matrices: dict[tuple[str, ...], Tensor] = {}
+        self._weights_stamp: tuple[tuple[int, int], ...] | None = None
+        self._weights_key = ""
+
+    @torch.no_grad()
+    def __call__(self, vocabulary: Vocabulary) -> Tensor:
+        """Unit text embeddings `[C, D]`, on the text tower's device.
+
+        Raises:
+            UserError: a prompt is longer than the context length.
+        """
+        self._forget_if_weights_changed()
+        if vocabulary.names not in self._matrices:
+            names = [n for group in vocabulary.synonyms(split=self._split_synonyms) for n in group]
+            self._embed_missing(names)
+            rows = [
+                torch.stack([self._memory[n] for n in group]).mean(dim=0)
+                for group in vocabulary.synonyms(split=self._split_synonyms)
+            ]
+            self._matrices[vocabulary.names] = F.normalize(torch.stack(rows), dim=-1)
+        return self._matrices[vocabulary.names].to(self._tower.token_embedding.weight.device)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Unit embeddings `[N, D]` of whole prompts, with gradients where the text tower has them."""
+        return F.normalize(self._encode_tokens(self._tokenize(prompts)), dim=-1)
+
+    def _embed_missing(self, names: Sequence[str]) -> None:
+        """Fill the memory for `names`, from disk where they are, else through the text tower."""
+        missing = [n for n in dict.fromkeys(names) if n not in self._memory and not self._read(n)]
+        per_batch = max(1, self._batch_size // len(self._templates))
+        steps = range(0, len(missing), per_batch)
+        quiet = len(missing) * len(self._templates) < _LONG_WORK
+        for start in tqdm(steps, desc="text embeddings", unit="batch", disable=quiet, leave=False):
+            batch = missing[start : start + per_batch]
+            prompts = [template.format(name) for name in batch for template in self._templates]
+            embeddings = self.encode_prompts(prompts).float().cpu()
+            means = F.normalize(embeddings.view(len(batch), len(self._templates), -1).mean(dim=1), dim=-1)
+            for name, mean in zip(batch, means, strict=True):
+                self._memory[name] = mean
+                self._write(name, mean)
+
+    def _tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids `[N, L]`, L the longest prompt: the causal mask makes the positions behind it irrelevant."""
+        context = int(self._tower.context_length)
+        # One position more than fits shows what open_clip would cut off in silence.
+        tokens = self._tokenizer(list(prompts), context_length=context + 1)
+        lengths = tokens.argmax(dim=-1) + 1
+        too_long = int(lengths.argmax())
+        if int(lengths[too_long]) > context:
+            raise UserError(
+                f"prompt {prompts[too_long]!r} is longer than CLIP's context of {context} tokens; shorten the class name"
+            )
+        return tokens[:, : int(lengths.max())].to(self._tower.token_embedding.weight.device)
+
+    def _encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Features `[N, D]` at the end-of-text token (the largest id) of token ids `[N, L]`."""
+        tower = self._tower
+        length = tokens.shape[1]
+        x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+        mask = tower.attn_mask[:length, :length] if tower.attn_mask is not None else None
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask))
+        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        projection = tower.text_projection
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+    def _text_parameters(self) -> dict[str, Tensor]:
+        return {
+            name: value
+            for name, value in self._tower.named_parameters()
+            if not name.startswith(("visual.", "logit_"))
+        }
+
+    def _forget_if_weights_changed(self) -> None:
+        # A tensor's version counts its in-place changes, so loading or training the tower is noticed without reading it.
+        stamp = tuple((p.data_ptr(), p._version) for p in self._text_parameters().values())
+        if stamp == self._weights_stamp:
+            return
+        self._weights_stamp = stamp
+        self._memory.clear()
+        self._matrices.clear()
+        if self._cache_folder is not None:
+            self._weights_key = self._hash_weights()
+
+    def _hash_weights(self) -> str:
+        digest = hashlib.sha256()
+        for name, value in sorted(self._text_parameters().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        # Two networks with equal weights differ by activation (QuickGELU or GELU), which is not a tensor.
+        digest.update(repr(self._tower.transformer).encode())
+        digest.update(repr(self._templates).encode())
+        return digest.hexdigest()[:32]
+
+    def _file(self, name: str) -> Path:
+        assert self._cache_folder is not None
+        return self._cache_folder / self._weights_key / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+
+    def _read(self, name: str) -> bool:
+        if self._cache_folder is None:
+            return False
+        path = self._file(name)
+        try:
+            self._memory[name] = load_file(path)["embedding"]
+        except (OSError, SafetensorError, KeyError):
+            # Not there, or damaged by a full disk: it is computed again and written over.
+            return False
+        return True
+
+    def _write(self, name: str, embedding: Tensor) -> None:
+        if self._cache_folder is None:
+            return
+        path = self._file(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+            os.close(handle)
+            save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
+            Path(temporary).replace(path)
+        except OSError as error:
+            raise UserError(
+                f"text-embedding cache '{path.parent}' can't be written ({error.strerror}); set MODEL.CLIP.TEXT_CACHE to a "
+                "writable folder, or to '' for none"
+            ) from error

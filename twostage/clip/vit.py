@@ -1,0 +1,125 @@
+"""Dense features of an open_clip ViT: tokens from any image size, blocks run one by one, taps, value-path features.
+
+Shapes: B images, N = 1 + h * w tokens (class token first, patches row-major), W width, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twostage.errors import UserError
+
+
+class Tokens(NamedTuple):
+    """Tokens `x` `[B, 1 + h * w, W]` of an image and the patch grid `(h, w)` they come from."""
+
+    x: Tensor
+    grid: tuple[int, int]
+
+    @property
+    def class_token(self) -> Tensor:
+        """`[B, 1, W]`"""
+        return self.x[:, :1]
+
+    @property
+    def patch_map(self) -> Tensor:
+        """`[B, W, h, w]`"""
+        return self.x[:, 1:].transpose(1, 2).unflatten(2, self.grid)
+
+
+def require_vit(visual: nn.Module, system: str) -> None:
+    """UserError unless `visual` is a ViT with a class token and blocks that can be tapped."""
+    needed = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
+    if any(not hasattr(visual, name) for name in needed) or getattr(visual, "attn_pool", None) is not None:
+        raise UserError(f"{system} needs a CLIP with a plain ViT image tower; set MODEL.CLIP.NAME to one, e.g. 'ViT-B-16'")
+
+
+def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Position embedding `[1 + g * g, W]` for a patch grid `(h, w)`: `[1 + h * w, W]`.
+
+    The class position is kept; the square grid is resized bicubically (align_corners False, no antialias) where it differs.
+    """
+    side = round((len(embedding) - 1) ** 0.5)
+    if grid == (side, side):
+        return embedding
+    patches = embedding[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([embedding[:1], patches[0].flatten(1).T])
+
+
+def embed_image(visual: nn.Module, images: Tensor) -> Tokens:
+    """First tokens (after `ln_pre`) of normalised images `[B, 3, H, W]`; pixels beyond whole patches are dropped."""
+    patches = visual.conv1(images)
+    grid = (patches.shape[2], patches.shape[3])
+    x = patches.flatten(2).transpose(1, 2)
+    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+    x = x + resize_position_embedding(visual.positional_embedding, grid)
+    return Tokens(visual.ln_pre(x), grid)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`[B, N, W]` -> `[B, H, N, W / H]`"""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """`[B, H, N, W / H]` -> `[B, N, W]`"""
+    return x.transpose(1, 2).flatten(2)
+
+
+def project_qkv(attention: nn.MultiheadAttention, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
+    """The wanted `parts` (letters of "qkv") of the packed input projection of `x` `[B, N, W]`, each `[B, H, N, W / H]`."""
+    weights = dict(zip("qkv", attention.in_proj_weight.chunk(3), strict=True))
+    biases = dict(zip("qkv", attention.in_proj_bias.chunk(3), strict=True))
+    if parts == "qkv":
+        projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        return tuple(split_heads(p, attention.num_heads) for p in projected)
+    return tuple(split_heads(F.linear(x, weights[p], biases[p]), attention.num_heads) for p in parts)
+
+
+def finish_block(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+    """Residuals and MLP of a pre-norm block, given the merged attention result `attended` `[B, N, W]` of `x`."""
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def run_block(block: nn.Module, x: Tensor) -> Tensor:
+    """One residual attention block of CLIP on tokens `[B, N, W]`, with fused attention."""
+    q, k, v = project_qkv(block.attn, block.ln_1(x))
+    return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+def run_blocks(blocks: Iterable[nn.Module], tokens: Tokens, taps: Collection[int] = ()) -> tuple[Tokens, dict[int, Tokens]]:
+    """Run `blocks`; returns the last tokens and those at `taps` (0: before the first block, i: after block i)."""
+    saved = {0: tokens} if 0 in taps else {}
+    x = tokens.x
+    for index, block in enumerate(blocks, start=1):
+        x = run_block(block, x)
+        if index in taps:
+            saved[index] = Tokens(x, tokens.grid)
+    return Tokens(x, tokens.grid), saved
+
+
+def project_tokens(visual: nn.Module, x: Tensor) -> Tensor:
+    """CLIP embeddings `[B, N, D]` of last-block tokens `[B, N, W]`: layer norm, then projection."""
+    return visual.ln_post(x) @ visual.proj
+
+
+def value_path_features(visual: nn.Module, images: Tensor) -> Tensor:
+    """Dense CLIP features `[B, D, h, w]` of normalised images `[B, 3, H, W]`, not normalised to unit length.
+
+    MaskCLIP (Zhou et al., ECCV 2022, section 3.2): the last block is replaced by its value and output projections, one
+    patch at a time, without attention, residual or MLP.
+    """
+    tokens = embed_image(visual, images)
+    blocks = visual.transformer.resblocks
+    tokens, _ = run_blocks(blocks[:-1], tokens)
+    last = blocks[-1]
+    (value,) = project_qkv(last.attn, last.ln_1(tokens.x), "v")
+    dense = project_tokens(visual, last.attn.out_proj(merge_heads(value)))
+    return Tokens(dense, tokens.grid).patch_map

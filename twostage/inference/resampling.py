@@ -1,0 +1,54 @@
+"""Bilinear resizes as a pair of small matrices, so that any rows of a resized map can be had without the rest.
+
+A bilinear resize is linear and separable: out = R_y @ map @ R_x^T. Crops are row selections and several resizes in a row
+are matrix products, so the chain "resize to the padded size, crop, resize to the output size" becomes one pair of
+matrices, and a strip of output rows needs only its rows of R_y.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bilinear_matrix(size_in: int, size_out: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """`[size_out, size_in]`: bilinear resize of one axis, align_corners False, as `F.interpolate(size=...)` does it."""
+    eye = torch.eye(size_in, device=device)[None]
+    return F.interpolate(eye, size=size_out, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+class Resampler:
+    """The chain "resize to `padded`, crop to `image`, resize to `output`" of maps on a coarse grid.
+
+    Sizes are `(height, width)` in pixels. Steps that change nothing are left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: tuple[int, int],
+        padded: tuple[int, int],
+        image: tuple[int, int],
+        output: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.output = output
+        self._rows, self._columns = (
+            _axis_matrix(g, p, i, o, device) for g, p, i, o in zip(grid, padded, image, output, strict=True)
+        )
+
+    def __call__(self, maps: Tensor, first_row: int = 0, last_row: int | None = None) -> Tensor:
+        """Output rows `first_row:last_row` of `maps` `[..., h, w]`: `[..., rows, width]`."""
+        rows = self._rows[first_row:last_row].to(maps.dtype)
+        # Only the grid rows that these output rows look at.
+        used = rows.abs().sum(dim=0).nonzero()
+        low, high = int(used.min()), int(used.max()) + 1
+        return rows[:, low:high] @ (maps[..., low:high, :] @ self._columns.to(maps.dtype).T)
+
+
+def _axis_matrix(grid: int, padded: int, image: int, output: int, device: torch.device | str) -> Tensor:
+    matrix = bilinear_matrix(grid, padded, device=device)[:image]
+    if output != image:
+        matrix = bilinear_matrix(image, output, device=device) @ matrix
+    return matrix

@@ -1,0 +1,229 @@
+"""What a system predicts, and how that becomes scores, a label map or panoptic segments.
+
+Legend: B images, Q masks, C classes, h x w the prediction's grid, height x width the wanted output size.
+Label maps are made in strips of rows and blocks of classes with a running maximum, so that memory depends neither on the
+number of classes times pixels nor on the output size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twostage.inference.resampling import Resampler
+
+Size = tuple[int, int]
+
+# Floats that a strip may hold at a time (64 MiB).
+_STRIP_FLOATS = 16 * 1024 * 1024
+# Classes whose scores are held at a time while a label map is made.
+_CLASS_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Where a batch's predictions lie: sizes in pixels that lead from the grid to each image.
+
+    Attributes:
+        padded: size of the batch tensor `(H, W)` that the grid covers.
+        images: size of each image inside it, before padding.
+    """
+
+    padded: Size
+    images: Sequence[Size]
+
+    def resampler(self, index: int, grid: Size, output: Size, device: torch.device) -> Resampler:
+        """The way from the grid to `output` for image `index`: resize to the padded size, crop, resize."""
+        return Resampler(grid=grid, padded=self.padded, image=self.images[index], output=output, device=device)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskPrediction:
+    """Masks and what each of them is (mask classification, MaskFormer, section 3.3).
+
+    A pixel's score for a class is sum over masks of p(class | mask) * sigmoid(mask logit at the pixel), the sigmoid taken
+    after the resizes.
+
+    Attributes:
+        mask_logits: `[B, Q, h, w]`.
+        class_logits: `[B, Q, C + 1]`, void last; softmax over all of them, then void is dropped.
+        frames: where the grid lies.
+    """
+
+    mask_logits: Tensor
+    class_logits: Tensor
+    frames: Frames
+
+    @property
+    def num_classes(self) -> int:
+        return self.class_logits.shape[-1] - 1
+
+    @property
+    def class_probabilities(self) -> Tensor:
+        """`[B, Q, C]`"""
+        return self.class_logits.softmax(dim=-1)[..., :-1]
+
+    def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Semantic scores `[C, height, width]` of each image; for parity checks and export, since it holds C maps."""
+        result = []
+        for index, size in enumerate(sizes):
+            weights = self.class_probabilities[index].T
+            out = weights.new_empty((self.num_classes, *size))
+            for rows, masks in self._mask_strips(index, size, floats_per_pixel=len(weights.T)):
+                out[:, rows] = (weights @ masks.flatten(1)).unflatten(1, masks.shape[1:])
+            result.append(out)
+        return result
+
+    def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Best class of each pixel, int64 `[height, width]` per image."""
+        result = []
+        for index, size in enumerate(sizes):
+            weights = self.class_probabilities[index].T.contiguous()
+            labels = torch.empty(size, dtype=torch.int64, device=weights.device)
+            per_pixel = self.mask_logits.shape[1] + min(_CLASS_BLOCK, self.num_classes)
+            for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
+                flat = masks.flatten(1)
+                labels[rows] = _running_argmax(
+                    (start, block @ flat) for start, block in _class_blocks(weights)
+                ).view(masks.shape[1:])
+            result.append(labels)
+        return result
+
+    def panoptic(
+        self,
+        sizes: Sequence[Size],
+        things: Sequence[int],
+        *,
+        score_threshold: float = 0.8,
+        overlap_threshold: float = 0.8,
+    ) -> list[tuple[Tensor, list[dict]]]:
+        """Non-overlapping segments: (ids int32 `[height, width]`, 0 = none; list of `id`, `category_id`, `isthing`).
+
+        Mask2Former's rule: masks whose best class is not void and scores above `score_threshold` compete for pixels by
+        score * mask probability; a mask that keeps less than `overlap_threshold` of its own area is dropped; segments of
+        the same stuff class become one.
+        """
+        return [self._panoptic_one(i, size, set(things), score_threshold, overlap_threshold) for i, size in enumerate(sizes)]
+
+    def _panoptic_one(
+        self, index: int, size: Size, things: set[int], score_threshold: float, overlap_threshold: float
+    ) -> tuple[Tensor, list[dict]]:
+        scores, classes = self.class_logits[index].softmax(dim=-1).max(dim=-1)
+        kept = ((classes != self.num_classes) & (scores > score_threshold)).nonzero().flatten()
+        ids = torch.zeros(size, dtype=torch.int32, device=scores.device)
+        if len(kept) == 0:
+            return ids, []
+        resample = self.frames.resampler(index, self._grid, size, scores.device)
+        probabilities = resample(self.mask_logits[index, kept]).sigmoid()
+        owner = (scores[kept, None, None] * probabilities).argmax(dim=0)
+        inside = probabilities >= 0.5
+        masks = F.one_hot(owner, len(kept)).permute(2, 0, 1).bool() & inside
+        own_area, kept_area = inside.flatten(1).sum(1), masks.flatten(1).sum(1)
+        valid = (kept_area > 0) & (kept_area >= overlap_threshold * own_area)
+        segments: list[dict] = []
+        stuff_ids: dict[int, int] = {}
+        for position in valid.nonzero().flatten().tolist():
+            category = int(classes[kept[position]])
+            if category in stuff_ids:
+                ids[masks[position]] = stuff_ids[category]
+                continue
+            segments.append({"id": len(segments) + 1, "category_id": category, "isthing": category in things})
+            ids[masks[position]] = segments[-1]["id"]
+            if category not in things:
+                stuff_ids[category] = segments[-1]["id"]
+        return ids, segments
+
+    @property
+    def _grid(self) -> Size:
+        return self.mask_logits.shape[-2], self.mask_logits.shape[-1]
+
+    def _mask_strips(self, index: int, size: Size, *, floats_per_pixel: int) -> Iterator[tuple[slice, Tensor]]:
+        """Mask probabilities `[Q, rows, width]` of one image, strip by strip."""
+        resample = self.frames.resampler(index, self._grid, size, self.mask_logits.device)
+        for rows in _strips(size, floats_per_pixel):
+            yield rows, resample(self.mask_logits[index], rows.start, rows.stop).sigmoid_()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DensePrediction:
+    """Class logits on a grid.
+
+    Attributes:
+        logits: `[B, K, h, w]`, over the kept classes.
+        frames: where the grid lies.
+        num_classes: C; K where nothing was rejected.
+        kept: class indices `[B, K]` of the logits' channels in ascending order where classes were rejected early (K < C),
+            None where all are there.
+        fill: score of a rejected class.
+    """
+
+    logits: Tensor
+    frames: Frames
+    num_classes: int
+    kept: Tensor | None = None
+    fill: float = float("-inf")
+
+    def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Logits `[C, height, width]` of each image, resized bilinearly; for parity checks and export."""
+        result = []
+        for index, size in enumerate(sizes):
+            full = self._resampler(index, size)(self.logits[index])
+            if self.kept is not None:
+                out = full.new_full((self.num_classes, *size), self.fill)
+                out[self.kept[index]] = full
+                full = out
+            result.append(full)
+        return result
+
+    def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Best class of each pixel, int64 `[height, width]` per image."""
+        result = []
+        for index, size in enumerate(sizes):
+            labels = torch.empty(size, dtype=torch.int64, device=self.logits.device)
+            resample = self._resampler(index, size)
+            for rows in _strips(size, min(_CLASS_BLOCK, self.logits.shape[1])):
+                labels[rows] = _running_argmax(
+                    (start, resample(block, rows.start, rows.stop)) for start, block in _class_blocks(self.logits[index])
+                )
+            result.append(labels if self.kept is None else self.kept[index][labels])
+        return result
+
+    def _resampler(self, index: int, size: Size) -> Resampler:
+        return self.frames.resampler(index, (self.logits.shape[-2], self.logits.shape[-1]), size, self.logits.device)
+
+
+Prediction = MaskPrediction | DensePrediction
+
+
+def _strips(size: Size, floats_per_pixel: int) -> Iterator[slice]:
+    """Row slices of an output of `size` that each stay within the strip budget."""
+    height, width = size
+    rows = max(1, _STRIP_FLOATS // max(1, width * floats_per_pixel))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def _class_blocks(per_class: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of the first (class) axis, each with its first index."""
+    for start in range(0, len(per_class), _CLASS_BLOCK):
+        yield start, per_class[start : start + _CLASS_BLOCK]
+
+
+def _running_argmax(blocks: Iterator[tuple[int, Tensor]]) -> Tensor:
+    """Index of the best class over blocks `[c, ...]` that come with their first index; the first of equals wins."""
+    best: Tensor | None = None
+    labels: Tensor | None = None
+    for start, block in blocks:
+        value, label = block.max(dim=0)
+        if best is None or labels is None:
+            best, labels = value, label + start
+            continue
+        better = value > best
+        best = torch.where(better, value, best)
+        labels = torch.where(better, label + start, labels)
+    assert labels is not None, "a prediction has at least one class"
+    return labels

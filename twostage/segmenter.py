@@ -1,0 +1,134 @@
+"""The contract that all systems share: preprocess -> encode -> (text) -> predict -> finish.
+
+A system is a `META_ARCH_REGISTRY` entry that derives from `OpenVocabularySegmenter` and writes only what is its own:
+`encode` (everything about an image that the vocabulary does not touch), `decode` (with the text, to a prediction) and
+`losses`. Datasets, vocabulary, text embeddings, output, evaluator, trainer and checkpoints do not notice which one runs.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from twostage.clip.loading import Tokenizer
+from twostage.clip.templates import TEMPLATES
+from twostage.clip.text import TextEmbedder
+from twostage.errors import UserError
+from twostage.predictions import Frames, Prediction
+from twostage.vocabulary import Vocabulary
+
+
+class OpenVocabularySegmenter(nn.Module, abc.ABC):
+    """Base of every system.
+
+    Attributes:
+        clip: the open_clip model, under open_clip's own parameter names.
+        output: "labels" gives `sem_seg_labels` `[height, width]` (evaluation, demo), "scores" gives `sem_seg`
+            `[C, height, width]` (Detectron2's convention, for parity and export).
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: nn.Module,
+        text: TextEmbedder,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int = 0,
+        output: Literal["labels", "scores"] = "labels",
+    ) -> None:
+        """
+        Args:
+            pixel_mean, pixel_std: RGB, on 0..255.
+            size_divisibility: images are zero-padded right and bottom, after normalisation, to a multiple of this.
+        """
+        super().__init__()
+        self.clip = clip
+        self.text = text
+        self.size_divisibility = size_divisibility
+        self.output = output
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    @abc.abstractmethod
+    def encode(self, images: ImageList) -> Any:
+        """Everything about normalised, padded `images` that does not depend on the vocabulary."""
+
+    @abc.abstractmethod
+    def decode(self, encoded: Any, text: Tensor) -> Prediction:
+        """Prediction for unit text embeddings `[C, D]`, from what `encode` returned."""
+
+    def losses(self, encoded: Any, text: Tensor, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
+        """Weighted losses of a training batch; systems that are not trained leave this out."""
+        raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, else one dict per image; see the module's text and `preprocess` for the inputs.
+
+        Batch entries hold `image` `[3, H, W]` RGB 0..255, `height` and `width` (output size; the image's where absent),
+        and `vocabulary` (names) or `dataset_name`. All images of a batch share one vocabulary.
+        """
+        images = self.preprocess(batch)
+        text = self.text(batch_vocabulary(batch))
+        if self.training:
+            return self.losses(self.encode(images), text, batch, images)
+        prediction = self.decode(self.encode(images), text)
+        return self.finish(prediction, output_sizes(batch))
+
+    def preprocess(self, batch: list[dict[str, Any]]) -> ImageList:
+        """Normalise the images and stack them, zero-padded right and bottom: tensor `[B, 3, H, W]`."""
+        images = [(entry["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for entry in batch]
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def finish(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Output dicts at `sizes`, as `self.output` says."""
+        if self.output == "scores":
+            return [{"sem_seg": scores} for scores in prediction.scores(sizes)]
+        return [{"sem_seg_labels": labels} for labels in prediction.label_maps(sizes)]
+
+
+def frames_of(images: ImageList) -> Frames:
+    """Where predictions on the padded batch lie."""
+    return Frames(padded=tuple(images.tensor.shape[-2:]), images=[(int(h), int(w)) for h, w in images.image_sizes])
+
+
+def output_sizes(batch: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """(height, width) wanted for each image; its own size where the entry does not say."""
+    return [
+        (int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch
+    ]
+
+
+def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
+    """The one vocabulary of a batch: `vocabulary` (names), else the class list of `dataset_name`.
+
+    Raises:
+        UserError: none given, or the images differ in it.
+    """
+    first = batch[0]
+    for key in ("vocabulary", "dataset_name"):
+        if key not in first:
+            continue
+        if any(entry.get(key) != first[key] for entry in batch):
+            raise UserError(f"all images of a batch must share one {key}")
+        names = first[key]
+        return Vocabulary.from_words(names) if key == "vocabulary" else Vocabulary.from_dataset(names)
+    raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
+
+
+def text_embedder_from_config(cfg: CfgNode, clip: nn.Module, tokenizer: Tokenizer) -> TextEmbedder:
+    """A `TextEmbedder` with the keys of `MODEL.CLIP`."""
+    return TextEmbedder(
+        clip=clip,
+        tokenizer=tokenizer,
+        templates=TEMPLATES[cfg.MODEL.CLIP.TEMPLATES],
+        split_synonyms=cfg.MODEL.CLIP.SPLIT_SYNONYMS,
+        batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
+        cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,
+    )

@@ -1,0 +1,107 @@
+"""Class names -> synonyms; from a list of words, a registered dataset or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+
+from twostage.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The classes of one prediction, in the order of its class axis.
+
+    Attributes:
+        names: as given, stripped; a name may hold synonyms separated by commas ("sofa, couch").
+
+    >>> Vocabulary.from_words(["cat", "sofa, couch"]).synonyms(split=True)
+    (('cat',), ('sofa', 'couch'))
+    """
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def synonyms(self, *, split: bool) -> tuple[tuple[str, ...], ...]:
+        """What is embedded for each class: its synonyms, or with `split` False the whole string as one."""
+        if not split:
+            return tuple((name,) for name in self.names)
+        return tuple(tuple(part.strip() for part in name.split(",") if part.strip()) for name in self.names)
+
+    @classmethod
+    def from_words(cls, words: Sequence[str], *, source: str = "vocabulary", unique: bool = True) -> Vocabulary:
+        """Check and strip `words`.
+
+        Raises:
+            UserError: no words, an empty word, or (with `unique`) the same name twice, ignoring case.
+        """
+        if isinstance(words, str):
+            raise UserError(f"{source} is one string; give a list of names, like ['cat', 'sofa, couch']")
+        names = tuple(str(word).strip() for word in words)
+        if not names:
+            raise UserError(f"{source} is empty; give at least one class name")
+        for index, name in enumerate(names):
+            if not name.strip(" ,"):
+                raise UserError(f"{source} has an empty name at position {index + 1}; remove it")
+        if unique:
+            _check_unique(names, source)
+        return cls(names)
+
+    @classmethod
+    def from_dataset(cls, dataset_name: str) -> Vocabulary:
+        """Class names of a registered dataset (metadata `stuff_classes`, else `thing_classes`)."""
+        metadata = MetadataCatalog.get(dataset_name)
+        names = metadata.get("stuff_classes") or metadata.get("thing_classes")
+        if not names:
+            raise UserError(f"dataset '{dataset_name}' has no class names (metadata stuff_classes); is it registered?")
+        # Published class lists do contain the same name twice; the class axis has to keep both.
+        return cls.from_words(names, source=f"class list of '{dataset_name}'", unique=False)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Vocabulary:
+        """One class per line, or a json list of names."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"vocabulary file '{path}' can't be read: {error}") from error
+        if path.suffix == ".json":
+            try:
+                words = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise UserError(f"vocabulary file '{path}' is not valid json: {error}") from error
+            if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+                raise UserError(f"vocabulary file '{path}' must hold a list of names")
+        else:
+            words = [line for line in text.splitlines() if line.strip()]
+        return cls.from_words(words, source=f"vocabulary file '{path}'")
+
+    @classmethod
+    def parse(cls, text: str) -> Vocabulary:
+        """A command-line value: a file's path, or names separated by commas (by semicolons where names hold synonyms).
+
+        >>> Vocabulary.parse("cat; sofa, couch").names
+        ('cat', 'sofa, couch')
+        """
+        if text.endswith((".txt", ".json")):
+            return cls.from_file(text)
+        separator = ";" if ";" in text else ","
+        words = [word for word in text.split(separator)]
+        if not text.strip(" ,;"):
+            raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
+        return cls.from_words([w for w in words if w.strip()])
+
+
+def _check_unique(names: Iterable[str], source: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        key = name.casefold()
+        if key in seen:
+            raise UserError(f"{source} has {name!r} twice; every class needs a name of its own")
+        seen.add(key)
