@@ -12,9 +12,12 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
-    packages=find_packages(include=["twostage", "twostage.*"]),
+    # The configs live at the top of the repository and travel inside the package.
+    packages=[*find_packages(include=["twostage", "twostage.*"]), "twostage.configs"],
+    package_dir={"twostage.configs": "configs"},
     include_package_data=True,
     package_data={
+        "twostage.configs": ["*.yaml", "*/*.yaml"],
         "twostage": ["clip/model_configs/*", "clip/weights/*", "data/toybox/*.json", "systems/*/*/README.md"],
     },
     install_requires=[

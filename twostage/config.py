@@ -311,4 +311,4 @@ def resolve_device(cfg: CN) -> str:
 
 def datasets_root() -> Path:
     """Folder that holds all datasets: `$DETECTRON2_DATASETS`, default `datasets`."""
-    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()

@@ -87,9 +87,9 @@ class MaskPrediction:
             per_pixel = self.mask_logits.shape[1] + min(_CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 flat = masks.flatten(1)
-                labels[rows] = _running_argmax(
-                    (start, block @ flat) for start, block in _class_blocks(weights)
-                ).view(masks.shape[1:])
+                labels[rows] = _running_argmax((start, block @ flat) for start, block in _class_blocks(weights)).view(
+                    masks.shape[1:]
+                )
             result.append(labels)
         return result
 
@@ -107,7 +107,9 @@ class MaskPrediction:
         score * mask probability; a mask that keeps less than `overlap_threshold` of its own area is dropped; segments of
         the same stuff class become one.
         """
-        return [self._panoptic_one(i, size, set(things), score_threshold, overlap_threshold) for i, size in enumerate(sizes)]
+        return [
+            self._panoptic_one(i, size, set(things), score_threshold, overlap_threshold) for i, size in enumerate(sizes)
+        ]
 
     def _panoptic_one(
         self, index: int, size: Size, things: set[int], score_threshold: float, overlap_threshold: float
@@ -187,7 +189,8 @@ class DensePrediction:
             resample = self._resampler(index, size)
             for rows in _strips(size, min(_CLASS_BLOCK, self.logits.shape[1])):
                 labels[rows] = _running_argmax(
-                    (start, resample(block, rows.start, rows.stop)) for start, block in _class_blocks(self.logits[index])
+                    (start, resample(block, rows.start, rows.stop))
+                    for start, block in _class_blocks(self.logits[index])
                 )
             result.append(labels if self.kept is None else self.kept[index][labels])
         return result

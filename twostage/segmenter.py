@@ -100,9 +100,7 @@ def frames_of(images: ImageList) -> Frames:
 
 def output_sizes(batch: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """(height, width) wanted for each image; its own size where the entry does not say."""
-    return [
-        (int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch
-    ]
+    return [(int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch]
 
 
 def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:

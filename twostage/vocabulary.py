@@ -92,10 +92,9 @@ class Vocabulary:
         if text.endswith((".txt", ".json")):
             return cls.from_file(text)
         separator = ";" if ";" in text else ","
-        words = [word for word in text.split(separator)]
         if not text.strip(" ,;"):
             raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
-        return cls.from_words([w for w in words if w.strip()])
+        return cls.from_words([word for word in text.split(separator) if word.strip()])
 
 
 def _check_unique(names: Iterable[str], source: str) -> None:

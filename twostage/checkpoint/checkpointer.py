@@ -36,12 +36,16 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
     if table is not None and table.recognises(tensors):
         renamed = table.to_ours(tensors, source=source)
         check_complete(renamed, expected, fresh=table.fresh, source=source, model=name)
-        logger.info("'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors))
+        logger.info(
+            "'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors)
+        )
         model.load_state_dict(renamed, strict=False)
         return
     system = recognise_checkpoint(tensors)
     if not set(tensors) & set(expected) and system is not None:
-        raise UserError(f"checkpoint '{source}' is one of {system}, but the config builds {name}; use that system's config")
+        raise UserError(
+            f"checkpoint '{source}' is one of {system}, but the config builds {name}; use that system's config"
+        )
     check_complete(tensors, expected, fresh=(), source=source, model=name)
     model.load_state_dict(tensors)
 

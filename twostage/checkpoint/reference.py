@@ -114,7 +114,12 @@ def compare_sets(name: str, ours: Mapping[str, Any], wanted: Mapping[str, Any]) 
     wrong = sorted(k for k in {*ours, *wanted} if ours.get(k) != wanted.get(k))
     note = f"{len(wanted)} entries" if not wrong else f"{len(wrong)} differ, first {wrong[0]}"
     return Comparison(
-        name=name, shape=(len(wanted),), difference=float(len(wrong)), relative=float(len(wrong)), passed=not wrong, note=note
+        name=name,
+        shape=(len(wanted),),
+        difference=float(len(wrong)),
+        relative=float(len(wrong)),
+        passed=not wrong,
+        note=note,
     )
 
 
@@ -135,7 +140,14 @@ def load_seeded(model: nn.Module, table: CheckpointTable, meta: Mapping[str, Any
 def format_comparisons(rows: list[Comparison]) -> str:
     """A table, one line per array."""
     body = [
-        ["ok" if r.passed else "FAIL", r.name, "x".join(map(str, r.shape)), f"{r.difference:.2e}", f"{r.relative:.2e}", r.note]
+        [
+            "ok" if r.passed else "FAIL",
+            r.name,
+            "x".join(map(str, r.shape)),
+            f"{r.difference:.2e}",
+            f"{r.relative:.2e}",
+            r.note,
+        ]
         for r in rows
     ]
     return tabulate(body, headers=["", "array", "shape", "max |diff|", "relative", ""], disable_numparse=True)

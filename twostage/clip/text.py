@@ -123,9 +123,7 @@ class TextEmbedder:
 
     def _text_parameters(self) -> dict[str, Tensor]:
         return {
-            name: value
-            for name, value in self._tower.named_parameters()
-            if not name.startswith(("visual.", "logit_"))
+            name: value for name, value in self._tower.named_parameters() if not name.startswith(("visual.", "logit_"))
         }
 
     def _forget_if_weights_changed(self) -> None:

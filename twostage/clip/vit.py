@@ -36,7 +36,9 @@ def require_vit(visual: nn.Module, system: str) -> None:
     """UserError unless `visual` is a ViT with a class token and blocks that can be tapped."""
     needed = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
     if any(not hasattr(visual, name) for name in needed) or getattr(visual, "attn_pool", None) is not None:
-        raise UserError(f"{system} needs a CLIP with a plain ViT image tower; set MODEL.CLIP.NAME to one, e.g. 'ViT-B-16'")
+        raise UserError(
+            f"{system} needs a CLIP with a plain ViT image tower; set MODEL.CLIP.NAME to one, e.g. 'ViT-B-16'"
+        )
 
 
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -94,7 +96,9 @@ def run_block(block: nn.Module, x: Tensor) -> Tensor:
     return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
-def run_blocks(blocks: Iterable[nn.Module], tokens: Tokens, taps: Collection[int] = ()) -> tuple[Tokens, dict[int, Tokens]]:
+def run_blocks(
+    blocks: Iterable[nn.Module], tokens: Tokens, taps: Collection[int] = ()
+) -> tuple[Tokens, dict[int, Tokens]]:
     """Run `blocks`; returns the last tokens and those at `taps` (0: before the first block, i: after block i)."""
     saved = {0: tokens} if 0 in taps else {}
     x = tokens.x

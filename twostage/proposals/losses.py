@@ -95,7 +95,9 @@ class MaskLosses:
     ) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy (mean over points) and dice loss per matched mask, summed, divided by `num_masks`."""
         predicted = torch.cat([logits[i, queries] for i, (queries, _) in enumerate(matches)])
-        wanted = torch.cat([targets[i].masks[objects.to(targets[i].masks.device)] for i, (_, objects) in enumerate(matches)])
+        wanted = torch.cat(
+            [targets[i].masks[objects.to(targets[i].masks.device)] for i, (_, objects) in enumerate(matches)]
+        )
         if len(predicted) == 0:
             # Keeps the graph connected, so that distributed training still sees a gradient for every parameter.
             return logits.sum() * 0, logits.sum() * 0

@@ -50,5 +50,7 @@ class MaskCLIP(OpenVocabularySegmenter):
         return Encoded(F.normalize(features, dim=1), frames_of(images))
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
-        logits = self.clip.logit_scale.exp() * (text @ encoded.features.flatten(2)).unflatten(2, encoded.features.shape[2:])
+        logits = self.clip.logit_scale.exp() * (text @ encoded.features.flatten(2)).unflatten(
+            2, encoded.features.shape[2:]
+        )
         return DensePrediction(logits=logits, frames=encoded.frames, num_classes=len(text))

@@ -136,7 +136,9 @@ class SAN(OpenVocabularySegmenter):
         class_logits = embeddings @ self.classifier(text).T
         return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=encoded.frames)
 
-    def losses(self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
+    def losses(
+        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
         classifier = self.classifier(text)
         outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
         targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)

@@ -47,10 +47,12 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
     arrays: dict[str, Any] = {}
     image = seeded_image(*meta["image_hw"], meta["image_seed"])
     if meta["resize"] == "ResizeShortestEdge":
-        image = T.ResizeShortestEdge([640, 640], 2560).get_transform(image).apply_image(image)
+        image = np.array(T.ResizeShortestEdge([640, 640], 2560).get_transform(image).apply_image(image))
     arrays["image_resized"] = image
     height, width = meta["output_hw"]
-    batch = [{"image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), "height": height, "width": width}]
+    batch = [
+        {"image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), "height": height, "width": width}
+    ]
     names = Vocabulary.from_words(meta["class_names"], unique=False)
     with torch.no_grad(), _recording(model, arrays):
         images = model.preprocess(batch)
@@ -156,11 +158,12 @@ def _check_training(model: SAN, case: Case, cfg: Any) -> list[Comparison]:
     batch, arrays = _training_batch(meta)
     with _seeded_rand(meta["rand_seed"]), _recording_losses(arrays):
         losses = model(batch)
-        sum(losses.values()).backward()
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
     rows = [case.compare(name, arrays[name], tolerance=5e-4 if "cost" in name else 1e-4) for name in case.names]
     for name, wanted in meta["losses_weighted"].items():
-        rows.append(case.compare_number(name, float(losses[name]), wanted))
-    rows.append(case.compare_number("total_loss", float(sum(losses.values())), meta["total_loss"]))
+        rows.append(case.compare_number(name, losses[name].item(), wanted))
+    rows.append(case.compare_number("total_loss", total.item(), meta["total_loss"]))
     official = model.checkpoint_table().to_official(dict(model.named_parameters()))
     for name, wanted in meta["grad_norm"].items():
         rows.append(case.compare_number(f"grad_norm {name}", float(official[name].grad.norm()), wanted, tolerance=2e-3))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ class MLP(nn.Module):
     def __init__(self, sizes: Sequence[int], *, on_maps: bool) -> None:
         super().__init__()
         layer = partial(nn.Conv2d, kernel_size=1) if on_maps else nn.Linear
-        self.layers = nn.ModuleList([layer(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nn.ModuleList([layer(a, b) for a, b in pairwise(sizes)])
 
     def hidden(self, x: Tensor) -> Tensor:
         """What goes into the last layer."""

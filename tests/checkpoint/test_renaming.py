@@ -1,0 +1,113 @@
+"""Renaming tables: both ways, everything accounted for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twostage.checkpoint.checkpointer import Checkpointer, load_weights
+from twostage.checkpoint.recognition import recognise_checkpoint
+from twostage.checkpoint.renaming import CheckpointTable, Rename, check_complete
+from twostage.errors import UserError
+
+TABLE = CheckpointTable(
+    system="Test",
+    signature=("front.", "back."),
+    renames=(
+        Rename("front.blocks.{i}.", "trunk.{i}.", last=1),
+        Rename("back.blocks.{i}.", "trunk.{i}.", first=2),
+        Rename("back.proj", "proj"),
+    ),
+    dropped={r"criterion\..*": "made anew"},
+    fresh={r"extra\..*": "trained here"},
+)
+OFFICIAL = ["front.blocks.0.w", "front.blocks.1.w", "back.blocks.0.w", "back.blocks.1.w", "back.proj"]
+OURS = ["trunk.0.w", "trunk.1.w", "trunk.2.w", "trunk.3.w", "proj"]
+
+
+def numbered(names):
+    return {name: torch.tensor(float(i)) for i, name in enumerate(names)}
+
+
+def test_both_ways():
+    assert TABLE.to_ours(numbered([*OFFICIAL, "criterion.w"]), source="x") == numbered(OURS)
+    assert TABLE.to_official(numbered(OURS)) == numbered(OFFICIAL)
+    assert TABLE.recognises(OFFICIAL) and not TABLE.recognises(OURS)
+
+
+def test_unknown_and_doubled_names():
+    with pytest.raises(UserError, match=r"'back\.head', which no official Test"):
+        TABLE.to_ours(numbered([*OFFICIAL, "back.head"]), source="x")
+    with pytest.raises(UserError, match="two tensors"):
+        TABLE.to_ours(numbered(["front.blocks.2.w", "back.blocks.0.w"]), source="x")
+    assert TABLE.to_official(numbered(["extra.w"])) == {}
+    with pytest.raises(KeyError):
+        TABLE.to_official(numbered(["other.w"]))
+
+
+def test_complete():
+    check_complete(numbered(OURS), numbered([*OURS, "extra.w"]), fresh=TABLE.fresh, source="x", model="M")
+    with pytest.raises(UserError, match=r"1 tensors missing \(first: 'proj'\), 1 unknown \(first: 'head'\)"):
+        check_complete(numbered([*OURS[:4], "head"]), numbered(OURS), fresh=(), source="x", model="M")
+    wrong = numbered(OURS) | {"proj": torch.zeros(3)}
+    with pytest.raises(UserError, match=r"'proj' is \(3,\) in the file and \(\)"):
+        check_complete(wrong, numbered(OURS), fresh=(), source="x", model="M")
+
+
+@pytest.mark.parametrize(
+    ("file", "system"),
+    [
+        ("san/keys-base.json", "SAN"),
+        ("ovseg/keys-large.json", "OVSeg"),
+        ("catseg/keys-b.json", "CAT-Seg"),
+        ("sed/keys-base.json", "CAT-Seg v1 or SED"),
+        ("mask2former/keys-r50-ade.json", "Mask2Former"),
+        ("scan/keys-vitb.json", "SCAN"),
+        ("fcclip/keys-r50.json", "FC-CLIP"),
+        ("trainingfree/keys-clip-vit-b-16.json", "CLIP"),
+    ],
+)
+def test_published_checkpoints_are_told_apart(reference, file, system):
+    import json
+
+    assert recognise_checkpoint(json.loads((reference / file).read_text())) == system
+
+
+def test_checkpoint_of_another_system_is_named():
+    tensors = numbered(["clip_adapter.w", "sem_seg_head.predictor.w"])
+    with pytest.raises(UserError, match=r"'x\.pth' is one of OVSeg, but the config builds Linear"):
+        load_weights(torch.nn.Linear(2, 2), tensors, "x.pth")
+
+
+def test_checkpointer_round_trip(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    Checkpointer(model, str(tmp_path), optimizer=optimizer).save("first", iteration=4)
+    other = torch.nn.Linear(3, 2)
+    other_optimizer = torch.optim.AdamW(other.parameters())
+    checkpointer = Checkpointer(other, str(tmp_path), optimizer=other_optimizer)
+    assert checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file().endswith("first.pth")
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 4}
+    assert torch.equal(other.weight, model.weight)
+    assert torch.equal(
+        other_optimizer.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"]
+    )
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    model = torch.nn.Linear(3, 2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model")
+    before = (tmp_path / "model.pth").read_bytes()
+
+    def full_disk(data, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        checkpointer.save("model")
+    assert (tmp_path / "model.pth").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model.pth"]

@@ -1,0 +1,78 @@
+"""Checkpoint files: read without running anything, and refused with the reason."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from twostage.checkpoint.safe_loading import load_checkpoint_file, load_tensors
+from twostage.errors import UserError
+
+
+class Attack:
+    """Creates a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_code_never_runs(tmp_path, legacy):
+    trap = tmp_path / "executed"
+    path = tmp_path / "evil.pth"
+    torch.save({"model": {"w": torch.zeros(1)}, "extra": Attack(trap)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=r"evil\.pth.*pickled objects"):
+        load_checkpoint_file(path)
+    assert not trap.exists()
+
+
+def test_plain_pickles_are_refused_by_name(tmp_path):
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(pickle.dumps({"model": {}}))
+    with pytest.raises(UserError, match=r"zoo\.pkl.*safetensors"):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated(tmp_path, suffix):
+    path = tmp_path / f"half{suffix}"
+    tensors = {"w": torch.randn(1000)}
+    if suffix == ".pth":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(UserError, match=r"half.*(truncated|damaged)"):
+        load_checkpoint_file(path)
+
+
+def test_missing_empty_and_foreign(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_checkpoint_file(tmp_path / "none.pth")
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(UserError, match="is empty"):
+        load_checkpoint_file(tmp_path / "empty.pth")
+    (tmp_path / "text.pth").write_text("<html>not found</html>")
+    with pytest.raises(UserError, match=r"text\.pth"):
+        load_checkpoint_file(tmp_path / "text.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds a list"):
+        load_checkpoint_file(tmp_path / "list.pth")
+    torch.save({"epoch": 3}, tmp_path / "nothing.pth")
+    with pytest.raises(UserError, match="no model weights"):
+        load_tensors(tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "model_state_dict", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_layouts(tmp_path, wrapper, prefix):
+    state = {f"{prefix}a.weight": torch.ones(2), f"{prefix}b": torch.zeros(3)}
+    torch.save({wrapper: state, "iteration": 7} if wrapper else state, tmp_path / "x.pth")
+    tensors = load_tensors(tmp_path / "x.pth")
+    assert sorted(tensors) == ["a.weight", "b"] and torch.equal(tensors["a.weight"], torch.ones(2))

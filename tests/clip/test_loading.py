@@ -1,0 +1,89 @@
+"""CLIP by name, tag or file, with the right activation."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from twostage.clip import loading
+from twostage.errors import UserError
+
+
+def activation(model):
+    return type(model.visual.transformer.resblocks[0].mlp.gelu).__name__
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    """A small architecture under a name of its own."""
+    (tmp_path / "tiny-test.json").write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8},'
+        ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}'
+    )
+    open_clip.add_model_config(tmp_path / "tiny-test.json")
+    return "tiny-test"
+
+
+def test_activation_follows_the_tag(monkeypatch, small_model):
+    monkeypatch.setattr(
+        open_clip, "get_pretrained_cfg", lambda _n, tag: {"quick_gelu": True} if tag == "openai" else {}
+    )
+    model, _ = loading.load_clip(small_model, pretrained="openai", load_weights=False)
+    assert activation(model) == "QuickGELU"
+    with pytest.raises(UserError, match=r"QUICK_GELU.*'off'.*trained with it on"):
+        loading.load_clip(small_model, pretrained="openai", quick_gelu="off", load_weights=False)
+
+
+def test_openai_tags_are_known_to_need_quickgelu():
+    assert loading._force_quick_gelu("ViT-B-16", "openai", "auto") is True
+    assert loading._force_quick_gelu("ViT-L-14-336", "openai", "on") is True
+    assert loading._force_quick_gelu("ViT-B-16", "laion2b_s34b_b88k", "auto") is False
+    with pytest.raises(UserError):
+        loading._force_quick_gelu("ViT-B-16", "laion2b_s34b_b88k", "on")
+
+
+def test_forced_activation_without_a_tag(small_model):
+    assert activation(loading.load_clip(small_model)[0]) == "GELU"
+    assert activation(loading.load_clip(small_model, quick_gelu="on")[0]) == "QuickGELU"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_local_file(small_model, tmp_path, suffix):
+    model, tokenizer = loading.load_clip(small_model)
+    state = {k: torch.randn_like(v) for k, v in model.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    else:
+        save_file(state, path)
+    loaded, _ = loading.load_clip(small_model, pretrained=str(path))
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert not loaded.training
+    assert tokenizer(["cat"]).shape == (1, 77)
+
+
+def test_weights_of_another_model(small_model, tmp_path):
+    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors.*tiny-test"):
+        loading.load_clip(small_model, pretrained=str(tmp_path / "other.safetensors"))
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match=r"ViT-B-61.*ViT-B-16"):
+        loading.load_clip("ViT-B-61")
+    with pytest.raises(UserError, match=r"neither a file nor a tag.*openai"):
+        loading.load_clip("ViT-B-16", pretrained="opnai")
+
+
+def test_download_failure_names_the_way_out(monkeypatch, small_model):
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"url": "x"})
+
+    def offline(_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    with pytest.raises(UserError, match=r"no network.*MODEL\.CLIP\.PRETRAINED"):
+        loading.load_clip(small_model, pretrained="openai")

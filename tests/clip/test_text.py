@@ -1,0 +1,112 @@
+"""Text embeddings: exact, averaged as published, cached under everything they depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twostage.clip.templates import TEMPLATES
+from twostage.clip.text import TextEmbedder
+from twostage.errors import UserError
+from twostage.vocabulary import Vocabulary
+
+TOKENIZER = open_clip.get_tokenizer("ViT-B-16")
+
+
+def embedder(clip, **changes):
+    settings = {"clip": clip, "tokenizer": TOKENIZER, "templates": TEMPLATES["vild"], "split_synonyms": True}
+    return TextEmbedder(**(settings | changes))
+
+
+def reference_embedding(clip, name, templates):
+    """One name the plain way: full context, one prompt at a time."""
+    rows = [clip.encode_text(TOKENIZER([t.format(name)]), normalize=True)[0] for t in templates]
+    return F.normalize(torch.stack(rows).mean(0), dim=-1)
+
+
+@torch.no_grad()
+def test_cut_sequences_and_batches_change_nothing(tiny_clip):
+    names = ["cat", "a rather long name of something", "sofa"]
+    ours = embedder(tiny_clip, batch_size=5)(Vocabulary.from_words(names))
+    for row, name in zip(ours, names, strict=True):
+        wanted = reference_embedding(tiny_clip, name, TEMPLATES["vild"])
+        torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_synonyms_are_averaged_or_one_name(tiny_clip):
+    vocabulary = Vocabulary.from_words(["sofa, couch"])
+    rows = [reference_embedding(tiny_clip, n, TEMPLATES["vild"]) for n in ("sofa", "couch")]
+    split = embedder(tiny_clip)(vocabulary)[0]
+    torch.testing.assert_close(split, F.normalize(rows[0] + rows[1], dim=-1), rtol=1e-4, atol=1e-5)
+    whole = embedder(tiny_clip, split_synonyms=False)(vocabulary)[0]
+    torch.testing.assert_close(
+        whole, reference_embedding(tiny_clip, "sofa, couch", TEMPLATES["vild"]), rtol=1e-4, atol=1e-5
+    )
+    assert (split - whole).abs().max() > 1e-3
+
+
+def test_template_sets():
+    assert [len(TEMPLATES[k]) for k in ("single", "vild", "imagenet")] == [1, 14, 80]
+    assert TEMPLATES["vild"][1] == "This is a photo of a {}" and TEMPLATES["vild"][13].endswith(
+        "large {} in the scene."
+    )
+    assert all(t.count("{}") == 1 for group in TEMPLATES.values() for t in group)
+
+
+def test_each_name_is_encoded_once(tiny_clip, monkeypatch):
+    text = embedder(tiny_clip)
+    counted = []
+    real = text.encode_prompts
+    monkeypatch.setattr(text, "encode_prompts", lambda prompts: counted.append(len(prompts)) or real(prompts))
+    text(Vocabulary.from_words(["cat", "dog"]))
+    text(Vocabulary.from_words(["dog", "cat", "bird"]))
+    assert sum(counted) == 3 * 14
+
+
+def test_disk_cache_is_used_and_keyed(tiny_clip, tmp_path, monkeypatch):
+    vocabulary = Vocabulary.from_words(["cat", "dog"])
+    first = embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary)
+    again = embedder(tiny_clip, cache_folder=str(tmp_path))
+    monkeypatch.setattr(again, "encode_prompts", lambda _: pytest.fail("not taken from disk"))
+    torch.testing.assert_close(again(vocabulary), first)
+    # Other templates, other weights and another activation are other keys.
+    single = embedder(tiny_clip, cache_folder=str(tmp_path), templates=TEMPLATES["single"])(vocabulary)
+    assert (single - first).abs().max() > 1e-3
+    with torch.no_grad():
+        tiny_clip.token_embedding.weight += 0.1 * torch.randn_like(tiny_clip.token_embedding.weight)
+    changed = embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary)
+    assert (changed - first).abs().max() > 1e-3
+    assert len(list(Path(tmp_path).iterdir())) == 3
+
+
+def test_damaged_cache_file_is_replaced(tiny_clip, tmp_path):
+    vocabulary = Vocabulary.from_words(["cat"])
+    first = embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(b"half a file")
+    torch.testing.assert_close(embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary), first)
+    assert file.stat().st_size > 20
+
+
+def test_weights_loaded_later_are_noticed(tiny_clip):
+    text = embedder(tiny_clip)
+    vocabulary = Vocabulary.from_words(["cat"])
+    before = text(vocabulary)
+    state = {k: v + 0.1 * torch.randn_like(v) for k, v in tiny_clip.state_dict().items()}
+    tiny_clip.load_state_dict(state)
+    after = text(vocabulary)
+    assert (before - after).abs().max() > 1e-3
+    wanted = reference_embedding(tiny_clip, "cat", TEMPLATES["vild"])
+    torch.testing.assert_close(after[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prompt_that_does_not_fit_is_an_error(tiny_clip):
+    with pytest.raises(UserError, match="77 tokens"):
+        embedder(tiny_clip)(Vocabulary.from_words(["word " * 80]))
+    fits = "word " * 60
+    assert embedder(tiny_clip)(Vocabulary.from_words([fits])).shape == (1, 24)

@@ -1,0 +1,58 @@
+"""Shared fixtures: a tiny random CLIP, the folder of reference cases, datasets in a temporary place."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+# Before detectron2 is imported anywhere: twostage makes torchvision importable.
+import twostage  # noqa: F401  isort: skip
+import open_clip
+import torch
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT.parent / "shared" / "reference"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests that hold for the other Detectron2 only."""
+    is_own = "+twostage" in importlib.metadata.version("detectron2")
+    for item in items:
+        if is_own and item.get_closest_marker("upstream_detectron2"):
+            item.add_marker(pytest.mark.skip(reason="holds for upstream Detectron2 only"))
+        if not is_own and item.get_closest_marker("own_detectron2"):
+            item.add_marker(pytest.mark.skip(reason="holds for third_party/detectron2 only"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's text cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of reference cases, which lies beside the repository."""
+    if not REFERENCE.is_dir():
+        pytest.skip("the reference cases (../shared/reference) are not on this machine")
+    return REFERENCE
+
+
+@pytest.fixture
+def tiny_clip() -> open_clip.CLIP:
+    """A random CLIP: 4 image blocks of width 64 with 2 heads on 32 px in patches of 8, embedding size 24."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=24,
+        vision_cfg={"image_size": 32, "layers": 4, "width": 64, "head_width": 32, "patch_size": 8},
+        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+        quick_gelu=True,
+    )
+    # Away from the symmetric start, so that biases and norms matter.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model.eval()

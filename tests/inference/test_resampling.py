@@ -1,0 +1,27 @@
+"""Resizes as matrices give what the chain of interpolations gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twostage.inference.resampling import Resampler
+
+
+@pytest.mark.parametrize("output", [(45, 70), (61, 33), (48, 64)])
+def test_equals_resize_crop_resize(output):
+    torch.manual_seed(0)
+    maps = torch.randn(3, 6, 8)
+    wanted = F.interpolate(maps[None], size=(48, 64), mode="bilinear", align_corners=False)[..., :45, :61]
+    wanted = F.interpolate(wanted, size=output, mode="bilinear", align_corners=False)[0]
+    resample = Resampler(grid=(6, 8), padded=(48, 64), image=(45, 61), output=output)
+    torch.testing.assert_close(resample(maps), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_the_rows_of_the_whole():
+    maps = torch.randn(2, 5, 5)
+    resample = Resampler(grid=(5, 5), padded=(40, 40), image=(40, 37), output=(53, 37))
+    whole = resample(maps)
+    pieces = torch.cat([resample(maps, start, min(start + 7, 53)) for start in range(0, 53, 7)], dim=1)
+    torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,49 @@
+"""How mistakes reach the user."""
+
+from __future__ import annotations
+
+import pytest
+
+from twostage.errors import UserError, find_user_error, near_names, run_cli
+
+
+def test_user_error_is_one_line_and_exit_code_2(capsys):
+    def main():
+        raise UserError("the culprit; the way out")
+
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: the culprit; the way out\n"
+
+
+def test_traceback_on_demand(monkeypatch):
+    monkeypatch.setenv("TWOSTAGE_TRACEBACK", "1")
+    with pytest.raises(UserError):
+        run_cli(lambda: (_ for _ in ()).throw(UserError("x")))
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(ZeroDivisionError):
+        run_cli(lambda: 1 / 0)
+
+
+def test_found_in_the_text_of_a_spawned_worker():
+    text = f"-- Process 1 terminated --\nTraceback ...\n{UserError.__module__}.UserError: image 'a.jpg' is broken\n"
+    assert str(find_user_error(RuntimeError(text))) == "image 'a.jpg' is broken"
+    assert find_user_error(RuntimeError("other")) is None
+
+
+def test_found_as_the_cause():
+    try:
+        try:
+            raise UserError("inner")
+        except UserError as error:
+            raise RuntimeError("outer") from error
+    except RuntimeError as error:
+        assert str(find_user_error(error)) == "inner"
+
+
+def test_near_names():
+    assert "'toybox_train'" in near_names("toybox_trian", ["toybox_train", "coco"])
+    assert near_names("zzz", ["toybox_train"]) == ""

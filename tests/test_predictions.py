@@ -1,0 +1,116 @@
+"""From predictions to scores, label maps and segments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twostage import predictions
+from twostage.predictions import DensePrediction, Frames, MaskPrediction
+
+SIZES = [(50, 61), (32, 40)]
+
+
+@pytest.fixture
+def frames():
+    return Frames(padded=(64, 64), images=[(50, 61), (64, 64)])
+
+
+@pytest.fixture
+def masks(frames):
+    torch.manual_seed(0)
+    return MaskPrediction(mask_logits=4 * torch.randn(2, 7, 8, 8), class_logits=3 * torch.randn(2, 7, 6), frames=frames)
+
+
+def test_mask_scores_follow_the_formula(masks):
+    scores = masks.scores(SIZES)[1]
+    logits = F.interpolate(masks.mask_logits[1:], size=(64, 64), mode="bilinear", align_corners=False)
+    logits = F.interpolate(logits, size=(32, 40), mode="bilinear", align_corners=False)[0]
+    probability = masks.class_logits[1].softmax(-1)[:, :-1]
+    torch.testing.assert_close(scores, torch.einsum("qc,qhw->chw", probability, logits.sigmoid()), rtol=1e-4, atol=1e-5)
+
+
+def test_sigmoid_comes_after_the_resize(masks):
+    early = torch.einsum("qc,qhw->chw", masks.class_probabilities[1], masks.mask_logits[1].sigmoid())
+    early = F.interpolate(early[None], size=(32, 40), mode="bilinear", align_corners=False)[0]
+    assert (masks.scores(SIZES)[1] - early).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("floats", [100, 5000, 16_000_000])
+@pytest.mark.parametrize("block", [2, 256])
+def test_label_maps_equal_the_argmax_of_scores(masks, frames, monkeypatch, floats, block):
+    monkeypatch.setattr(predictions, "_STRIP_FLOATS", floats)
+    monkeypatch.setattr(predictions, "_CLASS_BLOCK", block)
+    dense = DensePrediction(logits=torch.randn(2, 5, 8, 8), frames=frames, num_classes=5)
+    for prediction in (masks, dense):
+        for labels, scores in zip(prediction.label_maps(SIZES), prediction.scores(SIZES), strict=True):
+            assert labels.dtype == torch.int64
+            assert (labels == scores.argmax(0)).float().mean() > 0.999
+
+
+def test_void_never_wins(frames):
+    logits = torch.zeros(2, 1, 4)
+    logits[..., -1] = 50
+    logits[..., 2] = 1
+    prediction = MaskPrediction(mask_logits=torch.zeros(2, 1, 8, 8), class_logits=logits, frames=frames)
+    assert prediction.label_maps(SIZES)[0].unique().tolist() == [2]
+
+
+def test_early_rejection_keeps_class_numbers(frames):
+    torch.manual_seed(1)
+    full = torch.randn(2, 6, 8, 8)
+    full[:, [0, 3]] -= 100
+    kept = torch.tensor([[1, 2, 4, 5]] * 2)
+    pruned = DensePrediction(logits=full[:, kept[0]], frames=frames, num_classes=6, kept=kept, fill=-100.0)
+    whole = DensePrediction(logits=full, frames=frames, num_classes=6)
+    for a, b in zip(pruned.label_maps(SIZES), whole.label_maps(SIZES), strict=True):
+        assert torch.equal(a, b)
+    scores = pruned.scores(SIZES)[0]
+    assert scores.shape == (6, 50, 61) and bool((scores[[0, 3]] == -100).all())
+
+
+def test_memory_does_not_hold_classes_times_pixels(monkeypatch):
+    """The largest tensor while 5,000 classes are labelled is bounded by the strip budget."""
+    monkeypatch.setattr(predictions, "_STRIP_FLOATS", 200_000)
+    largest = 0
+    real = predictions._running_argmax
+
+    def watch(blocks):
+        def seen():
+            nonlocal largest
+            for start, block in blocks:
+                largest = max(largest, block.numel())
+                yield start, block
+
+        return real(seen())
+
+    monkeypatch.setattr(predictions, "_running_argmax", watch)
+    frames = Frames(padded=(256, 256), images=[(256, 256)])
+    prediction = MaskPrediction(
+        mask_logits=torch.randn(1, 10, 16, 16), class_logits=torch.randn(1, 10, 5001), frames=frames
+    )
+    labels = prediction.label_maps([(256, 256)])[0]
+    assert labels.shape == (256, 256)
+    assert 0 < largest <= 200_000
+
+
+def test_panoptic_merges_stuff_and_keeps_things_apart():
+    frames = Frames(padded=(8, 8), images=[(8, 8)])
+    masks = torch.full((1, 4, 8, 8), -20.0)
+    masks[0, 0, :4, :4], masks[0, 1, :4, 4:], masks[0, 2, 4:, :4], masks[0, 3, 4:, 4:] = 20.0, 20.0, 20.0, 20.0
+    classes = torch.full((1, 4, 3), -20.0)
+    # Two things of class 0, two pieces of stuff class 1.
+    classes[0, :2, 0] = classes[0, 2:, 1] = 20.0
+    prediction = MaskPrediction(mask_logits=masks, class_logits=classes, frames=frames)
+    ids, segments = prediction.panoptic([(8, 8)], things=[0])[0]
+    assert [(s["category_id"], s["isthing"]) for s in segments] == [(0, True), (0, True), (1, False)]
+    assert [int((ids == s["id"]).sum()) for s in segments] == [16, 16, 32]
+
+
+def test_panoptic_drops_unsure_and_void_masks():
+    frames = Frames(padded=(8, 8), images=[(8, 8)])
+    classes = torch.tensor([[[0.1, 0.0, 0.0], [0.0, 0.0, 9.0]]])
+    prediction = MaskPrediction(mask_logits=torch.full((1, 2, 8, 8), 9.0), class_logits=classes, frames=frames)
+    ids, segments = prediction.panoptic([(8, 8)], things=[0])[0]
+    assert segments == [] and int(ids.abs().sum()) == 0

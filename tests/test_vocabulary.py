@@ -1,0 +1,45 @@
+"""Vocabularies: where names come from and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from twostage.errors import UserError
+from twostage.vocabulary import Vocabulary
+
+
+def test_synonyms():
+    vocabulary = Vocabulary.from_words([" cat ", "sofa, couch"])
+    assert vocabulary.names == ("cat", "sofa, couch")
+    assert vocabulary.synonyms(split=True) == (("cat",), ("sofa", "couch"))
+    assert vocabulary.synonyms(split=False) == (("cat",), ("sofa, couch",))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "empty"), (["cat", " "], "position 2"), (["cat", "Cat"], "twice"), ("cat", "list of names")],
+)
+def test_refused(words, said):
+    with pytest.raises(UserError, match=said):
+        Vocabulary.from_words(words)
+
+
+def test_parse():
+    assert Vocabulary.parse("cat, sofa").names == ("cat", "sofa")
+    assert Vocabulary.parse("cat; sofa, couch").names == ("cat", "sofa, couch")
+    with pytest.raises(UserError, match="empty"):
+        Vocabulary.parse(" , ")
+
+
+def test_from_file(tmp_path):
+    lines = tmp_path / "classes.txt"
+    lines.write_text("cat\nsofa, couch\n\n")
+    assert Vocabulary.parse(str(lines)).names == ("cat", "sofa, couch")
+    json_file = tmp_path / "classes.json"
+    json_file.write_text('["cat", "dog"]')
+    assert Vocabulary.from_file(json_file).names == ("cat", "dog")
+    json_file.write_text('{"cat": 1}')
+    with pytest.raises(UserError, match="list of names"):
+        Vocabulary.from_file(json_file)
+    with pytest.raises(UserError, match=r"none\.txt"):
+        Vocabulary.parse("none.txt")

@@ -1,0 +1,84 @@
+"""Segment pictures with words of your own.
+
+    python tools/demo.py --config-file configs/san_vitb.yaml --input a.jpg photos/ --vocabulary "cat, sofa" \\
+        --output out/ MODEL.WEIGHTS san_vit_b_16.pth
+
+Names are separated by commas; where a name holds synonyms, separate names by semicolons ("cat; sofa, couch"), or give a
+file (.txt, one class per line). Writes <picture>_overlay.png and <picture>_labels.png and prints what covers how much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from twostage.api import Segmenter, build_from_config
+from twostage.config import load_config
+from twostage.data.images import list_images
+from twostage.errors import UserError, run_cli
+from twostage.vocabulary import Vocabulary
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--input", nargs="+", required=True, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--vocabulary", required=True, help="names, or a .txt / .json file of names")
+    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
+    args = parser.parse_args()
+    # Everything that can be wrong is looked at before the model is built.
+    vocabulary = Vocabulary.parse(args.vocabulary)
+    images = list_images(args.input)
+    cfg = load_config(args.config_file, args.opts)
+    output = _writable(Path(args.output))
+    segmenter = Segmenter(build_from_config(cfg), cfg)
+    # Also checks the words, before the first picture.
+    segmenter.model.text(vocabulary)
+    broken = []
+    for path, stem in tqdm(zip(images, unique_stems(images), strict=True), total=len(images), desc="segmenting"):
+        try:
+            result = segmenter(path, vocabulary)
+        except UserError as error:
+            # The other pictures still get done.
+            broken.append(f"{error}")
+            continue
+        result.save(output, stem)
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.areas().items())
+        tqdm.write(f"{path}: {shares}")
+    if broken:
+        raise UserError(f"{len(broken)} of {len(images)} pictures were skipped: {'; '.join(broken)}")
+
+
+def unique_stems(paths: list[Path]) -> list[str]:
+    """File names without suffix, numbered where two pictures share one.
+
+    >>> unique_stems([Path("a/x.jpg"), Path("b/x.png")])
+    ['x', 'x_2']
+    """
+    counts: dict[str, int] = {}
+    stems = []
+    for path in paths:
+        counts[path.stem] = counts.get(path.stem, 0) + 1
+        stems.append(path.stem if counts[path.stem] == 1 else f"{path.stem}_{counts[path.stem]}")
+    return stems
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"output folder '{folder}' is not writable ({error.strerror}); choose another --output"
+        ) from error
+    return folder
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,221 @@
+"""twostage from Python: load a system, hand it a picture and some words.
+
+>>> segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
+>>> result = segmenter("photo.jpg", ["cat", "sofa, couch"])
+>>> result.labels.shape, result.names
+((480, 640), ('cat', 'sofa, couch'))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from PIL import Image
+from torch import Tensor
+
+import twostage.systems  # noqa: F401
+from twostage.checkpoint.checkpointer import load_weights
+from twostage.checkpoint.safe_loading import load_checkpoint_file
+from twostage.config import load_config, resolve_device
+from twostage.data.images import read_rgb
+from twostage.errors import UserError, near_names
+from twostage.predictions import Prediction
+from twostage.segmenter import OpenVocabularySegmenter
+from twostage.vocabulary import Vocabulary
+
+Picture = str | Path | np.ndarray | Image.Image | Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedImage:
+    """A picture and all that a system computes of it without knowing the vocabulary."""
+
+    pixels: np.ndarray
+    features: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """Which of the names each pixel shows.
+
+    Attributes:
+        labels: int64 `[H, W]`, indices into `names`.
+        names: the vocabulary.
+        image: uint8 RGB `[H, W, 3]`.
+        prediction: the system's own output, for scores or panoptic segments.
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    image: np.ndarray
+    prediction: Prediction
+
+    def mask(self, name: str) -> np.ndarray:
+        """bool `[H, W]`: where `name` is.
+
+        Raises:
+            UserError: not in the vocabulary.
+        """
+        if name not in self.names:
+            raise UserError(f"{name!r} is not in the vocabulary{near_names(name, self.names)}")
+        return self.labels == self.names.index(name)
+
+    def areas(self) -> dict[str, float]:
+        """Share of the picture that each name covers, largest first; absent names are left out."""
+        counts = np.bincount(self.labels.reshape(-1), minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable")
+        return {self.names[i]: float(counts[i] / self.labels.size) for i in order if counts[i]}
+
+    def scores(self) -> Tensor:
+        """Scores `[C, H, W]`; holds one map per class."""
+        return self.prediction.scores([self.labels.shape])[0]
+
+    def overlay(self) -> np.ndarray:
+        """uint8 RGB picture with the names painted over it and a legend."""
+        from twostage.visualization.overlay import draw_segmentation
+
+        return draw_segmentation(self.image, self.labels, self.names)
+
+    def save(self, folder: str | Path, stem: str) -> list[Path]:
+        """Write `<stem>_overlay.png` and `<stem>_labels.png` (8 bit, 16 above 256 names); returns their paths."""
+        folder = Path(folder)
+        labels = self.labels.astype(np.uint8 if len(self.names) <= 256 else np.uint16)
+        pictures = {
+            f"{stem}_overlay.png": Image.fromarray(self.overlay()),
+            f"{stem}_labels.png": Image.fromarray(labels),
+        }
+        return [_save_picture(picture, folder / name) for name, picture in pictures.items()]
+
+
+class Segmenter:
+    """A loaded system, ready for pictures and vocabularies."""
+
+    def __init__(self, model: OpenVocabularySegmenter, cfg: CfgNode) -> None:
+        self.model = model.eval()
+        self.cfg = cfg
+
+    def __call__(self, image: Picture | EncodedImage, vocabulary: Sequence[str] | Vocabulary) -> Segmentation:
+        """Segment `image` into the names of `vocabulary` ("sofa, couch" names one class by two synonyms).
+
+        Args:
+            image: a path, PIL image, uint8 RGB array `[H, W, 3]`, tensor `[3, H, W]`, or what `encode` returned.
+
+        Raises:
+            UserError: unreadable picture, empty or duplicate vocabulary, a name too long for CLIP's context.
+        """
+        if not isinstance(vocabulary, Vocabulary):
+            vocabulary = Vocabulary.from_words(vocabulary)
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        with torch.inference_mode():
+            prediction = self.model.decode(encoded.features, self.model.text(vocabulary))
+            labels = prediction.label_maps([encoded.pixels.shape[:2]])[0]
+        return Segmentation(
+            labels=labels.cpu().numpy(), names=vocabulary.names, image=encoded.pixels, prediction=prediction
+        )
+
+    def encode(self, image: Picture) -> EncodedImage:
+        """Everything of a picture that does not depend on the words, so that changing them is cheap.
+
+        >>> photo = segmenter.encode("photo.jpg")
+        >>> day, night = segmenter(photo, ["cat", "sofa"]), segmenter(photo, ["animal", "furniture"])
+        """
+        pixels = as_rgb(image)
+        keys = self.cfg.INPUT
+        resize = T.ResizeShortestEdge([keys.MIN_SIZE_TEST, keys.MIN_SIZE_TEST], keys.MAX_SIZE_TEST)
+        resized = resize.get_transform(pixels).apply_image(pixels)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        with torch.inference_mode():
+            return EncodedImage(pixels, self.model.encode(self.model.preprocess([{"image": tensor}])))
+
+
+def load(
+    config: str, *, weights: str | Path | None = None, device: str = "auto", opts: Sequence[str] = ()
+) -> Segmenter:
+    """A system by config name or file.
+
+    Args:
+        config: a name under configs/ ("san_vitb", "toybox/san") or a yaml file.
+        weights: a checkpoint, ours or an official one; None keeps the config's `MODEL.WEIGHTS`.
+        device: "auto", "cpu", "cuda", ...
+        opts: further `KEY VALUE` overrides.
+
+    Raises:
+        UserError: unknown config, weights missing or of another system, ...
+    """
+    overrides = ["MODEL.DEVICE", device, *opts]
+    if weights is not None:
+        overrides += ["MODEL.WEIGHTS", str(weights)]
+    cfg = load_config(find_config(config), overrides)
+    return Segmenter(build_from_config(cfg), cfg)
+
+
+def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
+    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = resolve_device(cfg)
+    # Read before the model is built: a wrong path should not cost the time of building.
+    content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+    model = build_model(cfg)
+    if content is not None:
+        load_weights(model, content, cfg.MODEL.WEIGHTS)
+    return model.eval()
+
+
+def find_config(name: str) -> str:
+    """Path of a config given by file name or by its name under configs/.
+
+    Raises:
+        UserError: there is none.
+    """
+    if Path(name).is_file():
+        return name
+    package = Path(__file__).parent
+    # Beside the package in a checkout, inside it when installed.
+    folders = [folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return str(folder / f"{name}.yaml")
+    known = [str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("*.yaml")]
+    known = sorted(k for k in known if not k.startswith("base/"))
+    raise UserError(f"no config {name!r}{near_names(name, known)}; there are: {', '.join(known)}")
+
+
+def as_rgb(image: Picture) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]` from a path, PIL image, array `[H, W, 3]` or tensor `[3, H, W]`.
+
+    Raises:
+        UserError: unreadable, or of another shape or type.
+    """
+    if isinstance(image, str | Path):
+        return read_rgb(image)
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if isinstance(image, Tensor):
+        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(
+            f"an image array must be uint8 RGB of shape [H, W, 3]; this is {image.dtype} {tuple(image.shape)}"
+        )
+    return np.ascontiguousarray(image)
+
+
+def _save_picture(picture: Image.Image, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, format="PNG")
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise UserError(f"'{path}' can't be written ({error.strerror}); choose another --output") from error
+    return path
