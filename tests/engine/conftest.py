@@ -1,0 +1,6 @@
+"""Makes `tiny` (a two-layer system on a dozen small images) importable, here and in the processes tests start."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""Train or evaluate a system.
+
+    python tools/train_net.py --config-file configs/toybox/san.yaml
+    python tools/train_net.py --config-file configs/san_vitb.yaml --eval-only MODEL.WEIGHTS san_vit_b_16.pth
+    python tools/train_net.py --config-file configs/san_vitb.yaml --resume --num-gpus 8
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file configs/san_vitb.yaml
+
+Everything after the options is config: `KEY VALUE` pairs. `--num-gpus N` on a machine without a GPU starts N processes
+on the CPU. Results are printed as a Markdown table; metrics.json, log.txt, checkpoints and TensorBoard files go to
+OUTPUT_DIR.
+"""
+
+from __future__ import annotations
+
+import twostage  # noqa: F401  (first: makes torchvision importable on CPU-only torch)
+from twostage.engine.run import argument_parser, run_from_arguments
+from twostage.errors import run_cli
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    run_from_arguments(argument_parser(epilog=__doc__).parse_args())
+
+
+if __name__ == "__main__":
+    run_cli(main)

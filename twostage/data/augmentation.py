@@ -1,0 +1,72 @@
+"""The augmentations of a training recipe and of testing, built from the config alone.
+
+Order of the training recipe (that of MaskFormer and SAN): resize the short edge to a random size, crop, SSD colour
+jitter, flip, pad right and bottom.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from fvcore.transforms.transform import PadTransform
+
+from twostage.errors import UserError
+
+
+class PadRightBottom(T.Augmentation):
+    """Pads images smaller than `size` x `size` at the right and the bottom."""
+
+    def __init__(self, *, size: int, value: float, label: int) -> None:
+        """
+        Args:
+            size: smallest height and width in pixels.
+            value: colour of the padding, on 0..255.
+            label: label of the padding, the dataset's ignore label.
+        """
+        super().__init__()
+        self.size = size
+        self.value = value
+        self.label = label
+
+    def get_transform(self, image: np.ndarray) -> PadTransform:
+        """Padding for an `[H, W, 3]` image."""
+        height, width = image.shape[:2]
+        down, right = max(0, self.size - height), max(0, self.size - width)
+        return PadTransform(0, 0, right, down, width, height, pad_value=self.value, seg_pad_value=self.label)
+
+
+def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentation | T.Transform]:
+    """The training recipe of `cfg.INPUT`, in the order of application.
+
+    Raises:
+        UserError: a crop larger than the size that images are padded to.
+    """
+    steps: list[T.Augmentation | T.Transform] = [
+        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+    ]
+    if cfg.INPUT.CROP.ENABLED:
+        steps.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                cfg.INPUT.CROP.TYPE,
+                cfg.INPUT.CROP.SIZE,
+                cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
+                ignored_category=ignore_label,
+            )
+        )
+    if cfg.INPUT.COLOR_AUG_SSD:
+        steps.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+    if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
+        raise UserError(f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; allowed: 'horizontal', 'vertical', 'none'")
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        steps.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    if cfg.INPUT.PAD_TO > 0:
+        steps.append(PadRightBottom(size=cfg.INPUT.PAD_TO, value=cfg.INPUT.PAD_VALUE, label=ignore_label))
+    return steps
+
+
+def test_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
+    """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`."""
+    return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]

@@ -1,0 +1,218 @@
+"""Data loaders. What a training step sees depends on (seed, iteration, position in the batch) and on nothing else.
+
+Samples are numbered through the whole run: sample `t * B + p` is at position `p` of the total batch of `B` images in
+iteration `t`. The number alone decides which image it is and how it is augmented. So a run resumed at iteration `t`, a
+run with other numbers of loader workers, and a run on several processes (rank r takes its contiguous share of every
+total batch) all see the same samples.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
+from twostage.data.randomness import derive_seed, seeded_sampling
+from twostage.errors import UserError, near_names
+
+Mapper = Callable[[Record], Record]
+
+
+def check_dataset(name: str) -> None:
+    """Check that the dataset `name` is registered and its folders exist, before anything heavy is built.
+
+    Raises:
+        UserError: unknown name (with near ones), or folders missing (with the commands that help).
+    """
+    if name not in DatasetCatalog.list():
+        near = near_names(name, DatasetCatalog.list())
+        raise UserError(f"dataset '{name}' is not known{near}; the names are in twostage/data/registration.py")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("written_on_first_use", False):
+        DatasetCatalog.get(name)
+    for key in ("image_root", "sem_seg_root"):
+        folder = metadata.get(key)
+        if folder and not Path(folder).is_dir():
+            raise UserError(
+                f"dataset '{name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
+                f"{metadata.get('prepare_name', name)} --source DIR` (DETECTRON2_DATASETS names the folder of all "
+                f"datasets), or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
+            )
+
+
+def dataset_records(name: str) -> list[Record]:
+    """The records of a dataset, each with its `dataset_name`.
+
+    Raises:
+        UserError: see `check_dataset`; or the folders hold no images.
+    """
+    check_dataset(name)
+    try:
+        records = DatasetCatalog.get(name)
+    except (OSError, AssertionError) as error:  # load_sem_seg asserts that there are label files
+        raise UserError(f"dataset '{name}' can't be listed: {' '.join(str(error).split())}") from error
+    if not records:
+        raise UserError(f"dataset '{name}' holds no images; look into '{MetadataCatalog.get(name).get('image_root')}'")
+    return [{**record, "dataset_name": name} for record in records]
+
+
+def training_records(names: Sequence[str]) -> list[Record]:
+    """The records of all training sets, in the order of `names`.
+
+    Raises:
+        UserError: none given, or sets that do not share class list and ignore label.
+    """
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
+    records = [record for name in names for record in dataset_records(name)]
+    first = MetadataCatalog.get(names[0])
+    for name in names[1:]:
+        other = MetadataCatalog.get(name)
+        if (list(other.stuff_classes), other.ignore_label) != (list(first.stuff_classes), first.ignore_label):
+            raise UserError(
+                f"DATASETS.TRAIN: '{name}' and '{names[0]}' differ in classes or ignore label; train on one"
+            )
+    return records
+
+
+class SampleStream(Dataset[Record]):
+    """Training samples by their number in the run; an endless sequence of shuffled epochs.
+
+    Every epoch is a permutation of the records, drawn from (seed, epoch). Attribute `seed` may be set until the first
+    sample is taken.
+    """
+
+    def __init__(self, records: Sequence[Record], *, mapper: Mapper, seed: int) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> Record:
+        epoch, place = divmod(number, len(self.records))
+        index = _permutation(self.seed, epoch, len(self.records))[place]
+        with seeded_sampling(derive_seed("sample", self.seed, number)):
+            return self.mapper(self.records[index])
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> list[int]:
+    generator = torch.Generator().manual_seed(derive_seed("epoch", seed, epoch, size))
+    return torch.randperm(size, generator=generator).tolist()
+
+
+class SampleNumbers:
+    """Batch sampler of one rank: the numbers of its samples, from iteration `start` on, endlessly."""
+
+    def __init__(self, *, total_batch: int, rank: int, world_size: int) -> None:
+        """
+        Raises:
+            UserError: the total batch does not divide into equal shares.
+        """
+        if total_batch % world_size:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {total_batch} for {world_size} processes; it is the batch of all together and "
+                "must be a multiple of their number"
+            )
+        self.total_batch = total_batch
+        self.share = total_batch // world_size
+        self.rank = rank
+        self.start = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        iteration = self.start
+        while True:
+            first = iteration * self.total_batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+            iteration += 1
+
+
+class RecordLoader(DataLoader):
+    """A DataLoader of lists of records in which a `UserError` of a worker process arrives as the one line it was."""
+
+    def __init__(self, dataset: Dataset[Record], *, num_workers: int, **sampling: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            collate_fn=_as_list,
+            worker_init_fn=_single_threaded,
+            generator=torch.Generator(),  # iterating must not draw from the global one
+            **sampling,
+        )
+
+    def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch wraps a worker's exception into the same type with the whole traceback as its text.
+            marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+            text = str(error)
+            if marker not in text:
+                raise
+            raise UserError(text.rsplit(marker, 1)[1].splitlines()[0]) from None
+
+
+class TrainingLoader(RecordLoader):
+    """Endless loader of this rank's share of every total batch."""
+
+    def __init__(self, stream: SampleStream, *, total_batch: int, num_workers: int) -> None:
+        self.stream = stream
+        self.numbers = SampleNumbers(total_batch=total_batch, rank=comm.get_rank(), world_size=comm.get_world_size())
+        super().__init__(stream, num_workers=num_workers, batch_sampler=self.numbers)
+
+    def start_at(self, *, iteration: int, seed: int) -> None:
+        """Where the next `iter(loader)` begins, and the run's seed."""
+        self.numbers.start = iteration
+        self.stream.seed = seed
+
+
+def _as_list(batch: list[Record]) -> list[Record]:
+    return batch
+
+
+def _single_threaded(worker: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads on top of them only get in each other's way."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+class _MappedRecords(Dataset[Record]):
+    def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
+        self.records = records
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.mapper(self.records[index])
+
+
+def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLoader:
+    """Loader of `DATASETS.TRAIN` with total batch `SOLVER.IMS_PER_BATCH`; seed `max(SEED, 0)` until `start_at`.
+
+    Images are not grouped by aspect ratio: training pads or crops to one size, and the order stays that of the numbers.
+    """
+    records = DatasetFromList(training_records(cfg.DATASETS.TRAIN), copy=False)
+    stream = SampleStream(records, mapper=mapper or SemanticTrainingMapper.from_config(cfg), seed=max(int(cfg.SEED), 0))
+    return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_test_loader(cfg: CfgNode, name: str, mapper: Mapper | None = None) -> RecordLoader:
+    """Loader of the test set `name`: batches of one, in order, this rank's contiguous part (`InferenceSampler`)."""
+    records = DatasetFromList(dataset_records(name), copy=False)
+    return RecordLoader(
+        _MappedRecords(records, mapper or SemanticTestMapper.from_config(cfg)),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        batch_size=1,
+        sampler=InferenceSampler(len(records)),
+    )

@@ -1,0 +1,110 @@
+"""One process or many: spawned here by `--num-gpus`, or started by torchrun."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from urllib.parse import urlparse
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+
+from twostage.errors import UserError
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launch(
+    function: Callable[..., object],
+    *,
+    processes: int,
+    device: str,
+    machines: int = 1,
+    machine_rank: int = 0,
+    address: str = "auto",
+    args: tuple = (),
+) -> None:
+    """Call `function(*args)` in `processes` processes on each of `machines` machines, with torch.distributed ready.
+
+    NCCL connects GPUs, gloo processes on the CPU. Inside torchrun (it sets RANK, WORLD_SIZE, ...) the process joins the
+    others and nothing is spawned.
+
+    Args:
+        processes: on this machine; with GPUs, one each. 0 is the same as 1.
+        device: "cpu" or "cuda".
+        address: `tcp://host:port` of machine 0, "auto" on a single machine.
+
+    Raises:
+        UserError: more processes than GPUs, or an address that does not fit.
+    """
+    if all(name in os.environ for name in _TORCHRUN):
+        _join(device)
+        function(*args)
+        dist.destroy_process_group()
+        return
+    processes = max(processes, 1)
+    if device.startswith("cuda") and processes > torch.cuda.device_count():
+        raise UserError(f"--num-gpus is {processes}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    if processes * machines == 1:
+        function(*args)
+        return
+    if not 0 <= machine_rank < machines:
+        raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
+    host, port = _parse_address(address, machines)
+    mp.start_processes(
+        _spawned,
+        nprocs=processes,
+        args=(function, processes, machines, machine_rank, host, port, device, args),
+        start_method="spawn",
+    )
+
+
+def _parse_address(address: str, machines: int) -> tuple[str, int]:
+    if address == "auto":
+        if machines > 1:
+            raise UserError("several machines need --dist-url tcp://HOST:PORT, the same on all (HOST: machine 0)")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return "127.0.0.1", free.getsockname()[1]
+    parts = urlparse(address)
+    if parts.scheme != "tcp" or not parts.hostname or not parts.port:
+        raise UserError(f"--dist-url is '{address}'; it looks like tcp://HOST:PORT")
+    return parts.hostname, parts.port
+
+
+def _spawned(
+    local_rank: int,
+    function: Callable[..., object],
+    processes: int,
+    machines: int,
+    machine_rank: int,
+    host: str,
+    port: int,
+    device: str,
+    args: tuple,
+) -> None:
+    """A spawned process sets torchrun's environment and then is no different from one of torchrun's."""
+    rank = machine_rank * processes + local_rank
+    values = (rank, processes * machines, local_rank, processes, host, port)
+    os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
+    _join(device)
+    function(*args)
+    dist.destroy_process_group()
+
+
+def _join(device: str) -> None:
+    """Join the process group that the environment describes."""
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if device.startswith("cuda"):
+        torch.cuda.set_device(local_rank)
+        dist.init_process_group("nccl")
+    else:
+        # Each process would otherwise start a thread per core.
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+        dist.init_process_group("gloo")
+    comm.create_local_process_group(local_size)
+    comm.synchronize()

@@ -1,0 +1,45 @@
+"""What every run does first: a writable output folder, loggers, the config on disk, seeds."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from twostage.errors import UserError
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make `folder` and see that files can be written in it. Raises UserError naming it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"output folder '{folder}' can't be written ({error.strerror}); choose another by OUTPUT_DIR DIR"
+        ) from error
+
+
+def set_aside_metrics(folder: str | Path) -> None:
+    """A new run in an old folder begins its own metrics.json; the old one becomes metrics.previous.json."""
+    metrics = Path(folder) / "metrics.json"
+    if metrics.exists():
+        metrics.replace(metrics.with_name("metrics.previous.json"))
+
+
+def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Detectron2's `default_setup` (loggers, `config.yaml`, seeds) after a check of OUTPUT_DIR, and our own logger.
+
+    Raises:
+        UserError: OUTPUT_DIR is not writable.
+    """
+    if comm.is_main_process():
+        check_writable(cfg.OUTPUT_DIR)
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="twostage")

@@ -1,0 +1,262 @@
+"""The trainer: Detectron2's `DefaultTrainer` surface, on our loaders, optimizer, training step and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers, hooks
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from twostage.checkpoint.checkpointer import Checkpointer
+from twostage.data.loaders import RecordLoader, TrainingLoader, build_test_loader, build_train_loader
+from twostage.engine.ema import EmaHook, ModelEma
+from twostage.engine.hooks import ProgressBar, on_terminal
+from twostage.engine.optimizer import build_optimizer
+from twostage.engine.results import results_table
+from twostage.engine.step import NonFiniteLossError, TrainingStep
+from twostage.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Trainer(DefaultTrainer):
+    """Trains what a config describes; the methods to override are DefaultTrainer's (`build_*`, `test`).
+
+    A run is reproducible from its seed (`SEED`; below 0: a random one, stored in the checkpoint): data order,
+    augmentation and the model's random points follow from (seed, iteration, rank), so `resume_or_load(resume=True)`
+    goes on exactly where the checkpoint stands.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        # DefaultTrainer's own constructor wraps CPU models for GPUs and knows no other training step, hence not called.
+        TrainerBase.__init__(self)
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.seed = int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
+        self.module = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, self.module)
+        self._trainer = TrainingStep(
+            model=_distributed(self.module),
+            data_loader=self.build_train_loader(cfg),
+            optimizer=optimizer,
+            precision=_precision(cfg),
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(self.module, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.ema: ModelEma | None = None
+        if cfg.SOLVER.EMA.ENABLED:
+            self.ema = ModelEma(self.module, decay=cfg.SOLVER.EMA.DECAY)
+            self.checkpointer.add_checkpointable("ema", self.ema)
+        self.results: dict[str, Any] | None = None
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See `twostage.engine.optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """`SOLVER.LR_SCHEDULER_NAME`: WarmupPolyLR, or one of Detectron2's."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainingLoader:
+        """See `twostage.data.loaders`."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RecordLoader:
+        """See `twostage.data.loaders`."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """The evaluator of `dataset_name`; writes to `OUTPUT_DIR/inference/<dataset_name>`."""
+        from twostage.evaluation import build_evaluator
+
+        return build_evaluator(cfg, dataset_name, str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name))
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | DatasetEvaluator | None = None
+    ) -> dict[str, Any]:
+        """Evaluate `model` on `DATASETS.TEST`; every process takes its part, rank 0 gets the results.
+
+        Args:
+            evaluators: one per test set; `build_evaluator` makes them where absent.
+
+        Returns:
+            {task: {metric: value}} with one test set, {dataset: {task: {metric: value}}} with several.
+        """
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if evaluators is not None and len(evaluators) != len(cfg.DATASETS.TEST):
+            raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
+        results: dict[str, Any] = OrderedDict()
+        for index, name in enumerate(cfg.DATASETS.TEST):
+            loader = cls.build_test_loader(cfg, name)
+            evaluator = evaluators[index] if evaluators is not None else cls.build_evaluator(cfg, name)
+            shown = tqdm(
+                loader, desc=name, unit="image", leave=False, disable=not (comm.is_main_process() and on_terminal())
+            )
+            results[name] = inference_on_dataset(model, shown, evaluator)
+        return next(iter(results.values())) if len(results) == 1 else results
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Timing, EMA, schedule, checkpoints, evaluation, writers and progress, in the order they run."""
+        cfg = self.cfg
+        main = comm.is_main_process()
+        checkpoints = hooks.PeriodicCheckpointer(
+            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=cfg.SOLVER.CHECKPOINTS_KEPT or None
+        )
+        return [
+            hooks.IterationTimer(),
+            EmaHook(self.ema) if self.ema else None,
+            hooks.LRScheduler(),
+            # Before evaluation, so that nothing is lost where it fails.
+            checkpoints if main else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+            hooks.PeriodicWriter(self.build_writers(), period=20) if main else None,
+            ProgressBar() if main and on_terminal() else None,
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Log lines, `metrics.json` and TensorBoard."""
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+
+    def _evaluate(self) -> dict[str, Any]:
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            self.results = self.test(self.cfg, self.module)
+        if self.results and comm.is_main_process() and self.iter < self.max_iter:
+            logger.info("After iteration %d:\n%s", self.iter, results_table(self.cfg.DATASETS.TEST, self.results))
+        return self.results
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint in OUTPUT_DIR, or (without one, or `resume` False) load MODEL.WEIGHTS.
+
+        Raises:
+            UserError: the last checkpoint is missing or damaged, or does not fit the model.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            self.start_iter = self.iter + 1
+            self._keep_to_config()
+        else:
+            if resume:
+                logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+        if self.ema and not self.ema.loaded:
+            self.ema.reset()
+
+    def _keep_to_config(self) -> None:
+        """WarmupPolyLR stores its length; where the config has another one by now, the config holds."""
+        stored = getattr(self.scheduler, "max_iters", self.max_iter)
+        if stored != self.max_iter:
+            logger.warning("SOLVER.MAX_ITER is %d, the checkpoint's was %d: new schedule", self.max_iter, stored)
+            self.scheduler.max_iters = self.max_iter
+            for group, lr in zip(self._trainer.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+                group["lr"] = lr
+
+    def train(self) -> dict[str, Any] | None:
+        """Train from `start_iter` to `max_iter`; returns the last evaluation's results (rank 0).
+
+        Raises:
+            UserError: a loss turned NaN or infinite (weights saved as `model_nan.pth`), or unreadable data.
+        """
+        logger.info("Training from iteration %d to %d, seed %d", self.start_iter, self.max_iter, self.seed)
+        self._trainer.seed = self.seed
+        self._trainer.data_loader.start_at(iteration=self.start_iter, seed=self.seed)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                while self.iter < self.max_iter:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            except BaseException as error:
+                logger.error("Training stopped in iteration %d: %s", self.iter, error or type(error).__name__)
+                self._close()
+                raise
+            self.after_train()
+        return self.results
+
+    def _close(self) -> None:
+        """After a failure: write what was measured, but don't evaluate."""
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicWriter | ProgressBar):
+                hook.after_train()
+
+    def run_step(self) -> None:
+        """One iteration; see `TrainingStep`."""
+        self._trainer.iter = self.iter
+        try:
+            self._trainer.run_step()
+        except NonFiniteLossError as error:
+            self._save_before_bad_step()
+            losses = ", ".join(f"{name} {value:.4g}" for name, value in error.losses.items())
+            raise UserError(
+                f"the loss is not finite in iteration {self.iter} ({losses}) with the images "
+                f"{', '.join(error.file_names)}; the weights before it are in '{self.cfg.OUTPUT_DIR}/model_nan.pth'; "
+                "lower SOLVER.BASE_LR, train in bfloat16 or look at these files"
+            ) from None
+
+    def _save_before_bad_step(self) -> None:
+        """Write `model_nan.pth`, as of the last good iteration; `--resume` still takes the last regular checkpoint."""
+        bad = self.iter
+        self.iter = self._trainer.iter = bad - 1
+        saver = _UntaggedCheckpointer(self.module, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables)
+        saver.save("model_nan", iteration=bad - 1)
+        self.iter = self._trainer.iter = bad
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.seed = state_dict.get("seed", self.seed)
+
+
+class _UntaggedCheckpointer(Checkpointer):
+    """Saves without becoming the checkpoint that `--resume` takes."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        pass
+
+
+def _distributed(model: nn.Module) -> nn.Module:
+    """`model`, wrapped where there are several processes; gradients are then means over them."""
+    if comm.get_world_size() == 1:
+        return model
+    on_gpu = next(model.parameters()).is_cuda
+    return DistributedDataParallel(
+        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
+    )
+
+
+def _precision(cfg: CfgNode) -> torch.dtype | None:
+    """Of mixed-precision training; None on the CPU."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if not str(cfg.MODEL.DEVICE).startswith("cuda"):
+        logger.info("SOLVER.AMP is on but MODEL.DEVICE is '%s': training in float32", cfg.MODEL.DEVICE)
+        return None
+    return _PRECISIONS[cfg.SOLVER.AMP.PRECISION]
