@@ -6,6 +6,8 @@ As a script (`python tiny.py FOLDER PROCESSES`) it trains and evaluates in PROCE
 
 from __future__ import annotations
 
+import twostage  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
+
 import json
 import sys
 from pathlib import Path
@@ -13,15 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import nn
-
-import twostage  # noqa: F401
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
+from PIL import Image
+from torch import nn
+
 from twostage.config import default_config
 from twostage.engine.launch import launch
 from twostage.engine.setup import set_up

@@ -67,6 +67,6 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
     return steps
 
 
-def test_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
+def evaluation_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
     """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`."""
     return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]

@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
-from twostage.data.augmentation import test_augmentations, training_augmentations
+from twostage.data.augmentation import evaluation_augmentations, training_augmentations
 from twostage.errors import UserError
 
 Record = dict[str, Any]
@@ -132,7 +132,7 @@ class SemanticTestMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTestMapper:
         """The mapper of any test set."""
-        return cls(augmentations=test_augmentations(cfg), image_format=cfg.INPUT.FORMAT)
+        return cls(augmentations=evaluation_augmentations(cfg), image_format=cfg.INPUT.FORMAT)
 
     def __call__(self, record: Record) -> Record:
         """Reads and resizes the image. Raises UserError for an unreadable file."""

@@ -193,7 +193,7 @@ class Trainer(DefaultTrainer):
                     self.after_step()
                     self.iter += 1
             except BaseException as error:
-                logger.error("Training stopped in iteration %d: %s", self.iter, error or type(error).__name__)
+                logger.error("Training stopped in iteration %d: %s", self.iter, str(error) or type(error).__name__)
                 self._close()
                 raise
             self.after_train()

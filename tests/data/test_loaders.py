@@ -1,0 +1,156 @@
+"""Sample order, sharding, workers and the dataset checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+import twostage  # noqa: F401
+from twostage.config import default_config
+from twostage.data import loaders
+from twostage.data.loaders import SampleNumbers, SampleStream, TrainingLoader, build_test_loader
+from twostage.errors import UserError
+
+
+def draw(record: dict[str, Any]) -> dict[str, Any]:
+    """A mapper that shows which random numbers it would draw."""
+    return {**record, "drawn": (np.random.rand(), float(torch.rand(1)))}
+
+
+def stream(size: int = 7, seed: int = 3) -> SampleStream:
+    return SampleStream([{"id": i} for i in range(size)], mapper=draw, seed=seed)
+
+
+def test_every_epoch_is_a_permutation() -> None:
+    samples = [stream()[number]["id"] for number in range(21)]
+    epochs = [samples[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert [stream(seed=4)[number]["id"] for number in range(21)] != samples
+
+
+def test_randomness_belongs_to_the_sample_number() -> None:
+    assert stream()[5] == stream()[5]
+    draws = {stream()[number]["drawn"] for number in range(50)}
+    assert len(draws) == 50
+    assert stream(seed=4)[5]["drawn"] != stream(seed=3)[5]["drawn"]
+
+
+def batches(workers: int, count: int, start: int = 0, seed: int = 3) -> list[list[dict[str, Any]]]:
+    loader = TrainingLoader(stream(seed=0), total_batch=3, num_workers=workers)
+    loader.start_at(iteration=start, seed=seed)
+    iterator = iter(loader)
+    return [next(iterator) for _ in range(count)]
+
+
+def test_order_does_not_depend_on_workers_or_start() -> None:
+    whole = batches(0, 6)
+    assert [len(batch) for batch in whole] == [3] * 6
+    assert batches(2, 6) == whole
+    assert batches(0, 2, start=4) == whole[4:]
+    assert batches(2, 2, start=4) == whole[4:]
+
+
+def test_iterating_leaves_the_global_generators_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    batches(0, 2)
+    batches(1, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ranks_share_every_total_batch() -> None:
+    def numbers(rank: int, world: int, start: int = 0) -> list[list[int]]:
+        sampler = SampleNumbers(total_batch=6, rank=rank, world_size=world)
+        sampler.start = start
+        return [batch for batch, _ in zip(sampler, range(3), strict=False)]
+
+    whole = numbers(0, 1)
+    assert whole[1] == [6, 7, 8, 9, 10, 11]
+    parts = [numbers(rank, 3) for rank in range(3)]
+    assert [[number for part in parts for number in part[i]] for i in range(3)] == whole
+    assert numbers(1, 3, start=1)[0] == whole[1][2:4]
+    with pytest.raises(UserError, match=r"SOLVER.IMS_PER_BATCH is 6 for 4 processes"):
+        SampleNumbers(total_batch=6, rank=0, world_size=4)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    name = "loader_test_set"
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    DatasetCatalog.register(name, lambda: [{"file_name": f"{i}.png"} for i in range(5)])
+    MetadataCatalog.get(name).set(
+        stuff_classes=["a"],
+        ignore_label=255,
+        image_root=str(tmp_path / "images"),
+        sem_seg_root=str(tmp_path / "labels"),
+    )
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_test_loader_keeps_order_and_names_the_dataset(dataset: str, workers: int) -> None:
+    cfg = default_config()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    loader = build_test_loader(cfg, dataset, mapper=draw)
+    assert len(loader) == 5
+    entries = list(loader)
+    assert [len(batch) for batch in entries] == [1] * 5
+    assert [batch[0]["file_name"] for batch in entries] == [f"{i}.png" for i in range(5)]
+    assert {batch[0]["dataset_name"] for batch in entries} == {dataset}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_file_arrives_as_one_line(dataset: str, workers: int) -> None:
+    cfg = default_config()
+    cfg.DATALOADER.NUM_WORKERS = workers
+    with pytest.raises(UserError) as caught:
+        list(build_test_loader(cfg, dataset))
+    assert str(caught.value).startswith("image '0.png' does not exist") and "\n" not in str(caught.value)
+
+
+def test_dataset_errors(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'loader_test_sett' is not known \(did you mean 'loader_test_set'\?\)"):
+        loaders.check_dataset("loader_test_sett")
+    (tmp_path / "labels").rmdir()
+    with pytest.raises(UserError) as caught:
+        loaders.check_dataset(dataset)
+    message = str(caught.value)
+    assert str(tmp_path / "labels") in message
+    assert f"python tools/prepare_datasets.py prepare {dataset} --source DIR" in message
+    assert "DATASETS.TRAIN \"('toybox_train',)\"" in message
+    with pytest.raises(UserError, match=r"DATASETS.TRAIN is empty"):
+        loaders.training_records(())
+
+
+def test_training_sets_share_their_classes(dataset: str) -> None:
+    other = "loader_test_other"
+    DatasetCatalog.register(other, lambda: [{"file_name": "x.png"}])
+    MetadataCatalog.get(other).set(stuff_classes=["a"], ignore_label=255)
+    try:
+        records = loaders.training_records((dataset, other))
+        assert [record["dataset_name"] for record in records] == [dataset] * 5 + [other]
+        MetadataCatalog.remove(other)
+        MetadataCatalog.get(other).set(stuff_classes=["b"], ignore_label=255)
+        with pytest.raises(UserError, match="differ in classes"):
+            loaders.training_records((dataset, other))
+    finally:
+        DatasetCatalog.remove(other)
+        MetadataCatalog.remove(other)
+
+
+def test_empty_dataset_is_named(tmp_path: Path) -> None:
+    DatasetCatalog.register("loader_test_empty", list)
+    try:
+        with pytest.raises(UserError, match="'loader_test_empty' holds no images"):
+            loaders.dataset_records("loader_test_empty")
+    finally:
+        DatasetCatalog.remove("loader_test_empty")
