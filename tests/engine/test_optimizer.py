@@ -117,10 +117,10 @@ def test_clipping_leaves_small_gradients() -> None:
     cfg = config(OPTIMIZER="SGD", BASE_LR=1.0, MOMENTUM=0.0, WEIGHT_DECAY=0.0)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = True, 0.5
     optimizer = build_optimizer(cfg, model)
-    before = float(model.weight.detach())
+    before = model.weight.item()
     model.weight.grad = torch.tensor([[0.25]])
     optimizer.step()
-    assert float(model.weight) == pytest.approx(before - 0.25)
+    assert model.weight.item() == pytest.approx(before - 0.25)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_average_closed_form() -> None:
     assert list(ema.state_dict()) == ["weight"]
     assert float(ema.state_dict()["weight"]) == pytest.approx(expected)
     with ema.applied():
-        assert float(model.weight) == pytest.approx(expected)
-    assert float(model.weight) == 4.0
+        assert model.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 4.0
     other = ModelEma(nn.Linear(1, 1), decay=0.8)
     with pytest.raises(UserError, match="averaged weights"):
         other.load_state_dict(ema.state_dict())

@@ -106,10 +106,10 @@ def test_checkpoints_kept_and_metrics_written(data: Path, tmp_path: Path) -> Non
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert any(path.name.startswith("events.out.tfevents") for path in tmp_path.iterdir())
     lines = tiny.read_metrics(tmp_path)
-    evaluated = {line["iteration"]: line["sem_seg/images"] for line in lines if "sem_seg/images" in line}
+    evaluated = {line["iteration"]: line["count/images"] for line in lines if "count/images" in line}
     assert evaluated == {1: 7.0, 4: 7.0}
     assert {"total_loss", "loss_seg", "loss_small", "lr", "data_time"} <= set().union(*lines)
-    assert results["sem_seg"]["images"] == 7
+    assert results["count"]["images"] == 7
 
 
 def test_nan_loss_saves_weights_and_names_files(data: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_two_processes_equal_one(data: Path) -> None:
         assert [step[name] for step in two["history"]] == pytest.approx(expected, rel=1e-5)
     assert two["weights"] == pytest.approx(one["weights"], rel=1e-4, abs=1e-5)
     assert two["results"] == one["results"]
-    assert one["results"]["sem_seg"]["images"] == 7
+    assert one["results"]["count"]["images"] == 7
 
 
 def test_user_error_in_spawned_process_is_one_line_with_exit_code_2(data: Path) -> None:

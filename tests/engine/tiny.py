@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from PIL import Image
@@ -58,36 +58,27 @@ class TinySystem(nn.Module):
         return {"loss_seg": loss, "loss_small": 0.1 * self.head.weight.square().mean()}
 
 
-class TinyEvaluator(DatasetEvaluator):
-    """Pixel accuracy from counts summed over processes, and the files seen."""
+class ImageCounter(DatasetEvaluator):
+    """How many images were evaluated, each of them once."""
 
     def reset(self) -> None:
-        self.right, self.total, self.files = 0, 0, []
+        self.files: list[str] = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        for entry, output in zip(inputs, outputs, strict=True):
-            labels = np.asarray(Image.open(entry["sem_seg_file_name"]))
-            predicted = output["sem_seg_labels"].numpy()
-            self.right += int(((predicted == labels) & (labels != 255)).sum())
-            self.total += int((labels != 255).sum())
-            self.files.append(entry["file_name"])
+        self.files += [entry["file_name"] for entry in inputs]
 
-    def evaluate(self) -> dict[str, Any] | None:
-        parts = comm.gather((self.right, self.total, self.files))
-        if not comm.is_main_process():
-            return None
-        files = [file for part in parts for file in part[2]]
+    def evaluate(self) -> dict[str, Any]:
+        files = [file for part in comm.gather(self.files) for file in part]
         assert len(files) == len(set(files))
-        right, total = (sum(part[i] for part in parts) for i in (0, 1))
-        return {"sem_seg": {"pACC": 100 * right / total, "images": float(len(files))}}
+        return {"count": {"images": float(len(files))}} if comm.is_main_process() else {}
 
 
 class TinyTrainer(Trainer):
-    """Our trainer with the evaluator above; `seen` notes each iteration's files and image sums."""
+    """Our trainer, which also counts the images it evaluates."""
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return TinyEvaluator()
+        return DatasetEvaluators([super().build_evaluator(cfg, dataset_name), ImageCounter()])
 
 
 def write_dataset(folder: Path, count: int = 7) -> None:

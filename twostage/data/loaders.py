@@ -8,6 +8,7 @@ total batch) all see the same samples.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,17 +37,24 @@ def check_dataset(name: str) -> None:
     if name not in DatasetCatalog.list():
         near = near_names(name, DatasetCatalog.list())
         raise UserError(f"dataset '{name}' is not known{near}; the names are in twostage/data/registration.py")
+    if _missing_folder(name):
+        # toybox writes itself when it is asked for.
+        with contextlib.suppress(OSError, AssertionError):
+            DatasetCatalog.get(name)
+    folder = _missing_folder(name)
+    if folder:
+        raise UserError(
+            f"dataset '{name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
+            f"{MetadataCatalog.get(name).get('prepare_name', name)} --source DIR` (DETECTRON2_DATASETS names the folder "
+            f"of all datasets), or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
+        )
+
+
+def _missing_folder(name: str) -> str | None:
+    """The first of the dataset's folders that does not exist."""
     metadata = MetadataCatalog.get(name)
-    if metadata.get("written_on_first_use", False):
-        DatasetCatalog.get(name)
-    for key in ("image_root", "sem_seg_root"):
-        folder = metadata.get(key)
-        if folder and not Path(folder).is_dir():
-            raise UserError(
-                f"dataset '{name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
-                f"{metadata.get('prepare_name', name)} --source DIR` (DETECTRON2_DATASETS names the folder of all "
-                f"datasets), or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
-            )
+    folders = [metadata.get(key, None) for key in ("image_root", "sem_seg_root")]
+    return next((str(folder) for folder in folders if folder and not Path(folder).is_dir()), None)
 
 
 def dataset_records(name: str) -> list[Record]:
@@ -61,7 +69,9 @@ def dataset_records(name: str) -> list[Record]:
     except (OSError, AssertionError) as error:  # load_sem_seg asserts that there are label files
         raise UserError(f"dataset '{name}' can't be listed: {' '.join(str(error).split())}") from error
     if not records:
-        raise UserError(f"dataset '{name}' holds no images; look into '{MetadataCatalog.get(name).get('image_root')}'")
+        raise UserError(
+            f"dataset '{name}' holds no images; look into '{MetadataCatalog.get(name).get('image_root', None)}'"
+        )
     return [{**record, "dataset_name": name} for record in records]
 
 

@@ -1,24 +1,22 @@
-"""Evaluation results as a table."""
+"""The results of `Trainer.test` as a table."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
+from twostage.evaluation import results_table
 
 
-def results_table(datasets: Sequence[str], results: Mapping[str, Any]) -> str:
-    """Markdown table with a row per test set and a column per summary metric.
+def evaluation_table(datasets: Sequence[str], results: Mapping[str, Any]) -> str:
+    """Markdown table of the headline figures, a row per test set.
 
     Args:
         datasets: DATASETS.TEST.
-        results: as `Trainer.test` returns them. Per-class metrics, named "IoU-cat" and so on, are left out.
+        results: as `Trainer.test` returns them, with or without the level of data sets.
     """
     by_dataset = {datasets[0]: results} if len(datasets) == 1 else results
     rows = []
     for name, tasks in by_dataset.items():
-        metrics = {metric: value for task in tasks.values() for metric, value in task.items() if "-" not in metric}
-        rows.append({"dataset": name} | {m: "-" if math.isnan(v) else f"{v:.2f}" for m, v in metrics.items()})
-    return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+        rows.append((name, {metric: value for figures in tasks.values() for metric, value in figures.items()}))
+    return results_table(rows)

@@ -18,7 +18,7 @@ from twostage.config import load_config, resolve_device
 from twostage.data.loaders import check_dataset
 from twostage.engine.ema import ModelEma
 from twostage.engine.launch import launch
-from twostage.engine.results import results_table
+from twostage.engine.results import evaluation_table
 from twostage.engine.setup import check_writable, set_aside_metrics, set_up
 from twostage.engine.trainer import Trainer
 
@@ -72,7 +72,7 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
         training.resume_or_load(resume=args.resume)
         results = training.train()
     if comm.is_main_process() and results:
-        print(results_table(cfg.DATASETS.TEST, results), flush=True)
+        print(evaluation_table(cfg.DATASETS.TEST, results), flush=True)
     return results
 
 

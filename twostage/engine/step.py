@@ -86,6 +86,10 @@ class TrainingStep(SimpleTrainer):
         if len(means) > 1:
             storage.put_scalars(**means)
 
+    def close(self) -> None:
+        """End the data loader's worker processes."""
+        self._data_loader_iter_obj = None
+
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         if self.scaler.is_enabled():

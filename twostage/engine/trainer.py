@@ -6,7 +6,6 @@ import contextlib
 import logging
 import weakref
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +24,10 @@ from twostage.data.loaders import RecordLoader, TrainingLoader, build_test_loade
 from twostage.engine.ema import EmaHook, ModelEma
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
-from twostage.engine.results import results_table
+from twostage.engine.results import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import UserError
+from twostage.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +88,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator of `dataset_name`; writes to `OUTPUT_DIR/inference/<dataset_name>`."""
-        from twostage.evaluation import build_evaluator
-
-        return build_evaluator(cfg, dataset_name, str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name))
+        """See `twostage.evaluation`; results go to `OUTPUT_DIR/inference`."""
+        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(
@@ -145,7 +143,7 @@ class Trainer(DefaultTrainer):
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             self.results = self.test(self.cfg, self.module)
         if self.results and comm.is_main_process() and self.iter < self.max_iter:
-            logger.info("After iteration %d:\n%s", self.iter, results_table(self.cfg.DATASETS.TEST, self.results))
+            logger.info("After iteration %d:\n%s", self.iter, evaluation_table(self.cfg.DATASETS.TEST, self.results))
         return self.results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -196,6 +194,8 @@ class Trainer(DefaultTrainer):
                 logger.error("Training stopped in iteration %d: %s", self.iter, str(error) or type(error).__name__)
                 self._close()
                 raise
+            finally:
+                self._trainer.close()
             self.after_train()
         return self.results
 
