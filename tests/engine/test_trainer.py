@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from detectron2.utils.events import EventStorage
 
+from twostage.engine.step import TrainingStep
 from twostage.errors import UserError
 
 
@@ -91,11 +93,12 @@ def test_without_resume_starts_anew(data: Path, tmp_path: Path) -> None:
 
 def test_longer_schedule_on_resume_follows_the_config(data: Path, tmp_path: Path) -> None:
     tiny.build_trainer(tiny.tiny_config(data, tmp_path)).train()
-    longer = tiny.build_trainer(tiny.tiny_config(data, tmp_path, SOLVER__MAX_ITER=8))
+    longer = tiny.build_trainer(tiny.tiny_config(data, tmp_path, SOLVER__MAX_ITER=8, SOLVER__CHECKPOINTS_KEPT=2))
     longer.resume_or_load(resume=True)
     assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 - 4 / 8) ** 0.9)
     longer.train()
     assert longer.optimizer.param_groups[0]["lr"] == 0
+    assert sorted(path.name for path in tmp_path.glob("model_0*")) == ["model_0000005.pth", "model_0000007.pth"]
 
 
 def test_checkpoints_kept_and_metrics_written(data: Path, tmp_path: Path) -> None:
@@ -131,6 +134,49 @@ def test_nan_loss_saves_weights_and_names_files(data: Path, tmp_path: Path) -> N
     assert_equal(saved["model"], trainer.before_bad)
     assert saved["iteration"] == saved["trainer"]["iteration"] == 2
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_mixed_precision_clips_unscaled_gradients(data: Path, tmp_path: Path, precision: torch.dtype) -> None:
+    def moved(precision: torch.dtype | None) -> dict[str, torch.Tensor]:
+        changes = {
+            "SOLVER__OPTIMIZER": "SGD",
+            "SOLVER__BASE_LR": 1.0,
+            "SOLVER__WEIGHT_DECAY": 0.0,
+            "SOLVER__MOMENTUM": 0.0,
+        }
+        cfg = tiny.tiny_config(data, tmp_path, **changes, SOLVER__CLIP_GRADIENTS__CLIP_VALUE=0.01)
+        model = tiny.build_trainer(cfg).module
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        step = TrainingStep(
+            model=model,
+            data_loader=tiny.TinyTrainer.build_train_loader(cfg),
+            optimizer=tiny.TinyTrainer.build_optimizer(cfg, model),
+            precision=precision,
+        )
+        with EventStorage(0):
+            step.run_step()
+        assert ("grad_scaler" in step.state_dict()) == (precision is torch.float16)
+        return {name: (p - before[name]).detach() for name, p in model.named_parameters()}
+
+    exact, mixed = moved(None), moved(precision)
+    length = torch.cat([change.flatten() for change in mixed.values()]).norm()
+    assert length.item() == pytest.approx(0.01, rel=1e-3)
+    for name in exact:
+        assert (mixed[name] - exact[name]).abs().max() < 0.05 * 0.01, name
+    assert any(not torch.equal(mixed[name], exact[name]) for name in exact)
+
+
+def test_mixed_precision_is_off_on_the_cpu(data: Path, tmp_path: Path) -> None:
+    cfg = tiny.tiny_config(data, tmp_path, SOLVER__AMP__ENABLED=True)
+    assert tiny.build_trainer(cfg)._trainer.precision is None
+
+
+def test_resume_refuses_another_setting(data: Path, tmp_path: Path) -> None:
+    tiny.build_trainer(tiny.tiny_config(data, tmp_path)).train()
+    other = tiny.build_trainer(tiny.tiny_config(data, tmp_path, SOLVER__WEIGHT_DECAY_EMBED=0.5))
+    with pytest.raises(UserError, match="can't be resumed"):
+        other.resume_or_load(resume=True)
 
 
 def run_processes(folder: Path, processes: int, mode: str = "plain") -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,8 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from twostage.errors import UserError
+
 # Norm layers of torch, whose weights and biases take SOLVER.WEIGHT_DECAY_NORM. A norm layer of another class (SAN's
 # channel LayerNorm, for one) takes the plain weight decay, as in the published training runs.
 NORM_LAYERS = (
@@ -77,8 +79,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW (betas 0.9, 0.999; eps 1e-8) or SGD over `parameter_groups`, with the clipping of SOLVER.CLIP_GRADIENTS.
 
     Clipping happens at the beginning of `step`, so a gradient scaler has to unscale before it.
+
+    Raises:
+        UserError: nothing to train.
     """
     groups = parameter_groups(cfg, model)
+    if not groups:
+        raise UserError(f"{type(model).__name__} has no trainable parameters; run it with --eval-only")
     optimizer: torch.optim.Optimizer
     if cfg.SOLVER.OPTIMIZER == "ADAMW":
         optimizer = torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)

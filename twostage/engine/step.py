@@ -28,8 +28,8 @@ class TrainingStep(SimpleTrainer):
     """Detectron2's inner trainer with three differences.
 
     Random numbers that the model draws follow from (seed, iteration, rank), so a resumed run draws the same. Gradients
-    are unscaled before the optimizer clips them (Detectron2's AMPTrainer clips scaled ones). Losses are averaged over
-    processes before the check, so that all processes agree that a loss is not finite.
+    are unscaled before `optimizer.step`, which may clip them. Losses are averaged over processes before the check, so
+    that all processes agree that a loss is not finite.
     """
 
     def __init__(
@@ -42,12 +42,13 @@ class TrainingStep(SimpleTrainer):
     ) -> None:
         """
         Args:
-            precision: of mixed-precision training on the GPU (float16 takes a gradient scaler); None is full precision.
+            precision: of mixed-precision training (float16 takes a gradient scaler); None is full precision.
         """
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.seed = 0
-        self.scaler = torch.amp.GradScaler("cuda", enabled=precision is torch.float16)
+        self.device_type = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=precision is torch.float16)
 
     def run_step(self) -> None:
         """Run iteration `self.iter`.
@@ -59,7 +60,7 @@ class TrainingStep(SimpleTrainer):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         seed_everything(derive_seed("step", self.seed, self.iter, comm.get_rank()))
-        with torch.autocast("cuda", dtype=self.precision or torch.float16, enabled=self.precision is not None):
+        with torch.autocast(self.device_type, dtype=self.precision, enabled=self.precision is not None):
             losses: dict[str, Tensor] = self.model(batch)
         self.optimizer.zero_grad()
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()

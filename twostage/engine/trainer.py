@@ -6,6 +6,7 @@ import contextlib
 import logging
 import weakref
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,6 +157,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             self.start_iter = self.iter + 1
             self._keep_to_config()
+            self._know_old_checkpoints()
         else:
             if resume:
                 logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
@@ -171,6 +173,13 @@ class Trainer(DefaultTrainer):
             self.scheduler.max_iters = self.max_iter
             for group, lr in zip(self._trainer.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
                 group["lr"] = lr
+
+    def _know_old_checkpoints(self) -> None:
+        """The periodic checkpoints of the run's earlier parts count among SOLVER.CHECKPOINTS_KEPT, too."""
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                files = Path(self.cfg.OUTPUT_DIR).glob("model_" + 7 * "[0-9]" + ".pth")
+                hook.recent_checkpoints = sorted(str(file) for file in files)
 
     def train(self) -> dict[str, Any] | None:
         """Train from `start_iter` to `max_iter`; returns the last evaluation's results (rank 0).
@@ -231,7 +240,13 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
+        try:
+            super().load_state_dict(state_dict)
+        except (ValueError, KeyError) as error:  # torch: other parameter groups
+            raise UserError(
+                f"the checkpoint in '{self.cfg.OUTPUT_DIR}' is of another optimizer or model setting and can't be resumed "
+                f"({' '.join(str(error).split())}); use the config it was trained with, or another OUTPUT_DIR"
+            ) from error
         self.seed = state_dict.get("seed", self.seed)
 
 
