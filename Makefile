@@ -12,11 +12,13 @@ UPSTREAM = $(BIN)/python -c "import importlib.metadata as m, sys; sys.exit('+two
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt setup.py third_party/detectron2/setup.py
+OWN_DETECTRON2 := $(shell find third_party/detectron2 -name '*.py' -not -path '*/build/*')
+
+$(VENV)/.installed: requirements.txt setup.py $(OWN_DETECTRON2)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(UPSTREAM) 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check ./third_party/detectron2
+	$(UPSTREAM) 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall ./third_party/detectron2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

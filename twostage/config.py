@@ -121,7 +121,7 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
-    # Checkpoints kept besides the last one (0: all).
+    # Periodic checkpoints kept, the newest ones (0: all); model_final.pth is kept besides.
     cfg.SOLVER.CHECKPOINTS_KEPT = 3
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from twostage.checkpoint.reference import Case, Comparison, compare_sets, load_seeded
 from twostage.checkpoint.seeded import seeded_image, stream
 from twostage.config import load_config
+from twostage.engine.optimizer import parameter_settings
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.matching import HungarianMatcher
 from twostage.systems.two_stage.san import model as san_model
@@ -233,14 +234,12 @@ def _recording_losses(arrays: dict[str, Any]) -> Iterator[None]:
 
 def _check_optimizer(model: SAN, meta: dict[str, Any], cfg: Any) -> list[Comparison]:
     """Trainable parameters with learning-rate multiplier and weight decay, under official names."""
-    from twostage.engine.optimizer import parameter_settings
-
     wanted = {
         name: (entry["lr_multiplier"], entry["weight_decay"]) for name, entry in meta["optimizer"]["trainable"].items()
     }
-    official = {id(p): n for n, p in model.checkpoint_table().to_official(dict(model.named_parameters())).items()}
-    ours = {
-        official[id(setting.parameter)]: (setting.lr / cfg.SOLVER.BASE_LR, setting.weight_decay)
-        for setting in parameter_settings(model, cfg)
-    }
+    settings = parameter_settings(cfg, model)
+    names = {name: torch.zeros(()) for name in settings}
+    # The table renames dictionaries; one entry at a time tells which name belongs to which.
+    official = {name: next(iter(model.checkpoint_table().to_official({name: value}))) for name, value in names.items()}
+    ours = {official[n]: (s.lr / cfg.SOLVER.BASE_LR, s.weight_decay) for n, s in settings.items()}
     return [compare_sets("trainable parameters", ours, wanted)]
