@@ -1,0 +1,48 @@
+"""Evaluation of label maps: confusion counts, the figures computed from them, results files and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+
+from twostage.errors import UserError
+from twostage.evaluation.confusion import ConfusionMatrix, pair_counts
+from twostage.evaluation.metrics import SemanticFigures, harmonic_mean, semantic_figures
+from twostage.evaluation.results import results_table
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
+
+__all__ = [
+    "ConfusionMatrix",
+    "SemanticFigures",
+    "SemanticSegmentationEvaluator",
+    "build_evaluator",
+    "harmonic_mean",
+    "pair_counts",
+    "results_table",
+    "semantic_figures",
+]
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> DatasetEvaluator:
+    """The evaluator that a data set's `evaluator_type` asks for.
+
+    Args:
+        cfg: the config; `TEST.SAVE_PREDICTIONS` and `OUTPUT_DIR` matter.
+        dataset_name: a registered data set.
+        output_dir: folder of the results, default `OUTPUT_DIR/inference`.
+
+    Raises:
+        UserError: the data set is of a kind that has no evaluator here.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
+    if kind != "sem_seg":
+        raise UserError(f"data set '{dataset_name}' has evaluator_type {kind!r}; only 'sem_seg' can be evaluated")
+    return SemanticSegmentationEvaluator(
+        dataset_name,
+        output_dir=output_dir if output_dir is not None else Path(cfg.OUTPUT_DIR) / "inference",
+        save_predictions=bool(cfg.TEST.SAVE_PREDICTIONS),
+        config_text=cfg.dump(),
+    )

@@ -1,0 +1,96 @@
+"""Results on disk and in tables: one JSON per evaluation, written atomically and free of NaN; Markdown rows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import numpy as np
+import torch
+
+from twostage.evaluation.files import write_text
+
+# What a results table shows, in this order, and its headings.
+HEADLINE = {
+    "mIoU": "mIoU",
+    "mIoU-seen": "seen mIoU",
+    "mIoU-unseen": "unseen mIoU",
+    "mIoU-harmonic": "harmonic mean",
+    "fwIoU": "fwIoU",
+    "mACC": "mACC",
+    "pACC": "pACC",
+    "mIoU-pred-or-gt": "mIoU (pred or gt)",
+}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what produced a result."""
+    try:
+        own = importlib.metadata.version("twostage")
+    except importlib.metadata.PackageNotFoundError:
+        own = "source"
+    return {
+        "twostage": own,
+        "detectron2": str(detectron2.__version__),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def text_hash(text: str) -> str:
+    """sha256 of a text in hex: names a config or a class list."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with numpy scalars as Python's and every NaN or infinity as None, through lists and mappings."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` atomically as JSON; NaN and infinity become null."""
+    write_text(path, json.dumps(without_nan(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def results_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """A Markdown table, one row per (name, figures in percent as the evaluator returns them).
+
+    Only headline figures (`HEADLINE`) that at least one row has get a column; a figure that a row lacks shows as "-".
+
+    Example:
+        >>> print(results_table([("SAN", {"mIoU": 41.236}), ("MaskCLIP", {"mIoU": 20.0})]))
+        |          |  mIoU |
+        |----------|------:|
+        | SAN      | 41.24 |
+        | MaskCLIP | 20.00 |
+    """
+    keys = [key for key in HEADLINE if any(figures.get(key) is not None for _, figures in rows)]
+    cells = [["", *(HEADLINE[key] for key in keys)]]
+    for name, figures in rows:
+        values = [figures.get(key) for key in keys]
+        cells.append([name.replace("|", "\\|"), *("-" if v is None else f"{v:.2f}" for v in values)])
+    widths = [max(len(row[i]) for row in cells) for i in range(len(keys) + 1)]
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    lines = [
+        "| "
+        + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        + " |"
+        for row in cells
+    ]
+    return "\n".join([lines[0], rule, *lines[1:]])
