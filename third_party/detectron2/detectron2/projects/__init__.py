@@ -1,0 +1,1 @@
+"""Parts that upstream keeps in its `projects` folder."""

@@ -1,0 +1,1 @@
+"""Small services for the rest: files, logs, metrics, processes."""
