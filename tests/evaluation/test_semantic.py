@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
 from twostage.config import default_config
@@ -29,12 +30,9 @@ def evaluate(dataset, outputs=None, order=None, **options):
     return evaluator.evaluate()["sem_seg"], evaluator
 
 
-@pytest.mark.upstream_detectron2
 @pytest.mark.parametrize("num_classes", [6, 40])
 def test_equals_detectron2(make_dataset, num_classes: int, tmp_path: Path) -> None:
-    """Every standard key of Detectron2's evaluator, on scores, to 1e-9 (our subset of Detectron2 has no evaluator)."""
-    from detectron2.evaluation import SemSegEvaluator
-
+    """Every standard key of Detectron2's evaluator, on scores, to 1e-9."""
     dataset = make_dataset(num_classes=num_classes, seed=num_classes)
     reference = SemSegEvaluator(dataset.name, distributed=False, output_dir=str(tmp_path / "reference"))
     reference.reset()

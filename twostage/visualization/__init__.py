@@ -1,0 +1,1 @@
+"""Pictures of predictions and the report page."""

@@ -1,0 +1,129 @@
+"""One self-contained HTML page about an evaluation: table, pictures, per-class IoU, curves, config, environment.
+
+Everything is inside the file (pictures as base64 PNG, charts as SVG, no scripts, no addresses), so that it can be mailed
+or opened from a folder. The page's template is `report.html` beside this file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from twostage.evaluation.files import write_text
+from twostage.evaluation.results import HEADLINE
+from twostage.visualization.charts import Points, line_chart
+
+# Columns of the headline table, as far as a system has them.
+_COLUMNS = ("mIoU-seen", "mIoU-unseen", "mIoU-harmonic", "mIoU", "pACC")
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """Figures of one system in percent, as its results file has them."""
+
+    name: str
+    figures: Mapping[str, float | None]
+    iou_per_class: Sequence[float | None]
+
+    @classmethod
+    def from_record(cls, name: str, record: Mapping[str, Any]) -> SystemResult:
+        """From the content of a `results-<dataset>.json`."""
+        return cls(name, record["figures"], record["iou_per_class"])
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture of the report: titled panels of one size, and the classes in them as (name, RGB, unseen)."""
+
+    title: str
+    caption: str
+    panels: Sequence[tuple[str, np.ndarray]]
+    classes: Sequence[tuple[str, Sequence[int], bool]] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    Attributes:
+        title: heading of the page.
+        summary: the finding in a sentence or two, below the heading.
+        systems: the first one is the page's subject, the others are what it is compared with.
+        class_names: in the order of `iou_per_class`.
+        unseen: indices of the classes that were not trained on.
+        examples: pictures.
+        curves: chart title -> series name -> points (x, y).
+        config: yaml.
+        environment: name -> value.
+    """
+
+    title: str
+    summary: str
+    systems: Sequence[SystemResult]
+    class_names: Sequence[str]
+    unseen: Sequence[int] = ()
+    examples: Sequence[Example] = ()
+    curves: Mapping[str, Mapping[str, Points]] = field(default_factory=dict)
+    config: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the page atomically. Raises UserError where the file can't be written."""
+    write_text(path, render_report(report))
+
+
+def render_report(report: Report) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        columns=_columns(report.systems),
+        headline=HEADLINE,
+        best=_best(report.systems),
+        bars=_bars(report),
+        absent=sum(value is None for value in report.systems[0].iou_per_class),
+        charts={title: line_chart(series, label=title) for title, series in report.curves.items()},
+        png=inline_png,
+    )
+
+
+def inline_png(picture: np.ndarray) -> str:
+    """A `data:` address holding the uint8 RGB picture `[H, W, 3]` as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _columns(systems: Sequence[SystemResult]) -> list[str]:
+    return [key for key in _COLUMNS if any(system.figures.get(key) is not None for system in systems)]
+
+
+def _best(systems: Sequence[SystemResult]) -> dict[str, float]:
+    """The highest value per column, which the table prints bold."""
+    return {
+        key: max(value for system in systems if (value := system.figures.get(key)) is not None)
+        for key in _columns(systems)
+    }
+
+
+def _bars(report: Report) -> list[dict[str, Any]]:
+    """Classes that occur in the labels, best first: name, IoU, IoU of the first other system (None without), unseen."""
+    unseen = set(report.unseen)
+    other = report.systems[1].iou_per_class if len(report.systems) > 1 else [None] * len(report.class_names)
+    rows = [
+        {"name": name, "iou": iou, "other": other[i], "unseen": i in unseen}
+        for i, (name, iou) in enumerate(zip(report.class_names, report.systems[0].iou_per_class, strict=True))
+        if iou is not None
+    ]
+    return sorted(rows, key=lambda row: -row["iou"])
