@@ -166,15 +166,15 @@ class SimpleTrainer(TrainerBase):
         self.optimizer = optimizer
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
-        self._data_iterator: Any = None
+        self._data_loader_iter_obj: Any = None
         self._reporter = concurrent.futures.ThreadPoolExecutor(max_workers=1) if async_write_metrics else None
 
     @property
     def _data_loader_iter(self) -> Any:
         # Made late: worker processes start with the first iteration.
-        if self._data_iterator is None:
-            self._data_iterator = iter(self.data_loader)
-        return self._data_iterator
+        if self._data_loader_iter_obj is None:
+            self._data_loader_iter_obj = iter(self.data_loader)
+        return self._data_loader_iter_obj
 
     def run_step(self) -> None:
         """Fetch, forward, backward, report, step."""
