@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from twostage.clip.loading import Tokenizer
+from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
@@ -33,10 +33,14 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
             `[C, height, width]` (Detectron2's convention, for parity and export).
     """
 
+    clip: ClipModel
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,
-        clip: nn.Module,
+        clip: ClipModel,
         text: TextEmbedder,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -95,7 +99,8 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
 
 def frames_of(images: ImageList) -> Frames:
     """Where predictions on the padded batch lie."""
-    return Frames(padded=tuple(images.tensor.shape[-2:]), images=[(int(h), int(w)) for h, w in images.image_sizes])
+    height, width = images.tensor.shape[-2:]
+    return Frames(padded=(height, width), images=[(int(h), int(w)) for h, w in images.image_sizes])
 
 
 def output_sizes(batch: list[dict[str, Any]]) -> list[tuple[int, int]]:
@@ -120,7 +125,7 @@ def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
     raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
 
 
-def text_embedder_from_config(cfg: CfgNode, clip: nn.Module, tokenizer: Tokenizer) -> TextEmbedder:
+def text_embedder_from_config(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer) -> TextEmbedder:
     """A `TextEmbedder` with the keys of `MODEL.CLIP`."""
     return TextEmbedder(
         clip=clip,

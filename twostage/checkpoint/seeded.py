@@ -35,7 +35,7 @@ def seeded_tensor(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
     if name.endswith("running_mean"):
         return 0.1 * x
     if len(shape) >= 2:
-        return x / np.float32(np.sqrt(np.prod(shape[1:])))
+        return x / float(np.float32(np.sqrt(np.prod(shape[1:]))))
     if len(shape) == 1 and name.endswith("weight"):
         return 1 + 0.1 * x
     return 0.1 * x

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from detectron2.config import CfgNode
-from torch import nn
 
 from twostage.checkpoint.safe_loading import load_tensors
 from twostage.errors import UserError, near_names
 
 Tokenizer = Callable[..., torch.Tensor]
+# An open_clip model; its attributes are beyond what torch's stubs say of a module.
+ClipModel = Any
 
 TOYBOX_PREFIX = "toybox-"
 _WEIGHTS_FOLDER = Path(__file__).with_name("weights")
@@ -22,7 +24,7 @@ _WEIGHTS_FOLDER = Path(__file__).with_name("weights")
 
 def load_clip(
     name: str, *, pretrained: str = "", quick_gelu: str = "auto", load_weights: bool = True
-) -> tuple[nn.Module, Tokenizer]:
+) -> tuple[ClipModel, Tokenizer]:
     """The CLIP model `name` in eval mode on the CPU, float32, and its tokenizer.
 
     Args:
@@ -52,7 +54,7 @@ def load_clip(
     return model, toybox_tokenizer() if is_toybox else open_clip.get_tokenizer(name)
 
 
-def load_clip_from_config(cfg: CfgNode) -> tuple[nn.Module, Tokenizer]:
+def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
     """`load_clip` with the keys of `MODEL.CLIP`.
 
     Where MODEL.WEIGHTS names a checkpoint, CLIP's own weights are not read: checkpoints hold the whole model, and loading
@@ -64,7 +66,7 @@ def load_clip_from_config(cfg: CfgNode) -> tuple[nn.Module, Tokenizer]:
     )
 
 
-def _create(name: str, force_quick_gelu: bool | None) -> nn.Module:
+def _create(name: str, force_quick_gelu: bool | None) -> ClipModel:
     if force_quick_gelu is None:
         return open_clip.create_model(name, pretrained=None, pretrained_image=False, pretrained_text=False)
     # Passed as a model argument because open_clip's own switch can force QuickGELU on, but not off.
@@ -88,7 +90,7 @@ def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str) -> bool | Non
     return trained_with
 
 
-def _load_pretrained(model: nn.Module, name: str, pretrained: str) -> None:
+def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> None:
     path, tag_is_known = _pretrained_file(name, pretrained)
     if tag_is_known:
         # Published files come in several layouts (OpenAI's TorchScript archives among them); open_clip knows them.

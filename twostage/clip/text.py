@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from twostage.clip.loading import Tokenizer
+from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
 
@@ -33,7 +33,7 @@ class TextEmbedder:
     def __init__(
         self,
         *,
-        clip: nn.Module,
+        clip: ClipModel,
         tokenizer: Tokenizer,
         templates: Sequence[str],
         split_synonyms: bool,
@@ -49,7 +49,7 @@ class TextEmbedder:
             cache_folder: folder of the cache on disk, "" for none.
         """
         self._clip = clip
-        self._tower = getattr(clip, "text", clip)
+        self._tower: ClipModel = getattr(clip, "text", clip)
         self._tokenizer = tokenizer
         self._templates = tuple(templates)
         self._split_synonyms = split_synonyms

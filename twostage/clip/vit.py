@@ -6,13 +6,17 @@ Shapes: B images, N = 1 + h * w tokens (class token first, patches row-major), W
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.errors import UserError
+
+# open_clip's image tower and its blocks; their attributes are beyond what torch's stubs say of a module.
+Tower = Any
+Block = Any
 
 
 class Tokens(NamedTuple):
@@ -32,7 +36,7 @@ class Tokens(NamedTuple):
         return self.x[:, 1:].transpose(1, 2).unflatten(2, self.grid)
 
 
-def require_vit(visual: nn.Module, system: str) -> None:
+def require_vit(visual: Tower, system: str) -> None:
     """UserError unless `visual` is a ViT with a class token and blocks that can be tapped."""
     needed = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
     if any(not hasattr(visual, name) for name in needed) or getattr(visual, "attn_pool", None) is not None:
@@ -54,7 +58,7 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tenso
     return torch.cat([embedding[:1], patches[0].flatten(1).T])
 
 
-def embed_image(visual: nn.Module, images: Tensor) -> Tokens:
+def embed_image(visual: Tower, images: Tensor) -> Tokens:
     """First tokens (after `ln_pre`) of normalised images `[B, 3, H, W]`; pixels beyond whole patches are dropped."""
     patches = visual.conv1(images)
     grid = (patches.shape[2], patches.shape[3])
@@ -84,21 +88,19 @@ def project_qkv(attention: nn.MultiheadAttention, x: Tensor, parts: str = "qkv")
     return tuple(split_heads(F.linear(x, weights[p], biases[p]), attention.num_heads) for p in parts)
 
 
-def finish_block(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+def finish_block(block: Block, x: Tensor, attended: Tensor) -> Tensor:
     """Residuals and MLP of a pre-norm block, given the merged attention result `attended` `[B, N, W]` of `x`."""
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def run_block(block: nn.Module, x: Tensor) -> Tensor:
+def run_block(block: Block, x: Tensor) -> Tensor:
     """One residual attention block of CLIP on tokens `[B, N, W]`, with fused attention."""
     q, k, v = project_qkv(block.attn, block.ln_1(x))
     return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
-def run_blocks(
-    blocks: Iterable[nn.Module], tokens: Tokens, taps: Collection[int] = ()
-) -> tuple[Tokens, dict[int, Tokens]]:
+def run_blocks(blocks: Iterable[Block], tokens: Tokens, taps: Collection[int] = ()) -> tuple[Tokens, dict[int, Tokens]]:
     """Run `blocks`; returns the last tokens and those at `taps` (0: before the first block, i: after block i)."""
     saved = {0: tokens} if 0 in taps else {}
     x = tokens.x
@@ -109,12 +111,12 @@ def run_blocks(
     return Tokens(x, tokens.grid), saved
 
 
-def project_tokens(visual: nn.Module, x: Tensor) -> Tensor:
+def project_tokens(visual: Tower, x: Tensor) -> Tensor:
     """CLIP embeddings `[B, N, D]` of last-block tokens `[B, N, W]`: layer norm, then projection."""
     return visual.ln_post(x) @ visual.proj
 
 
-def value_path_features(visual: nn.Module, images: Tensor) -> Tensor:
+def value_path_features(visual: Tower, images: Tensor) -> Tensor:
     """Dense CLIP features `[B, D, h, w]` of normalised images `[B, 3, H, W]`, not normalised to unit length.
 
     MaskCLIP (Zhou et al., ECCV 2022, section 3.2): the last block is replaced by its value and output projections, one

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from twostage.clip.vit import Tokens, finish_block, merge_heads, project_qkv, project_tokens
+from twostage.clip.vit import Block, Tokens, Tower, finish_block, merge_heads, project_qkv, project_tokens
 
 
-def recognise_masks(visual: nn.Module, blocks: Sequence[nn.Module], tokens: Tokens, attention_bias: Tensor) -> Tensor:
+def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, attention_bias: Tensor) -> Tensor:
     """Unit CLIP embeddings `[B, S, D]` of masks.
 
     Args:

@@ -46,7 +46,7 @@ def check(case: Case) -> list[Comparison]:
 def _check_inference(model: SAN, case: Case) -> list[Comparison]:
     meta = case.meta
     arrays: dict[str, Any] = {}
-    image = seeded_image(*meta["image_hw"], meta["image_seed"])
+    image = seeded_image(meta["image_hw"][0], meta["image_hw"][1], meta["image_seed"])
     if meta["resize"] == "ResizeShortestEdge":
         image = np.array(T.ResizeShortestEdge([640, 640], 2560).get_transform(image).apply_image(image))
     arrays["image_resized"] = image
@@ -63,7 +63,8 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
         scores = prediction.scores([(height, width)])[0]
         labels = prediction.label_maps([(height, width)])[0]
     classifier = model.classifier(text)
-    resampler = prediction.frames.resampler(0, tuple(prediction.mask_logits.shape[-2:]), (height, width), scores.device)
+    grid = (prediction.mask_logits.shape[-2], prediction.mask_logits.shape[-1])
+    resampler = prediction.frames.resampler(0, grid, (height, width), scores.device)
     resized = resampler(prediction.mask_logits[0])
     arrays |= {
         "ov_classifier_normalised": F.normalize(classifier, dim=-1),
@@ -165,9 +166,9 @@ def _check_training(model: SAN, case: Case, cfg: Any) -> list[Comparison]:
     for name, wanted in meta["losses_weighted"].items():
         rows.append(case.compare_number(name, losses[name].item(), wanted))
     rows.append(case.compare_number("total_loss", total.item(), meta["total_loss"]))
-    official = model.checkpoint_table().to_official(dict(model.named_parameters()))
+    official: dict[str, Any] = model.checkpoint_table().to_official(dict(model.named_parameters()))
     for name, wanted in meta["grad_norm"].items():
-        rows.append(case.compare_number(f"grad_norm {name}", float(official[name].grad.norm()), wanted, tolerance=2e-3))
+        rows.append(case.compare_number(f"grad_norm {name}", official[name].grad.norm().item(), wanted, tolerance=2e-3))
     return rows + _check_optimizer(model, meta, cfg)
 
 

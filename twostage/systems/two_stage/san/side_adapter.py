@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +93,7 @@ class MaskDecoder(nn.Module):
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(pixels))
         # <q, W_n f + b_n> = <q W_n, f> + <q, b_n>: folding the last layer into the queries spares the map with
         # heads * channels channels.
-        last = self.attn_mlp.layers[-1]
+        last: Any = self.attn_mlp.layers[-1]
         weight = last.weight.view(self.heads, -1, last.weight.shape[1])
         folded = torch.einsum("bqc,ncd->bnqd", q, weight)
         constant = torch.einsum("bqc,nc->bnq", q, last.bias.view(self.heads, -1))
@@ -133,7 +133,8 @@ class SideAdapter(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, (image_size // patch_size) ** 2, width))
         self.query_embed = nn.Parameter(torch.zeros(1, num_queries, width))
         self.query_pos_embed = nn.Parameter(torch.zeros(1, num_queries, width))
-        norm = partial(nn.LayerNorm, eps=_EPS)
+        # timm calls it like a class.
+        norm: Any = partial(nn.LayerNorm, eps=_EPS)
         self.blocks = nn.ModuleList([Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.fusions = nn.ModuleDict(
             {str(target): Fusion(clip_width=clip_width, width=width) for target in sorted(self.fusion_map)}

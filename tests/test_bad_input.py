@@ -1,0 +1,168 @@
+"""Bad input at the command line: one line that names the culprit and the way out, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twostage.errors import run_cli
+
+ROOT = Path(__file__).parents[1]
+SAN = str(ROOT / "configs" / "toybox" / "san.yaml")
+MASKCLIP = str(ROOT / "configs" / "toybox" / "maskclip.yaml")
+RANDOM = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.DEVICE", "cpu"]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Run a tool's main in this process; returns (exit code, stdout, stderr)."""
+
+    def run(name: str, *args: str) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        code = 0
+        try:
+            run_cli(module.main)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def said(result: tuple[int, str, str], *parts: str) -> None:
+    """The run failed the user's way, and its one error line holds all `parts`."""
+    code, _, err = result
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in err, err
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "c.png"):
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "b.jpg").write_bytes((folder / "a.jpg").read_bytes()[:100])
+    return folder
+
+
+def test_demo_skips_the_broken_picture_and_does_the_others(tool, pictures, tmp_path):
+    out = tmp_path / "out"
+    result = tool(
+        "demo", "--config-file", MASKCLIP, "--input", pictures, "--vocabulary", "cat, sofa", "--output", out, *RANDOM
+    )
+    said(result, "1 of 3", "b.jpg")
+    assert sorted(p.name for p in out.iterdir()) == ["a_labels.png", "a_overlay.png", "c_labels.png", "c_overlay.png"]
+    labels = np.asarray(Image.open(out / "a_labels.png"))
+    assert labels.shape == (40, 56) and labels.max() <= 1
+    assert "a.jpg: " in result[1] + result[2]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "part"),
+    [(" , ", "empty"), ("cat, Cat", "twice"), ("word " * 90, "context of 77 tokens"), ("missing.txt", "missing.txt")],
+)
+def test_demo_vocabulary(tool, pictures, tmp_path, vocabulary, part):
+    result = tool(
+        "demo",
+        "--config-file",
+        MASKCLIP,
+        "--input",
+        pictures,
+        "--vocabulary",
+        vocabulary,
+        "--output",
+        tmp_path,
+        *RANDOM,
+    )
+    said(result, part)
+
+
+def test_demo_input_and_output(tool, pictures, tmp_path):
+    common = ["--config-file", MASKCLIP, "--vocabulary", "cat"]
+    said(tool("demo", *common, "--input", tmp_path / "none.jpg", "--output", tmp_path, *RANDOM), "none.jpg")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    said(tool("demo", *common, "--input", pictures, "--output", blocked / "out", *RANDOM), "not writable", "--output")
+
+
+def test_unknown_config_key_and_value(tool, tmp_path):
+    said(tool("train_net", "--config-file", SAN, "SOLVER.MAX_ITERS", "5"), "SOLVER.MAX_ITERS", "'SOLVER.MAX_ITER'")
+    said(tool("train_net", "--config-file", SAN, "SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER", "'ADAMW'")
+    said(tool("train_net", "--config-file", SAN.replace("san", "sann")), "sann.yaml", "san.yaml")
+
+
+def test_dataset_folder_missing(tool, tmp_path):
+    result = tool(
+        "train_net", "--config-file", ROOT / "configs" / "san_vitb.yaml", "OUTPUT_DIR", tmp_path / "out", *RANDOM
+    )
+    said(result, "coco", "tools/prepare_datasets.py prepare coco_stuff", "toybox_train")
+
+
+def test_unknown_dataset(tool, tmp_path):
+    result = tool(
+        "train_net", "--config-file", SAN, "OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", "('toybox_trian',)", *RANDOM
+    )
+    said(result, "toybox_trian", "'toybox_train'")
+
+
+def test_output_folder_not_writable(tool, tmp_path):
+    (tmp_path / "file").write_text("")
+    said(tool("train_net", "--config-file", SAN, "OUTPUT_DIR", tmp_path / "file" / "out", *RANDOM), "OUTPUT_DIR")
+
+
+def checkpoint(path: Path, kind: str) -> Path:
+    """A bad checkpoint."""
+    if kind == "of another system":
+        torch.save({"model": {"clip_adapter.w": torch.zeros(2), "sem_seg_head.predictor.w": torch.zeros(2)}}, path)
+    elif kind == "truncated":
+        torch.save({"model": {"w": torch.zeros(5000)}}, path)
+        path.write_bytes(path.read_bytes()[:5000])
+    elif kind == "with pickled code":
+        torch.save({"model": {"w": torch.zeros(2)}, "path": Path("x")}, path)
+    elif kind == "that does not fit":
+        torch.save({"model": {"side_adapter.pos_embed": torch.zeros(2)}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("of another system", "one of OVSeg"),
+        ("truncated", "truncated"),
+        ("with pickled code", "pickled objects"),
+        ("that does not fit", "side_adapter.pos_embed"),
+        ("missing", "does not exist"),
+    ],
+)
+def test_checkpoint(tool, tmp_path, kind, part):
+    path = checkpoint(tmp_path / "weights.pth", kind)
+    demo = ["--input", tmp_path / "a.png", "--vocabulary", "cat", "--output", tmp_path / "out"]
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    said(tool("demo", "--config-file", SAN, *demo, *RANDOM, "MODEL.WEIGHTS", path), "weights.pth", part)
+
+
+def test_reference_case(tool, tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    said(tool("check_reference", tmp_path / "x.json"), "x.json", "not a reference case")
+    (tmp_path / "x.json").write_text('{"system": "SEN"}')
+    said(tool("check_reference", tmp_path / "x.json"), "'SEN'", "'SAN'")
+
+
+def test_training_free_systems_cannot_be_trained(tool, tmp_path):
+    result = tool("train_net", "--config-file", MASKCLIP, "OUTPUT_DIR", tmp_path / "out", *RANDOM)
+    said(result, "MaskCLIP", "--eval-only")
