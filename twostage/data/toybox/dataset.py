@@ -1,0 +1,189 @@
+"""Writes toybox to disk once, as JPEG pictures and PNG label maps in the standard layout.
+
+`<datasets root>/toybox/images/{train,val}/*.jpg`, `annotations/{train,val}/*.png` (indices of `words.CLASSES`, 255 =
+ignore) and `version.json`. The names of validation pictures without unseen classes begin with "seen".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from twostage.data.toybox.scenes import Scene, render_scene
+from twostage.data.toybox.textures import TextureBank
+from twostage.data.toybox.words import SEEN_STUFF, SEEN_THINGS, UNSEEN_STUFF, UNSEEN_THINGS, Thing
+from twostage.errors import UserError
+
+# Raised whenever the same seed gives other bytes; an older copy on disk is then written anew.
+VERSION = 1
+SEED = 0
+NUM_TRAIN = 1200
+NUM_VAL_SEEN = 50
+NUM_VAL_OPEN = 100
+_SIZES = ((128, 128), (128, 160), (160, 128))  # height, width
+_JPEG_QUALITY = 92
+
+T = TypeVar("T")
+
+
+class Plan(NamedTuple):
+    """What a scene is to show, and the name of its files."""
+
+    name: str
+    stuff: tuple[str, ...]
+    things: tuple[Thing, ...]
+    height: int
+    width: int
+
+
+def _deck(rng: np.random.Generator, items: Sequence[T]) -> Iterator[T]:
+    """Endless shuffled passes over `items`, so that all come up equally often."""
+    while True:
+        yield from (items[i] for i in rng.permutation(len(items)))
+
+
+def _take(deck: Iterator[T], count: int) -> tuple[T, ...]:
+    """The next `count` items without repeats."""
+    taken: dict[T, None] = {}
+    while len(taken) < count:
+        taken[next(deck)] = None
+    return tuple(taken)
+
+
+def plan_scenes(seed: int, split: str, count: int) -> list[Plan]:
+    """Plans of `count` scenes: `split` "train" and "seen" show seen classes only, "open" both kinds about equally."""
+    rng = np.random.default_rng([seed, ("train", "seen", "open").index(split)])
+    seen_things, seen_stuff = _deck(rng, SEEN_THINGS), _deck(rng, SEEN_STUFF)
+    new_things, new_stuff = _deck(rng, UNSEEN_THINGS), _deck(rng, UNSEEN_STUFF)
+    plans = []
+    for index in range(count):
+        height, width = _SIZES[rng.integers(len(_SIZES))]
+        stuff = _take(seen_stuff, int(rng.integers(1, 4)))
+        things = _take(seen_things, int(rng.integers(2, 6)))
+        if split == "open":
+            if rng.random() < 0.35:
+                stuff = (*stuff[:-1], next(new_stuff))
+            new = _take(new_things, max(1, round(len(things) / 2)))
+            things = (*things[len(new) :], *new)
+        order = rng.permutation(len(things))
+        plans.append(Plan(f"{split}_{index:05d}", stuff, tuple(things[i] for i in order), height, width))
+    return plans
+
+
+def render(plans: Sequence[Plan], seed: int, split: str) -> Iterator[tuple[Plan, Scene]]:
+    """Render `plans` one by one; each scene depends only on the seed, the split and its place in the list."""
+    bank = TextureBank(seed)
+    for index, plan in enumerate(plans):
+        rng = np.random.default_rng([seed, ("train", "seen", "open").index(split), index, 1])
+        yield plan, render_scene(rng, bank, plan.stuff, plan.things, plan.height, plan.width)
+
+
+def _counts() -> dict[str, tuple[str, int]]:
+    """Split of the plans -> (folder, number of scenes)."""
+    return {"train": ("train", NUM_TRAIN), "seen": ("val", NUM_VAL_SEEN), "open": ("val", NUM_VAL_OPEN)}
+
+
+def write_toybox(folder: Path, *, seed: int = SEED, progress: bool = True) -> None:
+    """Write the whole set into the (new) `folder`: same seed, same bytes."""
+    for split, (target, count) in _counts().items():
+        images, annotations = folder / "images" / target, folder / "annotations" / target
+        images.mkdir(parents=True, exist_ok=True)
+        annotations.mkdir(parents=True, exist_ok=True)
+        scenes = render(plan_scenes(seed, split, count), seed, split)
+        for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
+            picture = np.ascontiguousarray(scene.image[..., ::-1])
+            _write(images / f"{plan.name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            _write(annotations / f"{plan.name}.png", scene.labels, [])
+    (folder / "version.json").write_text(json.dumps({"version": VERSION, "seed": seed}) + "\n")
+
+
+def _write(path: Path, picture: np.ndarray, options: list[int]) -> None:
+    if not cv2.imwrite(str(path), picture, options):
+        raise OSError(f"could not write {path}")
+
+
+def is_current(folder: Path) -> bool:
+    """True where `folder` holds a finished toybox of this version and the default seed."""
+    try:
+        stamp = json.loads((folder / "version.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return stamp == {"version": VERSION, "seed": SEED}
+
+
+def ensure_toybox(root: Path) -> Path:
+    """`root/toybox`, written first where it is missing or of another version.
+
+    Safe when several processes start at once: one writes beside it and renames, the others wait for the lock.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    folder = root / "toybox"
+    if is_current(folder):
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _Lock(root / ".toybox.lock"):
+            if not is_current(folder):
+                _replace(root, folder)
+    except OSError as error:
+        raise UserError(
+            f"toybox can't be written to '{folder}' ({error.strerror or error}); "
+            "set DETECTRON2_DATASETS to a folder you can write to"
+        ) from error
+    return folder
+
+
+def _replace(root: Path, folder: Path) -> None:
+    fresh = Path(tempfile.mkdtemp(prefix=".toybox-", dir=root))
+    try:
+        write_toybox(fresh)
+        fresh.chmod(0o755)
+        if folder.exists():
+            stale = Path(tempfile.mkdtemp(prefix=".toybox-old-", dir=root))
+            folder.replace(stale / "toybox")
+            shutil.rmtree(stale)
+        fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+class _Lock:
+    """An exclusive lock that the operating system drops when its holder dies (flock)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Lock:
+        self._file = self._path.open("w")
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            # No flock here (Windows, some network file systems): fall back to creating a marker file.
+            self._wait_for_marker()
+        return self
+
+    def _wait_for_marker(self) -> None:
+        while True:
+            try:
+                os.close(os.open(f"{self._path}.held", os.O_CREAT | os.O_EXCL))
+                return
+            except FileExistsError:
+                time.sleep(0.5)
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+        Path(f"{self._path}.held").unlink(missing_ok=True)
