@@ -34,7 +34,9 @@ class ProgressBar(HookBase):
 
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
-        shown = {name: f"{latest[name][0]:.4g}" for name in latest if "loss" in name or name == "lr"}
+        # Losses of auxiliary outputs, named "..._0" and so on, would leave no room for the bar.
+        names = [name for name in latest if ("loss" in name and not name[-1].isdigit()) or name == "lr"]
+        shown = {name: f"{latest[name][0]:.4g}" for name in names}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
