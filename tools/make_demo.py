@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import twostage  # isort: skip  (first: makes torchvision importable on CPU-only torch)
+import twostage  # noqa: F401  isort: skip  (first: makes torchvision importable on CPU-only torch)
 import torch
 from detectron2.config import CfgNode
 from PIL import Image
@@ -123,8 +123,8 @@ def make_report(
     return Report(
         title="twostage demo: SAN on toybox",
         summary=f"A toy SAN learnt {len(records[SAN]['seen_classes'])} classes from masks. On "
-        f"{len(records[SAN]['unseen_classes'])} classes that it only knows by name it reaches {ours:.1f} % mIoU{times} "
-        f"untrained dense CLIP ({theirs:.1f} %).",
+        f"{len(records[SAN]['unseen_classes'])} classes that it only knows by name it reaches {ours:.1f}\u00a0% mIoU{times} "
+        f"untrained dense CLIP ({theirs:.1f}\u00a0%).",
         systems=[SystemResult.from_record(ROWS[name], record) for name, record in records.items()],
         class_names=records[SAN]["class_names"],
         unseen=records[SAN]["unseen_classes"],

@@ -73,35 +73,40 @@ def enlarged(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def draw_names(picture: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Write class names in the middle of large connected regions, where the text fits inside the picture."""
+    """Write class names in the middle of large connected regions, largest first, where there is room for the text."""
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     height, width = labels.shape
     size = max(11, round(min(height, width) / 28))
-    for label in np.unique(labels):
-        if not 0 <= label < len(names):
+    taken: list[tuple[float, float, float, float]] = []
+    for label, x, y, radius in _large_regions(labels, len(names)):
+        text_font = font(int(min(max(size, radius / 3), 2 * size)))
+        left, top, right, bottom = draw.textbbox((x, y), names[label], text_font, anchor="mm", stroke_width=2)
+        outside = left < 0 or top < 0 or right > width or bottom > height
+        if outside or any(left < x1 and x0 < right and top < y1 and y0 < bottom for x0, y0, x1, y1 in taken):
             continue
-        for x, y, radius in _region_centres(labels == label):
-            text_font = font(int(min(max(size, radius / 3), 2 * size)))
-            left, top, right, bottom = text_font.getbbox(names[label], anchor="mm")
-            if x + left < 0 or x + right >= width or y + top < 0 or y + bottom >= height:
-                continue
-            draw.text((x, y), names[label], (255, 255, 255), text_font, anchor="mm", stroke_width=2, stroke_fill=INK)
+        taken.append((left, top, right, bottom))
+        draw.text((x, y), names[label], (255, 255, 255), text_font, anchor="mm", stroke_width=2, stroke_fill=INK)
     return np.asarray(canvas)
 
 
-def _region_centres(mask: np.ndarray) -> list[tuple[int, int, float]]:
-    """(x, y, distance to the border) of the innermost pixel of each large connected region."""
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    centres = []
-    for region in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= _NAMED_SHARE * mask.size):
-        if region == 0:  # what is not in the mask
+def _large_regions(labels: np.ndarray, num_classes: int) -> list[tuple[int, int, int, float]]:
+    """(class, x, y, distance to the border) of the innermost pixel of each large connected region, largest first."""
+    regions = []
+    for label in np.unique(labels):
+        if not 0 <= label < num_classes:
             continue
-        # Padded, so that the border of the picture counts as a border of the region.
-        depth = cv2.distanceTransform(np.pad((regions == region).astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        centres.append((int(x), int(y), float(depth[y, x])))
-    return centres
+        mask = (labels == label).astype(np.uint8)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        for part in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= _NAMED_SHARE * mask.size):
+            if part == 0:  # what is not in the mask
+                continue
+            # Padded, so that the border of the picture counts as a border of the region.
+            inside = np.pad((parts == part).astype(np.uint8), 1)
+            depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+            y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+            regions.append((stats[part, cv2.CC_STAT_AREA], (int(label), int(x), int(y), float(depth[y, x]))))
+    return [region for _, region in sorted(regions, key=lambda entry: -entry[0])]
 
 
 def present_classes(*label_maps: np.ndarray, count: int) -> list[int]:
