@@ -156,11 +156,8 @@ def filter_empty_instances(
 
 
 def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
-    """ValueError where datasets differ in a metadata attribute, or have none of that name."""
+    """ValueError where datasets differ in a metadata attribute; AttributeError where one has none of that name."""
     first, *others = dataset_names
-    for name in dataset_names:
-        if not hasattr(MetadataCatalog.get(name), key):
-            raise ValueError(f"dataset '{name}' has no metadata '{key}'")
     expected = getattr(MetadataCatalog.get(first), key)
     for name in others:
         if getattr(MetadataCatalog.get(name), key) != expected:

@@ -43,10 +43,10 @@ class FrozenBatchNorm2d(nn.Module):
         """`module` with every batch norm in it (2-D or synchronised) replaced by a frozen one; returns the result."""
         if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             frozen = cls(module.num_features, eps=module.eps)
-            for name in ("weight", "bias", "running_mean", "running_var"):
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 value = getattr(module, name)
                 if value is not None:
-                    getattr(frozen, name).data = value.detach().clone()
+                    setattr(frozen, name, value.detach().clone())
             return frozen
         for name, child in module.named_children():
             converted = cls.convert_frozen_batchnorm(child)

@@ -4,7 +4,6 @@ from detectron2.solver.build import (
     build_lr_scheduler,
     build_optimizer,
     get_default_optimizer_params,
-    maybe_add_gradient_clipping,
 )
 from detectron2.solver.lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler
 
@@ -15,5 +14,4 @@ __all__ = [
     "build_lr_scheduler",
     "build_optimizer",
     "get_default_optimizer_params",
-    "maybe_add_gradient_clipping",
 ]

@@ -31,8 +31,8 @@ class ImageList:
 
         Args:
             size_divisibility: height and width are rounded up to a multiple of this (0 or 1: not).
-            padding_constraints: may hold `size_divisibility` (takes precedence) and `square_size`: then both sides
-                are at least that long.
+            padding_constraints: may hold `size_divisibility` (takes precedence) and `square_size`: both sides
+                are then that long before rounding; no image may be larger.
 
         Raises:
             AssertionError: no tensors, or their leading dimensions differ.
@@ -44,9 +44,8 @@ class ImageList:
         multiple = max(constraints.get("size_divisibility", size_divisibility), 1)
         square = constraints.get("square_size", 0)
         sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
-        # A square size, where given, decides for both sides and needs no rounding.
         height, width = (
-            square if square > 0 else -(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True)
+            -(-(square if square > 0 else max(side)) // multiple) * multiple for side in zip(*sizes, strict=True)
         )
         padded = [
             F.pad(t, (0, width - w, 0, height - h), value=pad_value) for t, (h, w) in zip(tensors, sizes, strict=True)

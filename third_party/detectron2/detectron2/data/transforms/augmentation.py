@@ -121,13 +121,11 @@ def _as_augmentation(item: Any) -> Augmentation:
         return item
     if isinstance(item, Transform):
         return _Fixed(item)
-    if isinstance(item, list | tuple):
-        return AugmentationList(item)
     raise TypeError(f"expected augmentations and transforms, not {type(item).__name__}")
 
 
 class AugmentationList(Augmentation):
-    """Augmentations, transforms and lists of them, in order."""
+    """Augmentations and transforms, in order."""
 
     def __init__(self, augs: Sequence[Any]) -> None:
         super().__init__()
