@@ -91,7 +91,7 @@ def draw_names(picture: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
 
 
 def _large_regions(labels: np.ndarray, num_classes: int) -> list[tuple[int, int, int, float]]:
-    """(class, x, y, distance to the border) of the innermost pixel of each large connected region, largest first."""
+    """(class, x, y, distance to the border) deep inside each large connected region, largest first."""
     regions = []
     for label in np.unique(labels):
         if not 0 <= label < num_classes:
@@ -101,12 +101,18 @@ def _large_regions(labels: np.ndarray, num_classes: int) -> list[tuple[int, int,
         for part in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= _NAMED_SHARE * mask.size):
             if part == 0:  # what is not in the mask
                 continue
-            # Padded, so that the border of the picture counts as a border of the region.
-            inside = np.pad((parts == part).astype(np.uint8), 1)
-            depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-            y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-            regions.append((stats[part, cv2.CC_STAT_AREA], (int(label), int(x), int(y), float(depth[y, x]))))
+            x, y, depth = _innermost(parts == part)
+            regions.append((stats[part, cv2.CC_STAT_AREA], (int(label), x, y, depth)))
     return [region for _, region in sorted(regions, key=lambda entry: -entry[0])]
+
+
+def _innermost(mask: np.ndarray) -> tuple[int, int, float]:
+    """(x, y, distance to the border) of a pixel deep inside; of many equally deep ones (a band) the middle one."""
+    # Padded, so that the border of the picture counts as a border of the region.
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    ys, xs = np.nonzero(depth >= 0.9 * depth.max())
+    middle = np.argmin(np.square(ys - ys.mean()) + np.square(xs - xs.mean()))
+    return int(xs[middle]), int(ys[middle]), float(depth.max())
 
 
 def present_classes(*label_maps: np.ndarray, count: int) -> list[int]:
