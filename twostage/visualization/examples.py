@@ -68,8 +68,8 @@ def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, 
 
 
 def example_picture(example: Example) -> np.ndarray:
-    """The example as one uint8 RGB picture with a legend; unseen classes carry a star."""
-    entries = [(f"{name} *" if unseen else name, color) for name, color, unseen in example.classes]
+    """The example as one uint8 RGB picture with a legend, in which unseen classes are marked."""
+    entries = [(f"{name} (unseen)" if unseen else name, color) for name, color, unseen in example.classes]
     return side_by_side(example.panels, entries)
 
 

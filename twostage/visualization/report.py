@@ -101,7 +101,7 @@ def render_report(report: Report) -> str:
 def inline_png(picture: np.ndarray) -> str:
     """A `data:` address holding the uint8 RGB picture `[H, W, 3]` as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
