@@ -38,7 +38,7 @@ class HookBase:
         """Before each iteration."""
 
     def after_backward(self) -> None:
-        """When gradients are there."""
+        """When gradients are there; the inner trainer of a DefaultTrainer, which has no hooks, skips this."""
 
     def after_step(self) -> None:
         """After each iteration."""

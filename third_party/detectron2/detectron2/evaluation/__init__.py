@@ -2,13 +2,12 @@
 
 from detectron2.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
-from detectron2.evaluation.testing import flatten_results_dict, print_csv_format, verify_results
+from detectron2.evaluation.testing import print_csv_format, verify_results
 
 __all__ = [
     "DatasetEvaluator",
     "DatasetEvaluators",
     "SemSegEvaluator",
-    "flatten_results_dict",
     "inference_on_dataset",
     "print_csv_format",
     "verify_results",

@@ -8,7 +8,6 @@ from detectron2.modeling.meta_arch import (
     build_model,
     build_sem_seg_head,
 )
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 
 __all__ = [
     "BACKBONE_REGISTRY",
@@ -19,5 +18,4 @@ __all__ = [
     "build_backbone",
     "build_model",
     "build_sem_seg_head",
-    "sem_seg_postprocess",
 ]

@@ -66,7 +66,7 @@ class Augmentation:
         """Draw a transform for the inputs."""
         raise NotImplementedError
 
-    def input_names(self) -> list[str]:
+    def _input_names(self) -> list[str]:
         """The inputs that `get_transform` needs. TypeError where it has variable parameters."""
         parameters = inspect.signature(self.get_transform).parameters.values()
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
@@ -80,10 +80,10 @@ class Augmentation:
         Raises:
             AttributeError: it lacks an input that is needed.
         """
-        missing = [name for name in self.input_names() if not hasattr(aug_input, name)]
+        missing = [name for name in self._input_names() if not hasattr(aug_input, name)]
         if missing:
             raise AttributeError(f"{type(self).__name__} needs '{missing[0]}', which {type(aug_input).__name__} lacks")
-        tfm = self.get_transform(*[getattr(aug_input, name) for name in self.input_names()])
+        tfm = self.get_transform(*[getattr(aug_input, name) for name in self._input_names()])
         assert isinstance(tfm, Transform), f"{type(self).__name__}.get_transform returned {type(tfm).__name__}"
         aug_input.transform(tfm)
         return tfm

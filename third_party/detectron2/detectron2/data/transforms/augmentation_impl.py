@@ -214,7 +214,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
     """`RandomCrop` that avoids crops in which one category covers `single_category_max_area` or more; it gives up
     after ten tries and takes the last."""
 
-    TRIES = 10
+    _TRIES = 10
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
         if self.single_category_max_area >= 1.0:
             return self.crop_aug.get_transform(image)
-        for _ in range(self.TRIES):
+        for _ in range(self._TRIES):
             crop = self.crop_aug.get_transform(image)
             if self._is_varied(crop.apply_image(sem_seg)):
                 break

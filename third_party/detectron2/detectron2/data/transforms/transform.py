@@ -8,10 +8,8 @@ from fvcore.transforms.transform import (
     CropTransform,
     HFlipTransform,
     NoOpTransform,
-    PadTransform,
     Transform,
     TransformList,
-    VFlipTransform,
 )
 from PIL import Image
 from torch.nn import functional as F
@@ -20,11 +18,9 @@ __all__ = [
     "CropTransform",
     "HFlipTransform",
     "NoOpTransform",
-    "PadTransform",
     "ResizeTransform",
     "Transform",
     "TransformList",
-    "VFlipTransform",
 ]
 
 _TORCH_MODES = {

@@ -2,6 +2,5 @@
 
 from detectron2.projects.deeplab.build_solver import build_lr_scheduler
 from detectron2.projects.deeplab.config import add_deeplab_config
-from detectron2.projects.deeplab.lr_scheduler import WarmupPolyLR
 
-__all__ = ["WarmupPolyLR", "add_deeplab_config", "build_lr_scheduler"]
+__all__ = ["add_deeplab_config", "build_lr_scheduler"]
