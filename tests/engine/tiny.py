@@ -1,12 +1,12 @@
 """A system and a dataset small enough to train in milliseconds, through the whole real machinery.
 
-As a script (`python tiny.py FOLDER PROCESSES`) it trains and evaluates in PROCESSES processes and writes
-`result.json` (metrics lines and evaluation) into FOLDER.
+As a script (`python tiny.py FOLDER PROCESSES plain|nan|san`) it trains and evaluates in PROCESSES processes and writes
+`result.json` (each iteration's samples and losses, evaluation, sums of weights) into FOLDER.
 """
 
 from __future__ import annotations
 
-import twostage  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
+import twostage.systems  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
 
 import json
 import sys
@@ -92,6 +92,8 @@ def write_dataset(folder: Path, count: int = 7) -> None:
         colour = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])[labels]
         image = np.clip(colour + draw.integers(-40, 40, colour.shape), 0, 255).astype(np.uint8)
         labels[:4] = 255
+        if index % 2:
+            labels[labels == 2] = 255  # so that images differ in their number of classes
         Image.fromarray(image).save(folder / "images" / f"{index}.png")
         Image.fromarray(labels.astype(np.uint8)).save(folder / "labels" / f"{index}.png")
 
@@ -143,6 +145,27 @@ def tiny_config(data: Path, output: Path, **changes: Any) -> CfgNode:
     return cfg
 
 
+def san_config(data: Path, output: Path) -> CfgNode:
+    """The tiny recipe with a SAN of two thin blocks on a CLIP with random weights."""
+    cfg = tiny_config(data, output, MODEL__META_ARCHITECTURE="SAN", SOLVER__CLIP_GRADIENTS__CLIP_VALUE=0.01)
+    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.CLIP.TEXT_CACHE = "toybox-vit", "", ""
+    cfg.MODEL.CLIP.TEMPLATES = "single"
+    cfg.MODEL.SAN.CLIP_RESOLUTION, cfg.MODEL.SAN.SPLIT_BLOCK, cfg.MODEL.SAN.FUSION_MAP = 1.0, 1, ["0->0", "1->1"]
+    cfg.MODEL.SAN.NUM_QUERIES, cfg.MODEL.SAN.WIDTH, cfg.MODEL.SAN.DEPTH, cfg.MODEL.SAN.HEADS = 8, 16, 2, 2
+    cfg.MODEL.SAN.PATCH_SIZE, cfg.MODEL.SAN.IMAGE_SIZE, cfg.MODEL.SAN.SIZE_DIVISIBILITY = 8, 32, 8
+    cfg.MODEL.SAN.AUXILIARY_BLOCKS, cfg.MODEL.SAN.DECODER_CHANNELS = [1], 8
+    cfg.MODEL.MASK_LOSS.NUM_POINTS = 64
+    return cfg
+
+
+def spread_points(*shape: Any, **_: Any) -> torch.Tensor:
+    """Stands in for `torch.rand` `[..., P, 2]`: the same evenly spread points in every row, whoever asks."""
+    sizes = tuple(shape[0]) if not isinstance(shape[0], int) else shape
+    place = torch.arange(sizes[-2], dtype=torch.float64)[:, None]
+    steps = torch.tensor([0.7548776662466927, 0.5698402909980532], dtype=torch.float64)
+    return (place * steps % 1).float().expand(sizes).clone()
+
+
 def build_trainer(cfg: CfgNode, trainer: type[Trainer] = TinyTrainer) -> Trainer:
     """A trainer whose model starts from weights that depend on the config's seed alone."""
     torch.manual_seed(int(cfg.SEED))
@@ -185,7 +208,9 @@ class _Prepended:
 def _main(folder: str, mode: str) -> None:
     import argparse
 
-    cfg = tiny_config(Path(folder).parent / "data", Path(folder))
+    cfg = (san_config if mode == "san" else tiny_config)(Path(folder).parent / "data", Path(folder))
+    if mode == "san":
+        torch.rand = spread_points
     if mode == "nan":
         cfg.SOLVER.BASE_LR, cfg.SOLVER.CLIP_GRADIENTS.ENABLED = 1e30, False
     set_up(cfg, argparse.Namespace(config_file="", eval_only=False))
