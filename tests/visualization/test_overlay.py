@@ -122,6 +122,7 @@ def test_present_classes_by_area() -> None:
     labels = np.array([[2, 2, 2, 0], [255, 255, 255, 255]])
     assert present_classes(labels, count=3) == [2, 0]
     assert present_classes(labels, np.array([[0, 0, 0, 1]]), count=3) == [0, 2, 1]
+    assert present_classes(labels, np.array([[0, 0, 0, 1]]), count=3, least_share=0.3) == [0, 2]
 
 
 def test_legend_holds_each_colour_and_breaks_lines() -> None:

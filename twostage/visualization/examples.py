@@ -18,6 +18,8 @@ from twostage.visualization.report import Example
 
 # Where in the images sorted from best to worst the shown ones stand.
 RANKS = {"Best": 0.0, "Upper quartile": 0.25, "Median": 0.5, "Lower quartile": 0.75, "Worst": 1.0}
+# Classes below this share of every panel are not in the legend: stray pixels would fill it.
+_LEAST_SHARE = 0.004
 
 
 def pick_images(images: Sequence[Mapping[str, Any]], ranks: Mapping[str, float] = RANKS) -> dict[str, str]:
@@ -58,7 +60,7 @@ def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, 
         picture, bigger = enlarged(image, labels)
         panels.append((panel_title, draw_names(overlay(picture, bigger, colors), bigger, names)))
     figures = ", ".join(f"{system} {_percent(entry['miou'])}" for system, entry in entries.items())
-    classes = present_classes(truth, *maps.values(), count=len(names))
+    classes = present_classes(truth, *maps.values(), count=len(names), least_share=_LEAST_SHARE)
     return Example(
         title=title,
         caption=f"{Path(file_name).name}, mIoU of this image: {figures}",

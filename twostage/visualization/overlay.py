@@ -115,14 +115,19 @@ def _innermost(mask: np.ndarray) -> tuple[int, int, float]:
     return int(xs[middle]), int(ys[middle]), float(depth.max())
 
 
-def present_classes(*label_maps: np.ndarray, count: int) -> list[int]:
-    """Classes (below `count`) that occur in any of the label maps, the one covering most pixels first."""
-    pixels = np.zeros(count, np.int64)
+def present_classes(*label_maps: np.ndarray, count: int, least_share: float = 0.0) -> list[int]:
+    """Classes (below `count`) that occur in any of the label maps, the one covering most pixels first.
+
+    `least_share`: leave out classes that cover a smaller share than this of every map.
+    """
+    pixels, largest = np.zeros(count, np.int64), np.zeros(count)
     for labels in label_maps:
         known = labels[(labels >= 0) & (labels < count)]
-        pixels += np.bincount(known.astype(np.int64), minlength=count)
+        counts = np.bincount(known.astype(np.int64), minlength=count)
+        pixels += counts
+        largest = np.maximum(largest, counts / labels.size)
     order = np.argsort(-pixels, kind="stable")
-    return [int(c) for c in order if pixels[c]]
+    return [int(c) for c in order if pixels[c] and largest[c] >= least_share]
 
 
 def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, *, text_size: int = 15) -> np.ndarray:
