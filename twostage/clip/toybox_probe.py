@@ -5,7 +5,6 @@ Analysis only: the true masks used here are never seen in training.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,19 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.clip.templates import TEMPLATES
-from twostage.clip.toybox_training import convnext_features, encode_captions, normalise, render_pool
-from twostage.clip.vit import (
-    embed_image,
-    finish_block,
-    merge_heads,
-    project_qkv,
-    project_tokens,
-    run_blocks,
-    value_path_features,
-)
+from twostage.clip.toybox_towers import convnext_features, encode_captions, restricted_class_tokens, vit_features
+from twostage.clip.toybox_training import normalise, render_pool
+from twostage.clip.vit import embed_image, project_tokens, run_blocks, value_path_features
 from twostage.data.toybox.captions import NAMES
 from twostage.data.toybox.scenes import IGNORE, Scene
-from twostage.data.toybox.words import CLASSES, SEEN_CLASSES, SEEN_STUFF, STUFF
+from twostage.data.toybox.words import ALL_THINGS, CLASSES, SEEN_CLASSES, SEEN_STUFF, STUFF
 
 
 @torch.no_grad()
@@ -45,8 +37,8 @@ def zero_shot_accuracy(model: nn.Module, seed: int, count: int = 400, side: int 
         i for i in range(len(pool.images)) if pool.mentions[i, 0] >= len(STUFF) and pool.mentions[i, 1] < len(STUFF)
     ]
     pixels = torch.from_numpy(pool.images[alone[:count]].astype(np.float32)).permute(0, 3, 1, 2)
-    image = F.normalize(_encode_window(model, normalise(pixels)), dim=-1)
-    things = NAMES[len(STUFF) :]
+    image = _encode(model, normalise(pixels))
+    things = NAMES[len(STUFF) : len(STUFF) + len(ALL_THINGS)]
     best = (image @ text_rows(model, things).T).argmax(1).tolist()
     truth = [int(pool.mentions[i, 0]) - len(STUFF) for i in alone[:count]]
     words = [(things[a].split(), things[b].split()) for a, b in zip(best, truth, strict=True)]
@@ -56,23 +48,13 @@ def zero_shot_accuracy(model: nn.Module, seed: int, count: int = 400, side: int 
     return result
 
 
-def _encode_window(model: nn.Module, images: Tensor) -> Tensor:
-    """Picture embeddings [B, D] of pictures smaller than the model's: the central window of the canvas."""
-    visual: Any = model.visual
-    if hasattr(visual, "trunk"):
-        return visual(images).float()
-    patch = visual.conv1.kernel_size[0]
-    rows, cols = images.shape[2] // patch, images.shape[3] // patch
-    side = round(math.sqrt(len(visual.positional_embedding) - 1))
-    top, left = (side - rows) // 2, (side - cols) // 2
-    position = visual.positional_embedding[1:].unflatten(0, (side, side))[top : top + rows, left : left + cols]
-    x = visual.conv1(images).flatten(2).transpose(1, 2) + position.flatten(0, 1)
-    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
-    x = visual.ln_pre(torch.cat([first, x], 1))
-    for block in visual.transformer.resblocks:
-        q, k, v = project_qkv(block.attn, block.ln_1(x))
-        x = finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
-    return project_tokens(visual, x[:, 0]).float()
+def _encode(model: nn.Module, images: Tensor) -> Tensor:
+    """Unit picture embeddings [B, D]; pictures smaller than a ViT's canvas are put at random places of it."""
+    if hasattr(model.visual, "trunk"):
+        picture, _ = convnext_features(model.visual, images)
+    else:
+        picture, _ = vit_features(model.visual, images, False, torch.Generator().manual_seed(0))
+    return F.normalize(picture, dim=-1)
 
 
 class Confusion:
@@ -152,27 +134,10 @@ def region_accuracy(model: nn.Module, scenes: Sequence[Scene], blocks: int = 2) 
         masks = torch.from_numpy(np.stack([scene.labels == c for c in present]).astype(np.float32))
         share = F.adaptive_avg_pool2d(masks[None], tokens.grid)[0].flatten(1)
         inside = share >= torch.minimum(share.amax(1, keepdim=True), torch.tensor(0.5))
-        patches = tokens.x
-        shadow = patches[:, :1].expand(1, len(present), -1)
-        for block in layers[len(layers) - blocks :]:
-            shadow, patches = _restricted(block, shadow, patches, inside)
+        shadow, _ = restricted_class_tokens(layers[len(layers) - blocks :], tokens.x, inside[None])
         embedding = F.normalize(project_tokens(visual, shadow)[0], dim=-1)
         best = (embedding @ rows.T).argmax(1).tolist()
         for truth, guess in zip(present, best, strict=True):
             totals[truth] += 1
             hits[truth] += truth == guess
     return group_means(np.where(totals > 0, 100 * hits / np.maximum(totals, 1), np.nan))
-
-
-def _restricted(block: nn.Module, shadow: Tensor, patches: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """One block for class tokens [1, R, W] that see the patches `inside` [R, P] and themselves, and for all patches."""
-    regions = shadow.shape[1]
-    q, k, v = project_qkv(block.attn, block.ln_1(torch.cat([shadow, patches], 1)))
-    itself = torch.eye(regions, dtype=torch.bool)
-    seen = torch.cat([itself, torch.zeros(regions, 1, dtype=torch.bool), inside], 1)
-    shadow_out = F.scaled_dot_product_attention(q[:, :, :regions], k, v, attn_mask=seen)
-    patch_out = F.scaled_dot_product_attention(q[:, :, regions:], k[:, :, regions:], v[:, :, regions:])
-    return (
-        finish_block(block, shadow, merge_heads(shadow_out)),
-        finish_block(block, patches, merge_heads(patch_out)),
-    )

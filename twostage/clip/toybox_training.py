@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,38 +17,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from twostage.clip.toybox_models import toybox_tokenizer
-from twostage.clip.vit import finish_block, merge_heads, project_qkv, project_tokens
+from twostage.clip.toybox_towers import convnext_features, encode_captions, vit_features
 from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
-from twostage.data.toybox.captions import NAMES, render_captioned, sentence
+from twostage.data.toybox.captions import NAMES, less_exact, render_captioned, sentence, simplify
 from twostage.data.toybox.textures import TextureBank
 
 # Pictures are rendered this much larger than they are used, for random crops.
 _MARGIN = 8
-# Last blocks in which the class token may be restricted to a region.
-_TAIL = 2
 _MOST_MENTIONS = 8
 _CHUNK = 500
+# Share of captions that name things less exactly.
+_SIMPLIFIED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one tiny CLIP is trained; the defaults are the shipped ones."""
+    """How one tiny CLIP is trained; the shipped ones are in RECIPES."""
 
     seed: int = 0
     steps: int = 4000
     batch_size: int = 256
     # Side of the pictures in pixels.
     side: int = 64
-    # Every n-th step lays four pictures at a time out as one.
-    mosaic_every: int = 3
+    # Every n-th step lays four pictures at a time out as one (ViT only; 0: never).
+    mosaic_every: int = 0
     pool_size: int = 60_000
     learning_rate: float = 1.0e-3
     weight_decay: float = 0.1
     warmup: int = 150
-    # Weight and temperature of the contrastive loss on pooled dense features.
+    # Contrastive loss on pooled dense features: its weight at first, the share of the steps over which that falls to
+    # zero (the class token then shapes the features alone), and the temperature of the pooling.
     dense_weight: float = 0.5
+    dense_until: float = 0.6
     dense_temperature: float = 0.1
+
+
+# The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches on top.
+RECIPES = {
+    "toybox-vit": Recipe(steps=2000, mosaic_every=3, learning_rate=1.2e-3, warmup=100, dense_weight=0.1),
+    "toybox-convnext": Recipe(steps=800, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),
+}
 
 
 class Pool(NamedTuple):
@@ -85,11 +93,16 @@ def render_pool(seed: int, count: int, side: int, *, crowded: bool = False, work
 
 
 class Batch(NamedTuple):
-    """`images` normalised [B, 3, S, S], their captions, `mentions` multi-hot float [B, M]."""
+    """Pictures and captions. `images` is normalised [B, 3, S, S].
+
+    `mentions` [B, M] (float, multi-hot) is what each caption mentions, `implied` [B, M] what is true of its picture by its
+    most exact caption: all of those mentions and their less exact names.
+    """
 
     images: Tensor
     captions: list[str]
     mentions: Tensor
+    implied: Tensor
 
 
 def sample_batch(pool: Pool, rng: np.random.Generator, count: int, side: int) -> Batch:
@@ -103,13 +116,18 @@ def sample_batch(pool: Pool, rng: np.random.Generator, count: int, side: int) ->
         images[place] = crop[:, ::-1] if rng.random() < 0.5 else crop
     light = rng.uniform(0.85, 1.15, (count, 1, 1, 1)).astype(np.float32)
     mentions = np.zeros((count, len(NAMES)), np.float32)
+    implied = np.zeros((count, len(NAMES)), np.float32)
     texts = []
     for place, index in enumerate(chosen):
-        named = pool.mentions[index][pool.mentions[index] >= 0]
+        named = tuple(pool.mentions[index][pool.mentions[index] >= 0].tolist())
+        for mention in named:
+            implied[place, [mention, *less_exact(mention)]] = 1
+        if rng.random() < _SIMPLIFIED:
+            named = simplify(rng, named)
         mentions[place, named] = 1
-        texts.append(sentence(rng, tuple(named.tolist()), int(pool.sizes[index])))
+        texts.append(sentence(rng, named, int(pool.sizes[index])))
     pixels = torch.from_numpy(images.astype(np.float32) * light).permute(0, 3, 1, 2).clamp_(0, 255)
-    return Batch(normalise(pixels), texts, torch.from_numpy(mentions))
+    return Batch(normalise(pixels), texts, torch.from_numpy(mentions), torch.from_numpy(implied))
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -118,124 +136,12 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention of [B, H, N, W / H], written out: on a CPU the fused kernel's backward pass takes twice the time."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -1e4)
-    return scores.softmax(-1).to(v.dtype) @ v
-
-
-def attention_block(block: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """One residual attention block on tokens [B, N, W]."""
-    q, k, v = project_qkv(block.attn, block.ln_1(x))
-    return finish_block(block, x, merge_heads(attend(q, k, v, mask)))
-
-
-def encode_captions(model: nn.Module, texts: Sequence[str]) -> Tensor:
-    """Unit text embeddings [len(texts), D]. The text tower is causal, so it runs only up to the longest caption."""
-    tokens = toybox_tokenizer()(list(texts))
-    tokens = tokens[:, : int((tokens > 0).sum(1).max())]
-    length = tokens.shape[1]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    for block in model.transformer.resblocks:
-        x = attention_block(block, x, causal)
-    # End of text has the largest id.
-    x = model.ln_final(x[torch.arange(len(x)), tokens.argmax(1)]) @ model.text_projection
-    return F.normalize(x.float(), dim=-1)
-
-
-def window_tokens(visual: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
-    """First tokens [B, 1 + P, W] of pictures that are windows of the model's canvas, each at a random place.
-
-    A small picture gets the position embeddings of its window, as if the rest of a full canvas had been dropped; so
-    every position learns from pictures of every size.
-    """
-    patches = visual.conv1(images)
-    rows, cols = patches.shape[2:]
-    x = patches.flatten(2).transpose(1, 2)
-    side = round((len(visual.positional_embedding) - 1) ** 0.5)
-    top = torch.randint(side - rows + 1, (len(x), 1, 1), generator=generator)
-    left = torch.randint(side - cols + 1, (len(x), 1, 1), generator=generator)
-    index = (top + torch.arange(rows)[:, None]) * side + left + torch.arange(cols)
-    x = x + visual.positional_embedding[1:][index.flatten(1)]
-    first = (visual.class_embedding + visual.positional_embedding[0]).expand(len(x), 1, -1)
-    return visual.ln_pre(torch.cat([first, x], dim=1))
-
-
-def restricted_class_tokens(blocks: Sequence[nn.Module], x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Run `blocks` on tokens `x` [B, 1 + P, W] with one copy of the class token per region `inside` [B, R, P] (bool).
-
-    A copy sees itself and the patches of its region; patches see the plain tokens only (SAN's shadow tokens). Returns
-    the copies [B, R, W] and the input of the last block, [B, 1 + P, W].
-    """
-    regions = inside.shape[1]
-    shadow, before_last = x[:, :1].expand(-1, regions, -1), x
-    itself = torch.eye(regions, dtype=torch.bool).expand(len(x), -1, -1)
-    plain = torch.zeros(len(x), regions, 1, dtype=torch.bool)
-    mask = torch.cat([itself, plain, inside], 2)[:, None]
-    for number, block in enumerate(blocks, start=1):
-        before_last = x
-        q, k, v = project_qkv(block.attn, block.ln_1(torch.cat([shadow, x], 1)))
-        attended = merge_heads(attend(q[:, :, :regions], k, v, mask))
-        shadow = finish_block(block, shadow, attended)
-        if number < len(blocks):
-            attended = merge_heads(attend(q[:, :, regions:], k[:, :, regions:], v[:, :, regions:]))
-            x = finish_block(block, x, attended)
-    return shadow, before_last
-
-
-def value_path(visual: nn.Module, x: Tensor) -> Tensor:
-    """Dense embeddings [B, P, D] from the last block's input `x` [B, 1 + P, W]: its value and output projections only."""
-    last = visual.transformer.resblocks[-1]
-    (value,) = project_qkv(last.attn, last.ln_1(x[:, 1:]), "v")
-    return project_tokens(visual, last.attn.out_proj(merge_heads(value)))
-
-
-def vit_features(visual: nn.Module, images: Tensor, mosaic: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Class-token embeddings [B, D] and dense value-path embeddings [B, P, D] of pictures [B, 3, S, S].
-
-    With `mosaic`, four pictures at a time are laid out as one of twice the side, and in the last two blocks each has its
-    own copy of the class token that sees only a random part of its quarter: the way SAN will ask for a region.
-    """
-    blocks = list(visual.transformer.resblocks)
-    if not mosaic:
-        x = window_tokens(visual, images, generator)
-        for block in blocks[:-1]:
-            x = attention_block(block, x)
-        everywhere = torch.ones(len(x), 1, x.shape[1] - 1, dtype=torch.bool)
-        token, _ = restricted_class_tokens(blocks[-1:], x, everywhere)
-        return project_tokens(visual, token)[:, 0], value_path(visual, x)
-    side = images.shape[2]
-    canvas = images.unflatten(0, (-1, 2, 2)).permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, 2 * side, 2 * side)
-    x = window_tokens(visual, canvas, generator)
-    half = side // visual.conv1.kernel_size[0]
-    quarter = torch.arange(4).view(2, 2).repeat_interleave(half, 0).repeat_interleave(half, 1).flatten()
-    kept = (
-        torch.rand(len(x), 4, len(quarter), generator=generator) < torch.rand(len(x), 4, 1, generator=generator) + 0.3
-    )
-    for block in blocks[:-_TAIL]:
-        x = attention_block(block, x)
-    tokens, x = restricted_class_tokens(blocks[-_TAIL:], x, kept & (quarter == torch.arange(4)[:, None]))
-    dense = value_path(visual, x).unflatten(1, (2, half, 2, half)).transpose(2, 3)
-    return project_tokens(visual, tokens).flatten(0, 1), dense.reshape(len(images), half * half, -1)
-
-
-def convnext_features(visual: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Pooled embedding [B, D] and dense embeddings [B, P, D] of a timm tower: the same head on every cell."""
-    cells = visual.trunk.forward_features(images)
-    pooled = visual.head(visual.trunk.forward_head(cells))
-    dense = visual.head(visual.trunk.head.norm(cells).flatten(2).transpose(1, 2))
-    return pooled, dense
-
-
-def caption_targets(mentions: Tensor) -> Tensor:
+def caption_targets(mentions: Tensor, implied: Tensor) -> Tensor:
     """Which captions hold for which pictures, as far as the pictures' own captions tell: bool [B, B].
 
-    Caption j holds for picture i when everything it mentions is mentioned by caption i too.
+    Caption j holds for picture i when all it mentions is implied by what is said of picture i.
     """
-    return mentions @ mentions.T >= mentions.sum(1)
+    return implied @ mentions.T >= mentions.sum(1)
 
 
 def contrastive_loss(logits: Tensor, positives: Tensor) -> Tensor:
@@ -252,6 +158,19 @@ def pooled_similarity(dense: Tensor, text: Tensor, temperature: float) -> Tensor
     return temperature * (torch.logsumexp(cosine.float() / temperature, 2) - math.log(cosine.shape[2]))
 
 
+def smooth_positions(rows: int, width: int, scale: float) -> Tensor:
+    """Sines and cosines of row and column [rows * rows, width] at wavelengths from 4 to 64 patches, of std `scale`.
+
+    A start in which near places look alike; from random vectors, shapes are learnt much later.
+    """
+    frequencies = 2 * math.pi / 4 ** torch.linspace(1, 3, width // 4)
+    phase = torch.arange(rows)[:, None] * frequencies
+    wave = torch.cat([phase.sin(), phase.cos()], 1)
+    down = wave[:, None].expand(-1, rows, -1)
+    across = wave[None].expand(rows, -1, -1)
+    return torch.cat([down, across], 2).flatten(0, 1) * (scale * math.sqrt(2))
+
+
 def schedule(step: int, recipe: Recipe) -> float:
     """Learning-rate factor: linear warm-up, then cosine to zero."""
     warm = min(1.0, (step + 1) / recipe.warmup)
@@ -259,7 +178,7 @@ def schedule(step: int, recipe: Recipe) -> float:
 
 
 def training_losses(
-    model: nn.Module, batch: Batch, recipe: Recipe, mosaic: bool, generator: torch.Generator
+    model: Any, batch: Batch, recipe: Recipe, step: int, mosaic: bool, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Contrastive losses of one batch: of the picture embedding and of the pooled dense embeddings."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -269,20 +188,26 @@ def training_losses(
             picture, dense = vit_features(model.visual, batch.images, mosaic, generator)
         text = encode_captions(model, batch.captions)
         similarity = pooled_similarity(dense, text, recipe.dense_temperature)
-    positives = caption_targets(batch.mentions)
+    dense_weight = recipe.dense_weight * max(0.0, 1 - step / (recipe.dense_until * recipe.steps))
+    positives = caption_targets(batch.mentions, batch.implied)
     scale = model.logit_scale.exp()
     return {
         "token": contrastive_loss(scale * F.normalize(picture.float(), dim=-1) @ text.T, positives),
-        "dense": contrastive_loss(scale * similarity, positives) * recipe.dense_weight,
+        "dense": contrastive_loss(scale * similarity, positives) * dense_weight,
     }
 
 
-def train(model: nn.Module, recipe: Recipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
+def train(model: Any, recipe: Recipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
     """Train `model` in place; `report(step, losses)` is called every 100 steps."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     pool = render_pool(recipe.seed, recipe.pool_size, recipe.side + _MARGIN)
+    if not hasattr(model.visual, "trunk"):
+        position = model.visual.positional_embedding
+        side = round((len(position) - 1) ** 0.5)
+        with torch.no_grad():
+            position[1:] = smooth_positions(side, position.shape[1], float(position.std()))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -298,7 +223,7 @@ def train(model: nn.Module, recipe: Recipe, report: Callable[[int, dict[str, flo
             group["lr"] = recipe.learning_rate * schedule(step, recipe)
         mosaic = bool(recipe.mosaic_every) and step % recipe.mosaic_every == recipe.mosaic_every - 1
         batch = sample_batch(pool, rng, recipe.batch_size, recipe.side)
-        losses = training_losses(model, batch, recipe, mosaic, generator)
+        losses = training_losses(model, batch, recipe, step, mosaic, generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from twostage.config import datasets_root
 from twostage.data.coco_stuff import register_coco_stuff
@@ -52,7 +52,9 @@ def toybox_records(name: str) -> list[dict[str, Any]]:
     root = ensure_toybox(Path(datasets_root()))
     records = []
     for labels in sorted((root / "annotations" / folder).glob(f"{prefix}*.png")):
-        height, width = cv2.imread(str(labels), cv2.IMREAD_UNCHANGED).shape
+        # PIL reads only the header.
+        with Image.open(labels) as image:
+            width, height = image.size
         records.append(
             {
                 "file_name": str(root / "images" / folder / f"{labels.stem}.jpg"),

@@ -16,8 +16,15 @@ from twostage.data.toybox.words import ALL_THINGS, STUFF, Thing
 
 Rng = np.random.Generator
 
+# Less exact names of things, as captions often have: "blue star", "striped star", "star".
+_PARTS = {
+    name
+    for thing in ALL_THINGS
+    for name in (f"{thing.colour} {thing.shape}", f"{thing.attribute} {thing.shape}", thing.shape)
+}
 # Everything a caption can mention; a caption is a tuple of indices into it.
-NAMES = STUFF + tuple(thing.name for thing in ALL_THINGS)
+NAMES = STUFF + tuple(thing.name for thing in ALL_THINGS) + tuple(sorted(_PARTS))
+_INDEX = {name: index for index, name in enumerate(NAMES)}
 SIZES = ("small", "medium", "large")
 _SMALL, _LARGE = 0.35, 0.6  # share of the canvas' side that a thing's diameter fills
 
@@ -57,6 +64,22 @@ def sentence(rng: Rng, mentions: tuple[int, ...], size: int) -> str:
     if rng.random() < 0.3:
         return SIZED_TEMPLATES[rng.integers(len(SIZED_TEMPLATES))].format(text, size=SIZES[size])
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(text)
+
+
+def less_exact(index: int) -> tuple[int, ...]:
+    """The less exact names of what NAMES[index] names; none for stuff."""
+    if not len(STUFF) <= index < len(STUFF) + len(ALL_THINGS):
+        return ()
+    thing = ALL_THINGS[index - len(STUFF)]
+    return tuple(
+        _INDEX[name] for name in (f"{thing.colour} {thing.shape}", f"{thing.attribute} {thing.shape}", thing.shape)
+    )
+
+
+def simplify(rng: Rng, mentions: tuple[int, ...]) -> tuple[int, ...]:
+    """The same mentions with every thing named less exactly, in one of the three ways."""
+    way = int(rng.integers(3))
+    return tuple(less_exact(index)[way] if less_exact(index) else index for index in mentions)
 
 
 def render_captioned(rng: Rng, bank: TextureBank, side: int, things: int | None = None) -> Captioned:
