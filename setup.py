@@ -18,7 +18,14 @@ setup(
     include_package_data=True,
     package_data={
         "twostage.configs": ["*.yaml", "*/*.yaml"],
-        "twostage": ["clip/model_configs/*", "clip/weights/*", "data/toybox/*.json", "systems/*/*/README.md"],
+        "twostage": [
+            "clip/model_configs/*",
+            "clip/weights/*",
+            "data/toybox/*.json",
+            "systems/*/*/README.md",
+            "visualization/*.html",
+            "data/*.json",
+        ],
     },
     install_requires=[
         "torch>=2.4",
@@ -37,5 +44,8 @@ setup(
         "tabulate",
         "tqdm",
         "tensorboard",
+        "matplotlib",
+        "jinja2",
+        "markupsafe",
     ],
 )

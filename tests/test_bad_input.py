@@ -97,7 +97,9 @@ def test_demo_input_and_output(tool, pictures, tmp_path):
     said(tool("demo", *common, "--input", tmp_path / "none.jpg", "--output", tmp_path, *RANDOM), "none.jpg")
     blocked = tmp_path / "file"
     blocked.write_text("")
-    said(tool("demo", *common, "--input", pictures, "--output", blocked / "out", *RANDOM), "not writable", "--output")
+    said(
+        tool("demo", *common, "--input", pictures, "--output", blocked / "out", *RANDOM), "can't be written", "--output"
+    )
 
 
 def test_unknown_config_key_and_value(tool, tmp_path):

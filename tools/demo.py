@@ -10,7 +10,6 @@ file (.txt, one class per line). Writes <picture>_overlay.png and <picture>_labe
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
 from twostage.data.images import list_images
 from twostage.errors import UserError, run_cli
+from twostage.files import check_writable
 from twostage.vocabulary import Vocabulary
 
 
@@ -35,7 +35,8 @@ def main() -> None:
     vocabulary = Vocabulary.parse(args.vocabulary)
     images = list_images(args.input)
     cfg = load_config(args.config_file, args.opts)
-    output = _writable(Path(args.output))
+    output = Path(args.output)
+    check_writable(output, "choose another --output")
     segmenter = Segmenter(build_from_config(cfg), cfg)
     # Also checks the words, before the first picture.
     segmenter.model.text(vocabulary)
@@ -66,18 +67,6 @@ def unique_stems(paths: list[Path]) -> list[str]:
         counts[path.stem] = counts.get(path.stem, 0) + 1
         stems.append(path.stem if counts[path.stem] == 1 else f"{path.stem}_{counts[path.stem]}")
     return stems
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"output folder '{folder}' is not writable ({error.strerror}); choose another --output"
-        ) from error
-    return folder
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ from PIL import Image
 from twostage.config import load_config, resolve_device
 from twostage.data.loaders import check_dataset
 from twostage.engine.run import argument_parser, evaluate
-from twostage.engine.setup import check_writable, set_aside_metrics, set_up
+from twostage.engine.setup import set_aside_metrics, set_up
 from twostage.engine.trainer import Trainer
 from twostage.errors import UserError, run_cli
 from twostage.evaluation import results_table
-from twostage.evaluation.files import atomic_path
 from twostage.evaluation.results import versions, write_json
+from twostage.files import atomic_path, check_writable
 from twostage.visualization.charts import loss_curves, read_metrics
 from twostage.visualization.examples import example_picture, make_example, pick_images
 from twostage.visualization.report import Example, Report, SystemResult, write_report

@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config, resolve_device
 from twostage.data.images import read_rgb
 from twostage.errors import UserError, near_names
+from twostage.files import atomic_path
 from twostage.predictions import Prediction
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.vocabulary import Vocabulary
@@ -210,12 +209,6 @@ def as_rgb(image: Picture) -> np.ndarray:
 
 
 def _save_picture(picture: Image.Image, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, format="PNG")
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise UserError(f"'{path}' can't be written ({error.strerror}); choose another --output") from error
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
     return path

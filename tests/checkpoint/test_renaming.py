@@ -103,7 +103,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = (tmp_path / "model.pth").read_bytes()
 
     def full_disk(data, file):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)

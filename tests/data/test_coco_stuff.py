@@ -43,7 +43,7 @@ def test_prepare_writes_labels_and_resumes(source, tmp_path, monkeypatch):
     before = file.stat().st_mtime_ns
     prepare_coco_stuff(source, workers=1)
     assert file.stat().st_mtime_ns == before
-    assert not list(file.parent.glob("*.part"))
+    assert not list(file.parent.glob(".*"))
 
 
 def test_wrong_source_is_named(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ import torch
 from twostage.engine.launch import launch
 from twostage.engine.results import evaluation_table
 from twostage.engine.run import argument_parser, evaluate, run
-from twostage.engine.setup import check_writable, set_aside_metrics
+from twostage.engine.setup import set_aside_metrics
 from twostage.errors import UserError
+from twostage.files import check_writable
 
 
 @pytest.fixture(scope="module")

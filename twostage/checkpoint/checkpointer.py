@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from twostage.checkpoint.recognition import recognise_checkpoint
 from twostage.checkpoint.renaming import CheckpointTable, check_complete
 from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
 from twostage.errors import UserError
+from twostage.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +61,13 @@ class Checkpointer(DetectionCheckpointer):
         data.update(kwargs)
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
-        _write_atomically(path, lambda file: torch.save(data, file))
+        with atomic_path(path) as temporary:
+            torch.save(data, temporary)
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note the newest checkpoint's name in `<save_dir>/last_checkpoint`."""
-        path = Path(self.save_dir) / "last_checkpoint"
-        _write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load `path` into the model and the checkpointables; returns what nobody took (e.g. `iteration`).
@@ -88,18 +87,3 @@ class Checkpointer(DetectionCheckpointer):
             if key in rest:
                 self.checkpointables[key].load_state_dict(rest.pop(key))
         return rest
-
-
-def _write_atomically(path: Path, write: Any) -> None:
-    """Call `write(file)` on a temporary file beside `path`, then move it there: no reader sees half a file."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UserError(f"'{path}' can't be written ({error.strerror}); check the disk and OUTPUT_DIR") from error

@@ -7,8 +7,6 @@ the activation, so a stale one can't be read.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.errors import UserError
+from twostage.files import atomic_path
 from twostage.vocabulary import Vocabulary
 
 # A progress bar is worth showing from this many prompts on.
@@ -167,13 +166,7 @@ class TextEmbedder:
             return
         path = self._file(name)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-            os.close(handle)
-            save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
-            Path(temporary).replace(path)
-        except OSError as error:
-            raise UserError(
-                f"text-embedding cache '{path.parent}' can't be written ({error.strerror}); set MODEL.CLIP.TEXT_CACHE to a "
-                "writable folder, or to '' for none"
-            ) from error
+            with atomic_path(path) as temporary:
+                save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
+        except UserError as error:
+            raise UserError(f"{error} for the text cache by MODEL.CLIP.TEXT_CACHE ('' for none)") from error

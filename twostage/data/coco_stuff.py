@@ -7,8 +7,6 @@ root is `$DETECTRON2_DATASETS`. Pixels hold 0..170, or 255 where nothing is labe
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 from twostage.config import datasets_root
 from twostage.errors import UserError
+from twostage.files import atomic_path
 
 _IGNORE = 255
 # Registered name -> split. "test" is val2017 in the names that the field uses.
@@ -101,7 +100,5 @@ def _convert(file: Path, *, target: Path, table: np.ndarray) -> None:
         raise UserError(
             f"label '{file}' is not an 8-bit single-channel picture; is it from stuffthingmaps_trainval2017?"
         )
-    handle, temporary = tempfile.mkstemp(dir=target, suffix=".part")
-    with os.fdopen(handle, "wb") as stream:
-        Image.fromarray(table[pixels]).save(stream, format="PNG")
-    Path(temporary).replace(path)
+    with atomic_path(path) as temporary:
+        Image.fromarray(table[pixels]).save(temporary, format="PNG")

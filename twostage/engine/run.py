@@ -19,8 +19,9 @@ from twostage.data.loaders import check_dataset
 from twostage.engine.ema import ModelEma
 from twostage.engine.launch import launch
 from twostage.engine.results import evaluation_table
-from twostage.engine.setup import check_writable, set_aside_metrics, set_up
+from twostage.engine.setup import set_aside_metrics, set_up
 from twostage.engine.trainer import Trainer
+from twostage.files import check_writable
 
 logger = logging.getLogger(__name__)
 

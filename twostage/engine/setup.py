@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -11,19 +10,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from twostage.errors import UserError
-
-
-def check_writable(folder: str | Path) -> None:
-    """Make `folder` and see that files can be written in it. Raises UserError naming it."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"output folder '{folder}' can't be written ({error.strerror}); choose another by OUTPUT_DIR DIR"
-        ) from error
+from twostage.files import check_writable
 
 
 def set_aside_metrics(folder: str | Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from twostage.errors import UserError
-from twostage.evaluation.files import atomic_path
+from twostage.files import atomic_path
 
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")

@@ -15,7 +15,7 @@ import detectron2
 import numpy as np
 import torch
 
-from twostage.evaluation.files import write_text
+from twostage.files import write_text
 
 # What a results table shows, in this order, and its headings.
 HEADLINE = {

@@ -69,7 +69,8 @@ class MaskLosses:
             outputs: (class logits `[B, Q, C + 1]`, mask logits `[B, Q, h, w]`), the final output first, then auxiliary
                 ones; each is matched on its own.
         """
-        num_masks = average_over_processes(sum(len(t.classes) for t in targets), outputs[0][0].device)
+        count = torch.tensor(float(sum(len(t.classes) for t in targets)), device=outputs[0][0].device)
+        num_masks = float(mean_over_processes(count).clamp(min=1))
         losses: dict[str, Tensor] = {}
         for index, (class_logits, mask_logits) in enumerate(outputs):
             matches = [self.matcher(c, m, t) for c, m, t in zip(class_logits, mask_logits, targets, strict=True)]
@@ -88,7 +89,9 @@ class MaskLosses:
             wanted[image, queries] = targets[image].classes[objects]
         weight = logits.new_ones(void + 1)
         weight[void] = self.no_object_weight
-        return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight)
+        # The weighted mean over all processes: with the total divided here, their mean is what one process would get.
+        total = mean_over_processes(weight[wanted].sum())
+        return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight, reduction="sum") / total
 
     def mask_losses(
         self, logits: Tensor, targets: Sequence[MaskTargets], matches: Matches, num_masks: float
@@ -117,12 +120,13 @@ class MaskLosses:
         return bce / num_masks, dice.sum() / num_masks
 
 
-def average_over_processes(count: int, device: torch.device) -> float:
-    """Mean of `count` over all processes, at least one."""
-    total = torch.tensor(float(count), device=device)
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of a scalar over all processes, without gradient."""
+    value = value.detach().clone()
     if comm.get_world_size() > 1:
-        dist.all_reduce(total)
-    return max(float(total) / comm.get_world_size(), 1.0)
+        dist.all_reduce(value)
+        value /= comm.get_world_size()
+    return value
 
 
 def mask_targets(batch: Sequence[dict[str, Any]], padded: tuple[int, int], device: torch.device) -> list[MaskTargets]:

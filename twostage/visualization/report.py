@@ -17,8 +17,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from twostage.evaluation.files import write_text
 from twostage.evaluation.results import HEADLINE
+from twostage.files import write_text
 from twostage.visualization.charts import Points, line_chart
 
 # Columns of the headline table, as far as a system has them.

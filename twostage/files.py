@@ -1,8 +1,9 @@
-"""Writing result files so that a killed process never leaves half of one."""
+"""Output files and folders: written whole or not at all, and a clear error where that is not possible."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,3 +35,13 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically. Raises UserError where that is not possible."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(folder: str | Path, cure: str = "choose another by OUTPUT_DIR DIR") -> None:
+    """Make `folder` and see that files can be written in it. Raises UserError naming it and the `cure`."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"output folder '{folder}' can't be written ({error.strerror}); {cure}") from error
