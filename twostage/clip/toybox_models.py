@@ -30,7 +30,8 @@ default_cfgs = generate_default_cfgs(
 
 def toybox_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
     """A ConvNeXt of four stages (strides 4, 8, 16, 32), 2.3 million parameters."""
-    kwargs = {"depths": (2, 2, 4, 2), "dims": (48, 96, 160, 256), **kwargs}
+    # Without layer scale: its tiny start holds the blocks back for longer than the whole training lasts.
+    kwargs = {"depths": (2, 2, 4, 2), "dims": (48, 96, 160, 256), "ls_init_value": None, **kwargs}
     return build_model_with_cfg(
         ConvNeXt,
         _TIMM_NAME,

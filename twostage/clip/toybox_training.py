@@ -55,7 +55,7 @@ class Recipe:
 # The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches on top.
 RECIPES = {
     "toybox-vit": Recipe(steps=2000, mosaic_every=3, learning_rate=1.2e-3, warmup=100, dense_weight=0.1),
-    "toybox-convnext": Recipe(steps=800, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),
+    "toybox-convnext": Recipe(steps=1000, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),
 }
 
 
