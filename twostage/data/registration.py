@@ -12,7 +12,6 @@ The files are written on first use (`twostage.data.toybox.dataset`). COCO-Stuff 
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from twostage.config import datasets_root
 from twostage.data.coco_stuff import register_coco_stuff
 from twostage.data.toybox import words
 from twostage.data.toybox.dataset import ensure_toybox
+from twostage.visualization.palette import palette
 
 IGNORE_LABEL = 255
 # Dataset name -> (folder, beginning of the files' names).
@@ -34,16 +34,6 @@ _TOYBOX_SPLITS = {
     "toybox_val_open": ("val", ""),
     "toybox_val_large": ("val", ""),
 }
-
-
-def distinct_colors(count: int) -> list[list[int]]:
-    """`count` RGB colours on 0..255, told apart by hue (golden-ratio steps) and brightness; the same every time."""
-    colors = []
-    for index in range(count):
-        hue = (index * 0.6180339887) % 1.0
-        value = (0.95, 0.75, 0.55)[index % 3]
-        colors.append([round(255 * part) for part in colorsys.hsv_to_rgb(hue, (0.85, 0.55)[index // 3 % 2], value)])
-    return colors
 
 
 def toybox_records(name: str) -> list[dict[str, Any]]:
@@ -86,7 +76,7 @@ def register_toybox() -> None:
             split = {"seen_classes": list(range(seen)), "unseen_classes": list(range(seen, known))}
         MetadataCatalog.get(name).set(
             stuff_classes=names,
-            stuff_colors=distinct_colors(len(names)),
+            stuff_colors=palette(len(names)).tolist(),
             ignore_label=IGNORE_LABEL,
             evaluator_type="sem_seg",
             image_root=str(root / "images" / folder),
