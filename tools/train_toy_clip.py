@@ -9,14 +9,13 @@ writes `twostage/clip/weights/<model>.safetensors` (half precision, open_clip's 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from twostage.clip import toybox_models
@@ -25,6 +24,7 @@ from twostage.clip.toybox_probe import dense_baseline, region_accuracy, zero_sho
 from twostage.clip.toybox_training import RECIPES, train
 from twostage.data.toybox.dataset import NUM_VAL_OPEN, SEED, plan_scenes, render
 from twostage.errors import UserError, run_cli
+from twostage.files import atomic_path
 
 _WEIGHTS_FOLDER = Path(toybox_models.__file__).with_name("weights")
 # Pictures to measure on are drawn with another seed than those of the training.
@@ -34,7 +34,7 @@ _PROBE_SEED = 9001
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, choices=sorted(RECIPES))
-    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--steps", type=int, help="per phase; default: those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
     parser.add_argument("--output", type=Path, help="file to write; default: the shipped one")
@@ -48,14 +48,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
         UserError: the folder can't be written.
     """
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary)
         temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"--output '{path}' can't be written ({error.strerror or error}); give another path") from error
 
 
 def report(model: nn.Module) -> None:
@@ -70,22 +65,24 @@ def report(model: nn.Module) -> None:
 
 def main() -> None:
     args = _arguments()
-    recipe = replace(RECIPES[args.model], seed=args.seed)
+    phases = [replace(recipe, seed=args.seed) for recipe in RECIPES[args.model]]
     if args.steps is not None:
         if args.steps < 1:
             raise UserError(f"--steps is {args.steps}; it must be at least 1")
-        recipe = replace(recipe, steps=args.steps)
+        phases = [replace(recipe, steps=args.steps) for recipe in phases]
     torch.set_num_threads(args.threads)
     write_merges(toybox_models.MERGES_FILE)
     toybox_models.register_toybox_models()
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(args.seed)
     model = open_clip.create_model(args.model)
     start = time.time()
-    train(model, recipe)
-    print(f"{recipe.steps} steps in {(time.time() - start) / 60:.1f} minutes")
     path = args.output or _WEIGHTS_FOLDER / f"{args.model}.safetensors"
-    save_weights(model, path)
-    print(f"wrote {path}")
+    for phase, recipe in enumerate(phases):
+        train(model, recipe, fresh=phase == 0)
+        save_weights(model, path)
+        # Go on from what was written: a stopped run has the phases before, and each phase can be repeated by itself.
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        print(f"phase {phase + 1}: {recipe.steps} steps, {(time.time() - start) / 60:.1f} minutes; wrote {path}")
     report(model)
 
 

@@ -170,7 +170,7 @@ def test_training_lowers_the_loss_and_repeats(name: str) -> None:
         torch.manual_seed(0)
         model = load_clip(name)[0]
         batch = toybox_training.sample_batch(
-            toybox_training._render_chunk((0, 0, 8, 40, False)), np.random.default_rng(0), 8, 32
+            toybox_training._render_chunk((0, 0, 8, 40, False)), np.random.default_rng(0), np.arange(8), 32
         )
         start = toybox_training.training_losses(model, batch, recipe, 0, False, torch.Generator().manual_seed(0))
         toybox_training.train(model, recipe)

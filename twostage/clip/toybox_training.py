@@ -21,11 +21,14 @@ from twostage.clip.toybox_towers import convnext_features, encode_captions, vit_
 from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
 from twostage.data.toybox.captions import NAMES, less_exact, render_captioned, sentence, simplify
 from twostage.data.toybox.textures import TextureBank
+from twostage.data.toybox.words import ALL_THINGS, STUFF
 
 # Pictures are rendered this much larger than they are used, for random crops.
 _MARGIN = 8
 _MOST_MENTIONS = 8
 _CHUNK = 500
+# Looks (attribute and colour) in a batch of look-alikes.
+_LOOKS = 6
 # Share of captions that name things less exactly.
 _SIMPLIFIED = 0.25
 
@@ -50,12 +53,19 @@ class Recipe:
     dense_weight: float = 0.5
     dense_until: float = 0.6
     dense_temperature: float = 0.1
+    # Share of the steps whose pictures show things of few looks (attribute and colour), so that their captions differ in
+    # the shape alone. In random batches colour and attribute tell nearly all captions apart, and shapes are not learnt.
+    look_alike_share: float = 0.0
 
 
-# The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches on top.
-RECIPES = {
-    "toybox-vit": Recipe(steps=2000, mosaic_every=3, learning_rate=1.2e-3, warmup=100, dense_weight=0.1),
-    "toybox-convnext": Recipe(steps=1000, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),
+# The phases of each shipped model, one after the other; a later one starts from the weights that the one before would
+# ship. The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches.
+RECIPES: dict[str, tuple[Recipe, ...]] = {
+    "toybox-vit": (
+        Recipe(steps=2000, mosaic_every=3, learning_rate=1.2e-3, warmup=100, dense_weight=0.1),
+        Recipe(steps=800, mosaic_every=3, learning_rate=1.0e-3, warmup=50, dense_weight=0.0, look_alike_share=0.6),
+    ),
+    "toybox-convnext": (Recipe(steps=1000, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),),
 }
 
 
@@ -105,9 +115,24 @@ class Batch(NamedTuple):
     implied: Tensor
 
 
-def sample_batch(pool: Pool, rng: np.random.Generator, count: int, side: int) -> Batch:
-    """`count` random pictures with random crop, mirror and light, and freshly worded captions."""
-    chosen = rng.integers(len(pool.images), size=count)
+def looks_of(pool: Pool) -> np.ndarray:
+    """int64 [n]: attribute and colour of the thing that each picture's caption names first, -1 where it names stuff."""
+    look_of_name = np.full(len(NAMES) + 1, -1)
+    looks = sorted({(thing.attribute, thing.colour) for thing in ALL_THINGS})
+    for place, thing in enumerate(ALL_THINGS):
+        look_of_name[len(STUFF) + place] = looks.index((thing.attribute, thing.colour))
+    return look_of_name[pool.mentions[:, 0]]
+
+
+def pick_look_alikes(looks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Indices [count] of pictures of things that share a few looks."""
+    chosen = rng.permutation(looks.max() + 1)[:_LOOKS]
+    return rng.choice(np.flatnonzero(np.isin(looks, chosen)), count, replace=False)
+
+
+def sample_batch(pool: Pool, rng: np.random.Generator, chosen: np.ndarray, side: int) -> Batch:
+    """The `chosen` pictures with random crop, mirror and light, and freshly worded captions."""
+    count = len(chosen)
     images = np.empty((count, side, side, 3), np.uint8)
     room = pool.images.shape[1] - side + 1
     for place, index in enumerate(chosen):
@@ -197,13 +222,20 @@ def training_losses(
     }
 
 
-def train(model: Any, recipe: Recipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
-    """Train `model` in place; `report(step, losses)` is called every 100 steps."""
+def train(
+    model: Any,
+    recipe: Recipe,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+    *,
+    fresh: bool = True,
+) -> None:
+    """Train `model` in place; `report(step, losses)` is called every 100 steps. Not `fresh`: go on from its weights."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     pool = render_pool(recipe.seed, recipe.pool_size, recipe.side + _MARGIN)
-    if not hasattr(model.visual, "trunk"):
+    looks = looks_of(pool)
+    if fresh and not hasattr(model.visual, "trunk"):
         position = model.visual.positional_embedding
         side = round((len(position) - 1) ** 0.5)
         with torch.no_grad():
@@ -222,7 +254,11 @@ def train(model: Any, recipe: Recipe, report: Callable[[int, dict[str, float]], 
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * schedule(step, recipe)
         mosaic = bool(recipe.mosaic_every) and step % recipe.mosaic_every == recipe.mosaic_every - 1
-        batch = sample_batch(pool, rng, recipe.batch_size, recipe.side)
+        if recipe.look_alike_share and rng.random() < recipe.look_alike_share:
+            chosen = pick_look_alikes(looks, rng, recipe.batch_size)
+        else:
+            chosen = rng.integers(len(pool.images), size=recipe.batch_size)
+        batch = sample_batch(pool, rng, chosen, recipe.side)
         losses = training_losses(model, batch, recipe, step, mosaic, generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
