@@ -32,9 +32,9 @@ def make_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     configs = shutil.copytree(ROOT / "configs", tmp_path / "configs")
     base = configs / "base" / "toybox.yaml"
     text = base.read_text()
-    assert "PRETRAINED: toybox" in text and "IMS_PER_BATCH: 16" in text
+    assert "PRETRAINED: toybox" in text and "IMS_PER_BATCH: 8" in text
     base.write_text(
-        text.replace("PRETRAINED: toybox", 'PRETRAINED: ""').replace("IMS_PER_BATCH: 16", "IMS_PER_BATCH: 2")
+        text.replace("PRETRAINED: toybox", 'PRETRAINED: ""').replace("IMS_PER_BATCH: 8", "IMS_PER_BATCH: 2")
     )
     monkeypatch.setattr(module, "CONFIGS", configs / "toybox")
     return module
