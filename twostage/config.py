@@ -128,8 +128,6 @@ def _add_solver(cfg: CN) -> None:
 def _add_test(cfg: CN) -> None:
     # Also write the predicted label maps as PNG files under OUTPUT_DIR/inference.
     cfg.TEST.SAVE_PREDICTIONS = False
-    # Name of the class-name variant of the test vocabularies ("" = the dataset's own).
-    cfg.DATASETS.CLASS_NAMES = ""
 
 
 _CHOICES = {

@@ -70,8 +70,9 @@ class MaskPrediction:
     def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Semantic scores `[C, height, width]` of each image; for parity checks and export, since it holds C maps."""
         result = []
+        probabilities = self.class_probabilities
         for index, size in enumerate(sizes):
-            weights = self.class_probabilities[index].T
+            weights = probabilities[index].T
             out = weights.new_empty((self.num_classes, *size))
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=len(weights.T)):
                 out[:, rows] = (weights @ masks.flatten(1)).unflatten(1, masks.shape[1:])
@@ -81,8 +82,9 @@ class MaskPrediction:
     def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Best class of each pixel, int64 `[height, width]` per image."""
         result = []
+        probabilities = self.class_probabilities
         for index, size in enumerate(sizes):
-            weights = self.class_probabilities[index].T.contiguous()
+            weights = probabilities[index].T.contiguous()
             labels = torch.empty(size, dtype=torch.int64, device=weights.device)
             per_pixel = self.mask_logits.shape[1] + min(_CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):

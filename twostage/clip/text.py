@@ -47,7 +47,6 @@ class TextEmbedder:
             batch_size: prompts per forward pass.
             cache_folder: folder of the cache on disk, "" for none.
         """
-        self._clip = clip
         self._tower: ClipModel = getattr(clip, "text", clip)
         self._tokenizer = tokenizer
         self._templates = tuple(templates)
@@ -68,12 +67,9 @@ class TextEmbedder:
         """
         self._forget_if_weights_changed()
         if vocabulary.names not in self._matrices:
-            names = [n for group in vocabulary.synonyms(split=self._split_synonyms) for n in group]
-            self._embed_missing(names)
-            rows = [
-                torch.stack([self._memory[n] for n in group]).mean(dim=0)
-                for group in vocabulary.synonyms(split=self._split_synonyms)
-            ]
+            groups = vocabulary.synonyms(split=self._split_synonyms)
+            self._embed_missing([name for group in groups for name in group])
+            rows = [torch.stack([self._memory[name] for name in group]).mean(dim=0) for group in groups]
             self._matrices[vocabulary.names] = F.normalize(torch.stack(rows), dim=-1)
         return self._matrices[vocabulary.names].to(self._tower.token_embedding.weight.device)
 

@@ -6,7 +6,6 @@ Anything else falls back to single letters (bytes), as in CLIP's own tokenizer w
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from collections.abc import Iterable
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from twostage.clip.templates import TEMPLATES
 from twostage.data.toybox import captions
+from twostage.files import atomic_path
 
 
 def caption_words() -> list[str]:
@@ -58,8 +58,7 @@ def write_merges(path: Path) -> int:
     """Write the merges file (same words, same bytes); returns the size of the tokenizer's vocabulary."""
     merges = merges_for(caption_words())
     text = "\n".join(["#version: toybox", *(" ".join(merge) for merge in merges)])
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
     # 256 bytes, the same as word ends, the merges, start and end of text.
     return 512 + len(merges) + 2
