@@ -1,0 +1,25 @@
+"""Reading and augmenting images."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from twostage.config.group import KeyGroup
+
+
+def _add(cfg: CN) -> None:
+    cfg.INPUT.FORMAT = "RGB"
+    # SSD colour jitter in training.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Training images are padded right and bottom to this size in pixels (0: not), with this value before normalisation.
+    cfg.INPUT.PAD_TO = 0
+    cfg.INPUT.PAD_VALUE = 128
+
+
+GROUP = KeyGroup(
+    add=_add,
+    choices={"INPUT.FORMAT": ("RGB",)},
+    fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
+)

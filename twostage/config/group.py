@@ -1,0 +1,27 @@
+"""How a room's config keys are declared: its defaults, the values each key may have, and checks across keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from detectron2.config import CfgNode as CN
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KeyGroup:
+    """The config keys of one room or system.
+
+    Attributes:
+        add: puts the keys with their defaults into a config (in place), each with a comment that says what it means.
+        choices: key -> the values it may have.
+        positive: keys that must be greater than 0.
+        fraction: keys that must lie between 0 and 1.
+        check: raises UserError where values contradict each other.
+    """
+
+    add: Callable[[CN], None]
+    choices: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
+    positive: tuple[str, ...] = ()
+    fraction: tuple[str, ...] = ()
+    check: Callable[[CN], None] | None = None

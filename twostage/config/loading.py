@@ -1,0 +1,143 @@
+"""How a config is read and checked: defaults, then the yaml (with `_BASE_`), then `KEY VALUE` overrides, then all checks.
+
+Whatever is wrong raises `UserError` naming the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from twostage.config import clip, data, evaluation, mask_loss, san, solver
+from twostage.errors import UserError, near_names
+
+# Every room with keys of its own, one module each.
+GROUPS = (
+    clip.GROUP,
+    data.GROUP,
+    solver.GROUP,
+    evaluation.GROUP,
+    mask_loss.GROUP,
+    san.GROUP,
+)
+
+
+def add_twostage_config(cfg: CN) -> None:
+    """Add twostage's keys to Detectron2's defaults `cfg` (in place)."""
+    for group in GROUPS:
+        group.add(cfg)
+
+
+def default_config() -> CN:
+    """Detectron2's defaults plus twostage's."""
+    cfg = get_cfg()
+    add_twostage_config(cfg)
+    return cfg
+
+
+def all_keys(cfg: CN, prefix: str = "") -> list[str]:
+    """Dotted names of every leaf of `cfg`."""
+    names: list[str] = []
+    for key, value in cfg.items():
+        name = f"{prefix}{key}"
+        names += all_keys(value, f"{name}.") if isinstance(value, CN) else [name]
+    return names
+
+
+def get_key(cfg: CN, key: str) -> object:
+    """Value of a dotted key; KeyError where it does not exist."""
+    node: object = cfg
+    for part in key.split("."):
+        if not isinstance(node, CN) or part not in node:
+            raise KeyError(key)
+        node = node[part]
+    return node
+
+
+def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CN:
+    """Defaults, then `config_file` (yaml, `_BASE_` allowed), then `KEY VALUE` pairs; checked, not frozen.
+
+    Raises:
+        UserError: file missing or not yaml, unknown key, wrong type, a value that is not allowed.
+    """
+    cfg = default_config()
+    if config_file:
+        _merge_file(cfg, config_file)
+    _merge_opts(cfg, list(opts))
+    validate_config(cfg)
+    return cfg
+
+
+def _merge_file(cfg: CN, config_file: str) -> None:
+    if not Path(config_file).is_file():
+        folder = Path(config_file).parent
+        near = near_names(Path(config_file).name, [p.name for p in folder.glob("*.yaml")]) if folder.is_dir() else ""
+        raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
+    try:
+        tree = CN(CN.load_yaml_with_base(config_file))
+    except (yaml.YAMLError, OSError, AttributeError, KeyError) as error:
+        raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
+    for key in all_keys(tree):
+        _check_known(cfg, key, f"config file '{config_file}'")
+    try:
+        cfg.merge_from_other_cfg(tree)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"config file '{config_file}': {' '.join(str(error).split())}") from error
+
+
+def _check_known(cfg: CN, key: str, where: str) -> None:
+    try:
+        get_key(cfg, key)
+    except KeyError:
+        raise UserError(f"{where}: unknown config key '{key}'{near_names(key, all_keys(cfg))}") from None
+
+
+def _merge_opts(cfg: CN, opts: list[str]) -> None:
+    if len(opts) % 2:
+        raise UserError(f"overrides must be pairs 'KEY VALUE'; '{opts[-1]}' has no value")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        _check_known(cfg, key, "command line")
+        old = get_key(cfg, key)
+        if isinstance(old, CN):
+            raise UserError(f"command line: '{key}' is a group, give one of its keys: {', '.join(all_keys(old)[:8])}")
+        try:
+            cfg.merge_from_list([key, _as_type_of(old, value)])
+        except (ValueError, AssertionError) as error:
+            raise UserError(
+                f"command line: {key} = {value!r} does not fit; the default {old!r} is of type {type(old).__name__}"
+            ) from error
+
+
+def _as_type_of(old: object, value: str) -> object:
+    """`value` as a float where the default is one, so that `SOLVER.BASE_LR 1` works; otherwise unchanged."""
+    if isinstance(old, float) and isinstance(value, str):
+        try:
+            return float(ast.literal_eval(value))
+        except (ValueError, SyntaxError, TypeError):
+            return value
+    return value
+
+
+def validate_config(cfg: CN) -> None:
+    """Check values that no type check sees. Raises UserError naming key, value and what is allowed."""
+    for group in GROUPS:
+        for key, allowed in group.choices.items():
+            value = get_key(cfg, key)
+            if value not in allowed:
+                near = near_names(str(value), [str(a) for a in allowed])
+                raise UserError(f"{key} is {value!r}; allowed: {', '.join(repr(a) for a in allowed)}{near}")
+        for key in group.positive:
+            value = get_key(cfg, key)
+            if not isinstance(value, int | float) or value <= 0:
+                raise UserError(f"{key} is {value!r}; it must be greater than 0")
+        for key in group.fraction:
+            value = get_key(cfg, key)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise UserError(f"{key} is {value!r}; it must lie between 0 and 1")
+        if group.check is not None:
+            group.check(cfg)
