@@ -61,7 +61,7 @@ def measure(model: Any, image: torch.Tensor, output: tuple[int, int], classes: i
     """
     vocabulary = Vocabulary.from_words([f"thing number {i}" for i in range(classes)])
     start = time.perf_counter()
-    text = model.text(vocabulary)
+    text = model.embed_vocabulary(vocabulary)
     text_seconds = time.perf_counter() - start
     images = model.preprocess([{"image": image}])
     trunk_input = clip_input(model, images)

@@ -39,7 +39,7 @@ def main() -> None:
     check_writable(output, "choose another --output")
     segmenter = Segmenter(build_from_config(cfg), cfg)
     # Also checks the words, before the first picture.
-    segmenter.model.text(vocabulary)
+    segmenter.model.embed_vocabulary(vocabulary)
     broken = []
     for path, stem in tqdm(zip(images, unique_stems(images), strict=True), total=len(images), desc="segmenting"):
         try:

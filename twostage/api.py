@@ -116,7 +116,7 @@ class Segmenter:
             vocabulary = Vocabulary.from_words(vocabulary)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         with torch.inference_mode():
-            prediction = self.model.decode(encoded.features, self.model.text(vocabulary))
+            prediction = self.model.decode(encoded.features, self.model.embed_vocabulary(vocabulary))
             labels = prediction.label_maps([encoded.pixels.shape[:2]])[0]
         return Segmentation(
             labels=labels.cpu().numpy(), names=vocabulary.names, image=encoded.pixels, prediction=prediction

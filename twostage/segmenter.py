@@ -65,10 +65,17 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         """Everything about normalised, padded `images` that does not depend on the vocabulary."""
 
     @abc.abstractmethod
-    def decode(self, encoded: Any, text: Tensor) -> Prediction:
-        """Prediction for unit text embeddings `[C, D]`, from what `encode` returned."""
+    def decode(self, encoded: Any, text: Any) -> Prediction:
+        """Prediction from what `encode` returned and what `embed_vocabulary` returned."""
 
-    def losses(self, encoded: Any, text: Tensor, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> Any:
+        """Everything about the words that does not depend on images: unit text embeddings `[C, D]`.
+
+        A system that wants to know more (one row per synonym, which class is the background) overrides this.
+        """
+        return self.text(vocabulary)
+
+    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
 
@@ -79,7 +86,7 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         and `vocabulary` (names) or `dataset_name`. All images of a batch share one vocabulary.
         """
         images = self.preprocess(batch)
-        text = self.text(batch_vocabulary(batch))
+        text = self.embed_vocabulary(batch_vocabulary(batch))
         if self.training:
             return self.losses(self.encode(images), text, batch, images)
         prediction = self.decode(self.encode(images), text)
@@ -131,6 +138,7 @@ def text_embedder_from_config(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenize
         clip=clip,
         tokenizer=tokenizer,
         templates=TEMPLATES[cfg.MODEL.CLIP.TEMPLATES],
+        unit_prompts=cfg.MODEL.CLIP.UNIT_PROMPTS,
         split_synonyms=cfg.MODEL.CLIP.SPLIT_SYNONYMS,
         batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
         cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,

@@ -110,3 +110,34 @@ def test_a_prompt_that_does_not_fit_is_an_error(tiny_clip):
         embedder(tiny_clip)(Vocabulary.from_words(["word " * 80]))
     fits = "word " * 60
     assert embedder(tiny_clip)(Vocabulary.from_words([fits])).shape == (1, 24)
+
+
+@torch.no_grad()
+def test_rows_of_names_and_their_average_make_a_class(tiny_clip):
+    text = embedder(tiny_clip)
+    rows = text.embed_names(["sofa", "couch", "sofa"])
+    assert torch.equal(rows[0], rows[2])
+    torch.testing.assert_close(
+        rows[1], reference_embedding(tiny_clip, "couch", TEMPLATES["vild"]), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        text(Vocabulary.from_words(["sofa, couch"]))[0], F.normalize(rows[:2].mean(0), dim=-1), rtol=1e-5, atol=1e-6
+    )
+
+
+@torch.no_grad()
+def test_plain_features_are_averaged_on_demand(tiny_clip):
+    plain = torch.stack([tiny_clip.encode_text(TOKENIZER([t.format("cat")]))[0] for t in TEMPLATES["vild"]])
+    ours = embedder(tiny_clip, unit_prompts=False)(Vocabulary.from_words(["cat"]))[0]
+    torch.testing.assert_close(ours, F.normalize(plain.mean(0), dim=-1), rtol=1e-4, atol=1e-5)
+    assert (ours - embedder(tiny_clip)(Vocabulary.from_words(["cat"]))[0]).abs().max() > 1e-4
+
+
+def test_long_captions_are_cut_and_end_the_text(tiny_clip):
+    captions = ["a cat", "a very long tale of " + "cats and " * 30]
+    ours = embedder(tiny_clip).encode_captions(captions, max_tokens=16)
+    tokens = TOKENIZER(captions, context_length=16)
+    assert int(tokens[1, -1]) == int(tokens.max())
+    padded = F.pad(tokens, (0, 77 - 16))
+    torch.testing.assert_close(ours, tiny_clip.encode_text(padded), rtol=1e-4, atol=1e-5)
+    assert ours.requires_grad

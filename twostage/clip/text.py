@@ -36,13 +36,15 @@ class TextEmbedder:
         tokenizer: Tokenizer,
         templates: Sequence[str],
         split_synonyms: bool,
+        unit_prompts: bool = True,
         batch_size: int = 256,
         cache_folder: str = "",
     ) -> None:
         """
         Args:
             clip: an open_clip model.
-            templates: prompts with one `{}`; an embedding is the mean over them of unit vectors, made unit again.
+            templates: prompts with one `{}`; an embedding is the mean over them, made unit.
+            unit_prompts: the mean is that of unit vectors; of the plain features with False.
             split_synonyms: "sofa, couch" is two names whose embeddings are averaged, instead of one.
             batch_size: prompts per forward pass.
             cache_folder: folder of the cache on disk, "" for none.
@@ -51,6 +53,7 @@ class TextEmbedder:
         self._tokenizer = tokenizer
         self._templates = tuple(templates)
         self._split_synonyms = split_synonyms
+        self._unit_prompts = unit_prompts
         self._batch_size = batch_size
         self._cache_folder = Path(cache_folder).expanduser() if cache_folder else None
         self._memory: dict[str, Tensor] = {}
@@ -68,14 +71,35 @@ class TextEmbedder:
         self._forget_if_weights_changed()
         if vocabulary.names not in self._matrices:
             groups = vocabulary.synonyms(split=self._split_synonyms)
-            self._embed_missing([name for group in groups for name in group])
-            rows = [torch.stack([self._memory[name] for name in group]).mean(dim=0) for group in groups]
+            names = self.embed_names([name for group in groups for name in group])
+            rows = [group.mean(dim=0) for group in names.split([len(group) for group in groups])]
             self._matrices[vocabulary.names] = F.normalize(torch.stack(rows), dim=-1)
-        return self._matrices[vocabulary.names].to(self._tower.token_embedding.weight.device)
+        return self._matrices[vocabulary.names].to(self._device)
+
+    @torch.no_grad()
+    def embed_names(self, names: Sequence[str]) -> Tensor:
+        """Unit embeddings `[N, D]`, one row per name as it stands (no synonyms), for systems that keep synonyms apart.
+
+        Raises:
+            UserError: a prompt is longer than the context length.
+        """
+        self._forget_if_weights_changed()
+        self._embed_missing(names)
+        return torch.stack([self._memory[name] for name in names]).to(self._device)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Unit embeddings `[N, D]` of whole prompts, with gradients where the text tower has them."""
-        return F.normalize(self._encode_tokens(self._tokenize(prompts)), dim=-1)
+        """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them."""
+        return self._encode_tokens(self._tokenize(prompts))
+
+    def encode_captions(self, captions: Sequence[str], *, max_tokens: int) -> Tensor:
+        """Text features `[N, D]` like `encode_prompts`; a caption of more than `max_tokens` tokens is cut."""
+        tokens = self._tokenizer(list(captions), context_length=max_tokens)
+        longest = int(tokens.argmax(dim=-1).max()) + 1
+        return self._encode_tokens(tokens[:, :longest].to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return self._tower.token_embedding.weight.device
 
     def _embed_missing(self, names: Sequence[str]) -> None:
         """Fill the memory for `names`, from disk where they are, else through the text tower."""
@@ -87,6 +111,8 @@ class TextEmbedder:
             batch = missing[start : start + per_batch]
             prompts = [template.format(name) for name in batch for template in self._templates]
             embeddings = self.encode_prompts(prompts).float().cpu()
+            if self._unit_prompts:
+                embeddings = F.normalize(embeddings, dim=-1)
             means = F.normalize(embeddings.view(len(batch), len(self._templates), -1).mean(dim=1), dim=-1)
             for name, mean in zip(batch, means, strict=True):
                 self._memory[name] = mean
@@ -103,7 +129,7 @@ class TextEmbedder:
             raise UserError(
                 f"prompt {prompts[too_long]!r} is longer than CLIP's context of {context} tokens; shorten the class name"
             )
-        return tokens[:, : int(lengths.max())].to(self._tower.token_embedding.weight.device)
+        return tokens[:, : int(lengths.max())].to(self._device)
 
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features `[N, D]` at the end-of-text token (the largest id) of token ids `[N, L]`."""
@@ -139,7 +165,7 @@ class TextEmbedder:
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         # Two networks with equal weights differ by activation (QuickGELU or GELU), which is not a tensor.
         digest.update(repr(self._tower.transformer).encode())
-        digest.update(repr(self._templates).encode())
+        digest.update(repr((self._templates, self._unit_prompts)).encode())
         return digest.hexdigest()[:32]
 
     def _file(self, name: str) -> Path:

@@ -26,6 +26,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # Prompt templates, averaged: single | vild (14) | imagenet (80).
     cfg.MODEL.CLIP.TEMPLATES = "vild"
+    # True: the mean over templates is that of unit vectors; False: that of the plain text features (SegCLIP).
+    cfg.MODEL.CLIP.UNIT_PROMPTS = True
     # True: "sofa, couch" is two synonyms, embedded apart and averaged; False: the whole string is one name.
     cfg.MODEL.CLIP.SPLIT_SYNONYMS = True
     # Prompts per batch of the text tower.
