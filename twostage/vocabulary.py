@@ -55,9 +55,12 @@ class Vocabulary:
 
     @classmethod
     def from_dataset(cls, dataset_name: str) -> Vocabulary:
-        """Class names of a registered dataset (metadata `stuff_classes`, else `thing_classes`)."""
+        """The names to ask for on a registered dataset (metadata `prompt_classes`, else `stuff_classes`, `thing_classes`).
+
+        `prompt_classes` are there where they are not the classes of the labels, as with a background made of many words.
+        """
         metadata = MetadataCatalog.get(dataset_name)
-        names = metadata.get("stuff_classes") or metadata.get("thing_classes")
+        names = metadata.get("prompt_classes") or metadata.get("stuff_classes") or metadata.get("thing_classes")
         if not names:
             raise UserError(f"dataset '{dataset_name}' has no class names (metadata stuff_classes); is it registered?")
         # Published class lists do contain the same name twice; the class axis has to keep both.

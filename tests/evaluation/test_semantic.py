@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
@@ -20,6 +21,7 @@ from twostage.config import default_config
 from twostage.errors import UserError
 from twostage.evaluation import SemanticSegmentationEvaluator, build_evaluator
 from twostage.evaluation.labels import read_label_map, write_label_map
+from twostage.vocabulary import Vocabulary
 
 
 def evaluate(dataset, outputs=None, order=None, **options):
@@ -265,3 +267,32 @@ def test_label_widths(mode: str, tmp_path: Path) -> None:
         image.putpalette([c for i in range(256) for c in (255 - i, i, 7)])
     image.save(path)
     assert np.array_equal(read_label_map(path), values)
+
+
+def test_folded_background(make_dataset) -> None:
+    """PAS-20b's rule: more names are asked for than classes are scored; all from class 4 on are the background, 4."""
+    dataset = make_dataset(num_classes=5)
+    names = [f"name {i}" for i in range(9)]
+    MetadataCatalog.get(dataset.name).set(prompt_classes=names, prompt_to_class=[0, 1, 2, 3, *5 * [4]])
+    folded, _ = evaluate(dataset)
+    rng = np.random.default_rng(3)
+    spread = [np.where(p == 4, rng.integers(4, 9, p.shape), p) for p in dataset.predictions]
+    assert evaluate(dataset, [{"sem_seg_labels": torch.from_numpy(p)} for p in spread])[0] == folded
+    assert Vocabulary.from_dataset(dataset.name).names == tuple(names)
+    with pytest.raises(UserError, match=r"predicts class 9 but .* has 9 classes"):
+        evaluate(dataset, [{"sem_seg_labels": torch.full_like(torch.from_numpy(p), 9)} for p in spread])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"prompt_classes": ["a", "b"]}, "'prompt_classes' and 'prompt_to_class' together"),
+        ({"prompt_classes": ["a", "b"], "prompt_to_class": [0]}, "equally long"),
+        ({"prompt_classes": ["a"], "prompt_to_class": [6]}, "prompt_to_class class index 6 is outside its 6"),
+        ({"background_class": 6}, "background class index 6"),
+        ({"thing_ids": [-1]}, "thing class index -1"),
+    ],
+)
+def test_contradicting_metadata(make_dataset, extra: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SemanticSegmentationEvaluator(make_dataset(**extra).name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from twostage.errors import UserError
 from twostage.evaluation.confusion import ConfusionMatrix, pair_counts
+from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.labels import read_label_map, write_label_map
 from twostage.evaluation.metrics import SemanticFigures, image_miou, semantic_figures
 from twostage.evaluation.results import HEADLINE, text_hash, versions, write_json
@@ -61,14 +62,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         save_predictions: bool = False,
         config_text: str = "",
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        self.dataset_name = dataset_name
-        self.class_names = [str(name) for name in _metadata_value(metadata, dataset_name, "stuff_classes")]
-        self.ignore_label = int(_metadata_value(metadata, dataset_name, "ignore_label"))
-        self.seen = [int(c) for c in metadata.get("seen_classes", None) or ()]
-        self.unseen = [int(c) for c in metadata.get("unseen_classes", None) or ()]
-        self._check_classes()
-        self._image_root = metadata.get("image_root", None)
+        self.dataset = EvaluatedDataset.from_metadata(dataset_name)
         self._output_dir = Path(output_dir) if output_dir else None
         self._config_text = config_text
         self._predictions_dir: Path | None = None
@@ -79,27 +73,16 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self._label_files: dict[str, str] | None = None
         self.reset()
 
-    def _check_classes(self) -> None:
-        repeated = [name for name, times in Counter(self.class_names).items() if times > 1]
-        if repeated:
-            raise UserError(f"data set '{self.dataset_name}' lists class '{repeated[0]}' more than once; rename one")
-        outside = [c for c in self.seen + self.unseen if not 0 <= c < len(self.class_names)]
-        if outside:
-            raise UserError(
-                f"data set '{self.dataset_name}': seen / unseen class index {outside[0]} is outside its "
-                f"{len(self.class_names)} classes"
-            )
-
     def reset(self) -> None:
         """Forget all images."""
-        self._matrix = ConfusionMatrix(len(self.class_names))
+        self._matrix = ConfusionMatrix(self.dataset.num_classes)
         self.images: list[ImageResult] = []
         self._started = time.perf_counter()
 
     def process(self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]) -> None:
         """Count a batch: Detectron2's input dicts (`file_name`, optionally `sem_seg_file_name`) and model outputs."""
         for record, output in zip(inputs, outputs, strict=True):
-            prediction = _predicted_labels(output)
+            prediction = self.dataset.to_classes(_predicted_labels(output))
             label_file = self._label_file(record)
             label = torch.from_numpy(read_label_map(label_file)).to(prediction.device)
             if label.shape != prediction.shape:
@@ -114,24 +97,19 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                     file_name=str(record["file_name"]),
                     sem_seg_file_name=str(label_file),
                     prediction=self._save(str(record["file_name"]), prediction),
-                    miou=100 * image_miou(codes, counts, len(self.class_names)),
+                    miou=100 * image_miou(codes, counts, self.dataset.num_classes),
                 )
             )
 
     def _count(self, prediction: torch.Tensor, label: torch.Tensor, label_file: str) -> tuple[np.ndarray, np.ndarray]:
-        classes = len(self.class_names)
-        counted = label != self.ignore_label
+        classes = self.dataset.num_classes
+        counted = label != self.dataset.ignore_label
         prediction, label = prediction[counted], label[counted]
         if label.numel() and (label.min() < 0 or label.max() >= classes):
             value = int(label[(label < 0) | (label >= classes)][0])
             raise UserError(
-                f"label '{label_file}' holds the value {value}, but '{self.dataset_name}' has {classes} classes "
-                f"(0 to {classes - 1}) and ignores {self.ignore_label}; check class list and label file"
-            )
-        if prediction.numel() and (prediction.min() < 0 or prediction.max() >= classes):
-            raise UserError(
-                f"the model predicts class {int(prediction.max())} but '{self.dataset_name}' has {classes} classes; "
-                "evaluate with the data set's own vocabulary"
+                f"label '{label_file}' holds the value {value}, but '{self.dataset.name}' has {classes} classes "
+                f"(0 to {classes - 1}) and ignores {self.dataset.ignore_label}; check class list and label file"
             )
         return pair_counts(prediction, label, classes)
 
@@ -139,20 +117,20 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         if record.get("sem_seg_file_name"):
             return str(record["sem_seg_file_name"])
         if self._label_files is None:
-            known = DatasetCatalog.get(self.dataset_name)
+            known = DatasetCatalog.get(self.dataset.name)
             self._label_files = {r["file_name"]: r["sem_seg_file_name"] for r in known}
         try:
             return self._label_files[record["file_name"]]
         except KeyError:
             raise UserError(
-                f"'{record['file_name']}' is no image of '{self.dataset_name}': no label is known"
+                f"'{record['file_name']}' is no image of '{self.dataset.name}': no label is known"
             ) from None
 
     def _save(self, file_name: str, prediction: torch.Tensor) -> str | None:
         if self._predictions_dir is None:
             return None
-        inside = self._image_root and Path(file_name).is_relative_to(self._image_root)
-        name = Path(file_name).relative_to(self._image_root) if inside else Path(Path(file_name).name)
+        inside = self.dataset.image_root and Path(file_name).is_relative_to(self.dataset.image_root)
+        name = Path(file_name).relative_to(self.dataset.image_root) if inside else Path(Path(file_name).name)
         path = self._predictions_dir / name.with_suffix(".png")
         write_label_map(path, prediction.cpu().numpy())
         return str(path)
@@ -166,43 +144,36 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         parts = comm.gather((self._matrix.pairs(), self.images), dst=0)
         if not comm.is_main_process():
             return None
-        matrix = ConfusionMatrix.merged(len(self.class_names), [pairs for pairs, _ in parts])
+        matrix = ConfusionMatrix.merged(self.dataset.num_classes, [pairs for pairs, _ in parts])
         self._matrix, self.images = matrix, [image for _, images in parts for image in images]
         if not self.images:
-            raise UserError(f"data set '{self.dataset_name}' gave no image to evaluate; check its folder")
-        figures = semantic_figures(matrix, seen=self.seen, unseen=self.unseen)
-        results = figures.as_percent(self.class_names)
+            raise UserError(f"data set '{self.dataset.name}' gave no image to evaluate; check its folder")
+        figures = semantic_figures(matrix, seen=self.dataset.seen, unseen=self.dataset.unseen)
+        results = figures.as_percent(self.dataset.class_names)
         if self._output_dir:
-            path = self._output_dir / f"results-{self.dataset_name}.json"
+            path = self._output_dir / f"results-{self.dataset.name}.json"
             write_json(path, self._record(figures, results))
-            logger.info("Results of %s are in %s", self.dataset_name, path)
+            logger.info("Results of %s are in %s", self.dataset.name, path)
         return OrderedDict(sem_seg=results)
 
     def _record(self, figures: SemanticFigures, results: Mapping[str, float]) -> dict[str, Any]:
         """What the results file holds; figures without a meaning are null."""
         return {
-            "dataset": self.dataset_name,
+            "dataset": self.dataset.name,
             "num_images": len(self.images),
             "figures": {key: results.get(key) for key in HEADLINE},
             "iou_per_class": [100 * iou for iou in figures.iou.tolist()],
             "label_pixels": figures.label_pixels,
-            "class_names": self.class_names,
-            "seen_classes": self.seen,
-            "unseen_classes": self.unseen,
-            "ignore_label": self.ignore_label,
+            "class_names": self.dataset.class_names,
+            "seen_classes": self.dataset.seen,
+            "unseen_classes": self.dataset.unseen,
+            "ignore_label": self.dataset.ignore_label,
             "images": [asdict(image) for image in self.images],
             "seconds": round(time.perf_counter() - self._started, 3),
             "config_sha256": text_hash(self._config_text) if self._config_text else None,
-            "class_names_sha256": text_hash("\n".join(self.class_names)),
+            "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
             "versions": versions(),
         }
-
-
-def _metadata_value(metadata: Any, dataset_name: str, key: str) -> Any:
-    value = metadata.get(key, None)
-    if value is None:
-        raise UserError(f"data set '{dataset_name}' has no '{key}' in its metadata; is it a semantic data set?")
-    return value
 
 
 def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
