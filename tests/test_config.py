@@ -55,6 +55,7 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path):
         ("MODEL.SAN.FUSION_MAP", "['0->0','12->1']", "SPLIT_BLOCK"),
         ("MODEL.SAN.AUXILIARY_BLOCKS", "[8]", "1 to 7"),
         ("SOLVER.MAX_ITER", "many", "type int"),
+        ("TEST.SLIDING.STRIDE", "385", "TEST.SLIDING.TILE 384"),
     ],
 )
 def test_bad_value_names_key_and_allowed(key, value, said):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage import predictions
+from twostage.inference import blocks
 from twostage.predictions import DensePrediction, Frames, MaskPrediction
 
 SIZES = [(50, 61), (32, 40)]
@@ -40,8 +40,8 @@ def test_sigmoid_comes_after_the_resize(masks):
 @pytest.mark.parametrize("floats", [100, 5000, 16_000_000])
 @pytest.mark.parametrize("block", [2, 256])
 def test_label_maps_equal_the_argmax_of_scores(masks, frames, monkeypatch, floats, block):
-    monkeypatch.setattr(predictions, "_STRIP_FLOATS", floats)
-    monkeypatch.setattr(predictions, "_CLASS_BLOCK", block)
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", floats)
+    monkeypatch.setattr(blocks, "CLASS_BLOCK", block)
     dense = DensePrediction(logits=torch.randn(2, 5, 8, 8), frames=frames, num_classes=5)
     for prediction in (masks, dense):
         for labels, scores in zip(prediction.label_maps(SIZES), prediction.scores(SIZES), strict=True):
@@ -72,20 +72,20 @@ def test_early_rejection_keeps_class_numbers(frames):
 
 def test_memory_does_not_hold_classes_times_pixels(monkeypatch):
     """The largest tensor while 5,000 classes are labelled is bounded by the strip budget."""
-    monkeypatch.setattr(predictions, "_STRIP_FLOATS", 200_000)
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", 200_000)
     largest = 0
-    real = predictions._running_argmax
+    real = blocks.running_argmax
 
-    def watch(blocks):
+    def watch(parts):
         def seen():
             nonlocal largest
-            for start, block in blocks:
+            for start, block in parts:
                 largest = max(largest, block.numel())
                 yield start, block
 
         return real(seen())
 
-    monkeypatch.setattr(predictions, "_running_argmax", watch)
+    monkeypatch.setattr(blocks, "running_argmax", watch)
     frames = Frames(padded=(256, 256), images=[(256, 256)])
     prediction = MaskPrediction(
         mask_logits=torch.randn(1, 10, 16, 16), class_logits=torch.randn(1, 10, 5001), frames=frames

@@ -14,14 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twostage.inference import blocks
 from twostage.inference.resampling import Resampler
+from twostage.inference.sliding import TiledPrediction
 
 Size = tuple[int, int]
-
-# Floats that a strip may hold at a time (64 MiB).
-_STRIP_FLOATS = 16 * 1024 * 1024
-# Classes whose scores are held at a time while a label map is made.
-_CLASS_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +32,14 @@ class Frames:
 
     padded: Size
     images: Sequence[Size]
+
+    @classmethod
+    def on_grid(cls, grid: Size, images: Sequence[Size]) -> Frames:
+        """Frames of a system that hands its grid to Detectron2's `sem_seg_postprocess` without resizing it first.
+
+        The crop to the image's size then acts on the grid: it does nothing unless the image is smaller than the grid.
+        """
+        return cls(padded=grid, images=[(min(grid[0], height), min(grid[1], width)) for height, width in images])
 
     def resampler(self, index: int, grid: Size, output: Size, device: torch.device) -> Resampler:
         """The way from the grid to `output` for image `index`: resize to the padded size, crop, resize."""
@@ -86,12 +91,11 @@ class MaskPrediction:
         for index, size in enumerate(sizes):
             weights = probabilities[index].T.contiguous()
             labels = torch.empty(size, dtype=torch.int64, device=weights.device)
-            per_pixel = self.mask_logits.shape[1] + min(_CLASS_BLOCK, self.num_classes)
+            per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 flat = masks.flatten(1)
-                labels[rows] = _running_argmax((start, block @ flat) for start, block in _class_blocks(weights)).view(
-                    masks.shape[1:]
-                )
+                best = blocks.running_argmax((c.start, weights[c] @ flat) for c in blocks.class_blocks(len(weights)))
+                labels[rows] = best.view(masks.shape[1:])
             result.append(labels)
         return result
 
@@ -148,7 +152,7 @@ class MaskPrediction:
     def _mask_strips(self, index: int, size: Size, *, floats_per_pixel: int) -> Iterator[tuple[slice, Tensor]]:
         """Mask probabilities `[Q, rows, width]` of one image, strip by strip."""
         resample = self.frames.resampler(index, self._grid, size, self.mask_logits.device)
-        for rows in _strips(size, floats_per_pixel):
+        for rows in blocks.strips(size, floats_per_pixel):
             yield rows, resample(self.mask_logits[index], rows.start, rows.stop).sigmoid_()
 
 
@@ -157,7 +161,7 @@ class DensePrediction:
     """Class logits on a grid.
 
     Attributes:
-        logits: `[B, K, h, w]`, over the kept classes.
+        logits: `[B, K, h, w]`, over the kept classes; probabilities where a system's rule is to resize these.
         frames: where the grid lies.
         num_classes: C; K where nothing was rejected.
         kept: class indices `[B, K]` of the logits' channels in ascending order where classes were rejected early (K < C),
@@ -189,10 +193,10 @@ class DensePrediction:
         for index, size in enumerate(sizes):
             labels = torch.empty(size, dtype=torch.int64, device=self.logits.device)
             resample = self._resampler(index, size)
-            for rows in _strips(size, min(_CLASS_BLOCK, self.logits.shape[1])):
-                labels[rows] = _running_argmax(
-                    (start, resample(block, rows.start, rows.stop))
-                    for start, block in _class_blocks(self.logits[index])
+            logits = self.logits[index]
+            for rows in blocks.strips(size, min(blocks.CLASS_BLOCK, len(logits))):
+                labels[rows] = blocks.running_argmax(
+                    (c.start, resample(logits[c], rows.start, rows.stop)) for c in blocks.class_blocks(len(logits))
                 )
             result.append(labels if self.kept is None else self.kept[index][labels])
         return result
@@ -201,34 +205,4 @@ class DensePrediction:
         return self.frames.resampler(index, (self.logits.shape[-2], self.logits.shape[-1]), size, self.logits.device)
 
 
-Prediction = MaskPrediction | DensePrediction
-
-
-def _strips(size: Size, floats_per_pixel: int) -> Iterator[slice]:
-    """Row slices of an output of `size` that each stay within the strip budget."""
-    height, width = size
-    rows = max(1, _STRIP_FLOATS // max(1, width * floats_per_pixel))
-    for start in range(0, height, rows):
-        yield slice(start, min(start + rows, height))
-
-
-def _class_blocks(per_class: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of the first (class) axis, each with its first index."""
-    for start in range(0, len(per_class), _CLASS_BLOCK):
-        yield start, per_class[start : start + _CLASS_BLOCK]
-
-
-def _running_argmax(blocks: Iterator[tuple[int, Tensor]]) -> Tensor:
-    """Index of the best class over blocks `[c, ...]` that come with their first index; the first of equals wins."""
-    best: Tensor | None = None
-    labels: Tensor | None = None
-    for start, block in blocks:
-        value, label = block.max(dim=0)
-        if best is None or labels is None:
-            best, labels = value, label + start
-            continue
-        better = value > best
-        best = torch.where(better, value, best)
-        labels = torch.where(better, label + start, labels)
-    assert labels is not None, "a prediction has at least one class"
-    return labels
+Prediction = MaskPrediction | DensePrediction | TiledPrediction

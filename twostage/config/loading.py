@@ -13,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from twostage.config import clip, data, evaluation, mask_loss, san, solver
+from twostage.config import clip, data, evaluation, mask_loss, san, sliding, solver
 from twostage.errors import UserError, near_names
 
 # Every room with keys of its own, one module each.
@@ -22,6 +22,7 @@ GROUPS = (
     data.GROUP,
     solver.GROUP,
     evaluation.GROUP,
+    sliding.GROUP,
     mask_loss.GROUP,
     san.GROUP,
 )

@@ -40,11 +40,18 @@ class Resampler:
 
     def __call__(self, maps: Tensor, first_row: int = 0, last_row: int | None = None) -> Tensor:
         """Output rows `first_row:last_row` of `maps` `[..., h, w]`: `[..., rows, width]`."""
-        rows = self._rows[first_row:last_row].to(maps.dtype)
-        # Only the grid rows that these output rows look at.
-        used = rows.abs().sum(dim=0).nonzero()
-        low, high = int(used.min()), int(used.max()) + 1
-        return rows[:, low:high] @ (maps[..., low:high, :] @ self._columns.to(maps.dtype).T)
+        used = self.grid_rows(first_row, last_row)
+        return self.from_grid_rows(maps[..., used, :], used, first_row, last_row)
+
+    def grid_rows(self, first_row: int = 0, last_row: int | None = None) -> slice:
+        """The grid rows that output rows `first_row:last_row` look at."""
+        used = self._rows[first_row:last_row].abs().sum(dim=0).nonzero()
+        return slice(int(used.min()), int(used.max()) + 1)
+
+    def from_grid_rows(self, maps: Tensor, grid_rows: slice, first_row: int = 0, last_row: int | None = None) -> Tensor:
+        """Output rows as `__call__`, from maps `[..., grid rows, w]` that hold only the rows `grid_rows(...)` names."""
+        rows = self._rows[first_row:last_row, grid_rows].to(maps.dtype)
+        return rows @ (maps @ self._columns.to(maps.dtype).T)
 
 
 def _axis_matrix(grid: int, padded: int, image: int, output: int, device: torch.device | str) -> Tensor:
