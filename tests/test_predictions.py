@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,34 @@ def test_sigmoid_comes_after_the_resize(masks):
     early = torch.einsum("qc,qhw->chw", masks.class_probabilities[1], masks.mask_logits[1].sigmoid())
     early = F.interpolate(early[None], size=(32, 40), mode="bilinear", align_corners=False)[0]
     assert (masks.scores(SIZES)[1] - early).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("threshold", [None, 0.4])
+@pytest.mark.parametrize("floats", [3000, 16_000_000])
+def test_sigmoid_at_image_size_comes_before_the_last_resize(masks, monkeypatch, floats, threshold):
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", floats)
+    early = dataclasses.replace(masks, resize_scores=True, mask_threshold=threshold)
+    logits = F.interpolate(masks.mask_logits[1:], size=(64, 64), mode="bilinear", align_corners=False)
+    weights = logits.sigmoid() if threshold is None else (logits.sigmoid() > threshold).float()
+    wanted = torch.einsum("qc,bqhw->bchw", masks.class_probabilities[1], weights)
+    wanted = F.interpolate(wanted, size=(32, 40), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(early.scores(SIZES)[1], wanted, rtol=1e-4, atol=1e-5)
+    assert (early.label_maps(SIZES)[1] == wanted.argmax(0)).float().mean() > 0.999
+
+
+def test_class_weights_take_the_place_of_the_probabilities(masks):
+    scores = torch.rand(2, 7, 5)
+    joined = dataclasses.replace(masks, class_weights=scores)
+    plain = dataclasses.replace(masks, class_logits=torch.cat([scores.log(), torch.full((2, 7, 1), -1e9)], dim=-1))
+    shares = scores / scores.sum(-1, keepdim=True)
+    torch.testing.assert_close(plain.class_probabilities, shares)
+    weights = dataclasses.replace(masks, class_weights=shares)
+    torch.testing.assert_close(weights.scores(SIZES)[0], plain.scores(SIZES)[0], rtol=1e-4, atol=1e-5)
+    # Void stays what the generator says; the classes share the rest.
+    labels = joined.label_probabilities
+    torch.testing.assert_close(labels.sum(-1), torch.ones(2, 7))
+    torch.testing.assert_close(labels[..., -1], masks.class_logits.softmax(-1)[..., -1])
+    torch.testing.assert_close(labels[..., :-1] / (1 - labels[..., -1:]), shares)
 
 
 @pytest.mark.parametrize("floats", [100, 5000, 16_000_000])

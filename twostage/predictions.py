@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.inference import blocks
-from twostage.inference.resampling import Resampler
+from twostage.inference.resampling import Resampler, RowwiseResize
 from twostage.inference.sliding import TiledPrediction
 
 Size = tuple[int, int]
@@ -50,18 +50,27 @@ class Frames:
 class MaskPrediction:
     """Masks and what each of them is (mask classification, MaskFormer, section 3.3).
 
-    A pixel's score for a class is sum over masks of p(class | mask) * sigmoid(mask logit at the pixel), the sigmoid taken
-    after the resizes.
+    A pixel's score for a class is sum over masks of p(class | mask) * sigmoid(mask logit at the pixel). Systems differ in
+    where the sigmoid is taken, which changes the numbers: after all resizes, or at the image's own size, after which the
+    scores are resized to the output.
 
     Attributes:
         mask_logits: `[B, Q, h, w]`.
         class_logits: `[B, Q, C + 1]`, void last; softmax over all of them, then void is dropped.
         frames: where the grid lies.
+        class_weights: `[B, Q, C]` in place of these probabilities, where a system joins several classifiers; not negative,
+            need not add up to one. A mask whose row is zero takes no part.
+        resize_scores: whether the sum is taken at the image's own size and its scores are resized to the output.
+        mask_threshold: pixels above this probability (at the image's size) count as 1 and the others as 0; None leaves
+            them soft.
     """
 
     mask_logits: Tensor
     class_logits: Tensor
     frames: Frames
+    class_weights: Tensor | None = None
+    resize_scores: bool = False
+    mask_threshold: float | None = None
 
     @property
     def num_classes(self) -> int:
@@ -69,8 +78,23 @@ class MaskPrediction:
 
     @property
     def class_probabilities(self) -> Tensor:
-        """`[B, Q, C]`"""
+        """What each mask adds to the classes, `[B, Q, C]`."""
+        if self.class_weights is not None:
+            return self.class_weights
         return self.class_logits.softmax(dim=-1)[..., :-1]
+
+    @property
+    def label_probabilities(self) -> Tensor:
+        """Probabilities `[B, Q, C + 1]` of what each mask is, void last.
+
+        Joined class scores share what the generator's void leaves (FC-CLIP, section 3.2).
+        """
+        probabilities = self.class_logits.softmax(dim=-1)
+        if self.class_weights is None:
+            return probabilities
+        void = probabilities[..., -1:]
+        shares = self.class_weights / self.class_weights.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+        return torch.cat([(1 - void) * shares, void], dim=-1)
 
     def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Semantic scores `[C, height, width]` of each image; for parity checks and export, since it holds C maps."""
@@ -120,7 +144,7 @@ class MaskPrediction:
     def _panoptic_one(
         self, index: int, size: Size, things: set[int], score_threshold: float, overlap_threshold: float
     ) -> tuple[Tensor, list[dict]]:
-        scores, classes = self.class_logits[index].softmax(dim=-1).max(dim=-1)
+        scores, classes = self.label_probabilities[index].max(dim=-1)
         kept = ((classes != self.num_classes) & (scores > score_threshold)).nonzero().flatten()
         ids = torch.zeros(size, dtype=torch.int32, device=scores.device)
         if len(kept) == 0:
@@ -150,10 +174,21 @@ class MaskPrediction:
         return self.mask_logits.shape[-2], self.mask_logits.shape[-1]
 
     def _mask_strips(self, index: int, size: Size, *, floats_per_pixel: int) -> Iterator[tuple[slice, Tensor]]:
-        """Mask probabilities `[Q, rows, width]` of one image, strip by strip."""
-        resample = self.frames.resampler(index, self._grid, size, self.mask_logits.device)
+        """Mask probabilities `[Q, rows, width]` of one image, strip by strip.
+
+        Resizing scores and resizing the masks that they are sums of is the same, since both are linear.
+        """
+        logits, device = self.mask_logits[index], self.mask_logits.device
+        image = (self.frames.images[index][0], self.frames.images[index][1])
+        at_image_size = self.resize_scores and image != tuple(size)
+        resample = self.frames.resampler(index, self._grid, image if at_image_size else size, device)
+        resize = RowwiseResize(image, size, device=device) if at_image_size else None
         for rows in blocks.strips(size, floats_per_pixel):
-            yield rows, resample(self.mask_logits[index], rows.start, rows.stop).sigmoid_()
+            source = rows if resize is None else resize.source_rows(rows)
+            masks = resample(logits, source.start, source.stop).sigmoid_()
+            if self.mask_threshold is not None:
+                masks = (masks > self.mask_threshold).to(masks.dtype)
+            yield rows, masks if resize is None else resize(masks, rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.inference.resampling import Resampler
+from twostage.inference.resampling import Resampler, RowwiseResize
 
 
 @pytest.mark.parametrize("output", [(45, 70), (61, 33), (48, 64)])
@@ -25,3 +25,14 @@ def test_rows_are_the_rows_of_the_whole():
     whole = resample(maps)
     pieces = torch.cat([resample(maps, start, min(start + 7, 53)) for start in range(0, 53, 7)], dim=1)
     torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", [(45, 70), (20, 33), (48, 64), (1, 1)])
+def test_rowwise_resize_equals_interpolation(output):
+    torch.manual_seed(0)
+    maps = torch.randn(3, 41, 50)
+    wanted = F.interpolate(maps[None], size=output, mode="bilinear", align_corners=False)[0]
+    resize = RowwiseResize((41, 50), output, device="cpu")
+    strips = [slice(start, min(start + 7, output[0])) for start in range(0, output[0], 7)]
+    pieces = [resize(maps[:, resize.source_rows(rows)], rows) for rows in strips]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), wanted, rtol=1e-5, atol=1e-5)

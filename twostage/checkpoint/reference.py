@@ -46,7 +46,7 @@ class Case:
 
     @classmethod
     def read(cls, path: str | Path) -> Case:
-        """Read `<path>.json` and the npz of the same name.
+        """Read `<path>.json` and the npz of the same name. A case that does not name its system is of its folder's.
 
         Raises:
             UserError: missing, or not a reference case.
@@ -56,8 +56,9 @@ class Case:
             meta = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"reference case '{path}' can't be read: {error}") from error
-        if not isinstance(meta, dict) or "system" not in meta:
-            raise UserError(f"'{path}' is not a reference case (it has no 'system')")
+        if not isinstance(meta, dict):
+            raise UserError(f"'{path}' is not a reference case (a json object with what was run)")
+        meta.setdefault("system", path.resolve().parent.name)
         npz = path.with_suffix(".npz")
         arrays = dict(np.load(npz)) if npz.is_file() else {}
         return cls(path, meta, arrays)

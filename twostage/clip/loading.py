@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 
 from twostage.checkpoint.safe_loading import load_tensors
+from twostage.clip.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
 
 Tokenizer = Callable[..., torch.Tensor]
@@ -23,7 +24,7 @@ _WEIGHTS_FOLDER = Path(__file__).with_name("weights")
 
 
 def load_clip(
-    name: str, *, pretrained: str = "", quick_gelu: str = "auto", load_weights: bool = True
+    name: str, *, pretrained: str = "", quick_gelu: str = "auto", load_weights: bool = True, mask_prompt_depth: int = 0
 ) -> tuple[ClipModel, Tokenizer]:
     """The CLIP model `name` in eval mode on the CPU, float32, and its tokenizer.
 
@@ -33,6 +34,8 @@ def load_clip(
         quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), for files and random
             weights what the model name says; "on" / "off" force it.
         load_weights: False builds the same network without reading weights (they come from a checkpoint later).
+        mask_prompt_depth: layers of mask prompts in the image tower, fresh where the weights have none. 0: no prompts, also
+            where the weights have some.
 
     Raises:
         UserError: unknown name or tag, tag and `quick_gelu` contradict, weights missing, unreadable or of another model.
@@ -48,8 +51,9 @@ def load_clip(
         raise UserError(f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know{near_names(name, known)}")
     force = _force_quick_gelu(name, pretrained, quick_gelu)
     model = _create(name, force)
-    if load_weights and pretrained:
-        _load_pretrained(model, name, pretrained)
+    prompts = _load_pretrained(model, name, pretrained) if load_weights and pretrained else None
+    if mask_prompt_depth:
+        add_mask_prompts(model.visual, mask_prompt_depth, prompts)
     model.eval()
     return model, toybox_tokenizer() if is_toybox else open_clip.get_tokenizer(name)
 
@@ -62,7 +66,11 @@ def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
     """
     clip = cfg.MODEL.CLIP
     return load_clip(
-        clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU, load_weights=not cfg.MODEL.WEIGHTS
+        clip.NAME,
+        pretrained=clip.PRETRAINED,
+        quick_gelu=clip.QUICK_GELU,
+        load_weights=not cfg.MODEL.WEIGHTS,
+        mask_prompt_depth=clip.MASK_PROMPT_DEPTH,
     )
 
 
@@ -90,7 +98,8 @@ def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str) -> bool | Non
     return trained_with
 
 
-def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> None:
+def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> torch.Tensor | None:
+    """Fill `model`; returns the mask prompts of the file, None where it has none."""
     path, tag_is_known = _pretrained_file(name, pretrained)
     if tag_is_known:
         # Published files come in several layouts (OpenAI's TorchScript archives among them); open_clip knows them.
@@ -98,8 +107,9 @@ def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> None:
             open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
         except (RuntimeError, OSError, KeyError) as error:
             raise UserError(f"CLIP weights '{path}' do not load into {name!r}: {_short(error)}") from error
-        return
+        return None
     tensors = load_tensors(path)
+    prompts = tensors.pop(MASK_PROMPT_NAME, None)
     expected = model.state_dict()
     wrong = [k for k, v in expected.items() if k not in tensors or tensors[k].shape != v.shape]
     extra = [k for k in tensors if k not in expected and not k.endswith("attn_mask")]
@@ -109,6 +119,7 @@ def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> None:
             f"shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
         )
     model.load_state_dict({k: tensors[k] for k in expected})
+    return prompts
 
 
 def _pretrained_file(name: str, pretrained: str) -> tuple[Path, bool]:

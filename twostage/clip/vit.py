@@ -5,7 +5,7 @@ Shapes: B images, N = 1 + h * w tokens (class token first, patches row-major), W
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from twostage.errors import UserError
 # open_clip's image tower and its blocks; their attributes are beyond what torch's stubs say of a module.
 Tower = Any
 Block = Any
+# Puts other patch tokens in place of `[B, h * w, W]`: called with 0 for the patch embeddings (before class token, position
+# embedding and norm) and with i after block i. Mask prompts are such a thing.
+Replacement = Callable[[int, Tensor], Tensor]
 
 
 class Tokens(NamedTuple):
@@ -58,11 +61,13 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tenso
     return torch.cat([embedding[:1], patches[0].flatten(1).T])
 
 
-def embed_image(visual: Tower, images: Tensor) -> Tokens:
+def embed_image(visual: Tower, images: Tensor, replace: Replacement | None = None) -> Tokens:
     """First tokens (after `ln_pre`) of normalised images `[B, 3, H, W]`; pixels beyond whole patches are dropped."""
     patches = visual.conv1(images)
     grid = (patches.shape[2], patches.shape[3])
     x = patches.flatten(2).transpose(1, 2)
+    if replace is not None:
+        x = replace(0, x)
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
     x = x + resize_position_embedding(visual.positional_embedding, grid)
     return Tokens(visual.ln_pre(x), grid)
@@ -100,15 +105,33 @@ def run_block(block: Block, x: Tensor) -> Tensor:
     return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
-def run_blocks(blocks: Iterable[Block], tokens: Tokens, taps: Collection[int] = ()) -> tuple[Tokens, dict[int, Tokens]]:
+def run_blocks(
+    blocks: Iterable[Block], tokens: Tokens, taps: Collection[int] = (), replace: Replacement | None = None
+) -> tuple[Tokens, dict[int, Tokens]]:
     """Run `blocks`; returns the last tokens and those at `taps` (0: before the first block, i: after block i)."""
     saved = {0: tokens} if 0 in taps else {}
     x = tokens.x
     for index, block in enumerate(blocks, start=1):
         x = run_block(block, x)
+        if replace is not None:
+            x = torch.cat([x[:, :1], replace(index, x[:, 1:])], dim=1)
         if index in taps:
             saved[index] = Tokens(x, tokens.grid)
     return Tokens(x, tokens.grid), saved
+
+
+def image_embeddings(visual: Tower, images: Tensor, replace: Replacement | None = None) -> Tensor:
+    """CLIP's image embeddings `[B, D]` of normalised images `[B, 3, H, W]`, not of unit length.
+
+    Nobody reads the patches behind the last block, so there the class token alone asks and goes on.
+    """
+    *blocks, last = visual.transformer.resblocks
+    tokens, _ = run_blocks(blocks, embed_image(visual, images, replace), replace=replace)
+    normed = last.ln_1(tokens.x)
+    k, v = project_qkv(last.attn, normed, "kv")
+    (q,) = project_qkv(last.attn, normed[:, :1], "q")
+    attended = merge_heads(F.scaled_dot_product_attention(q, k, v))
+    return project_tokens(visual, finish_block(last, tokens.class_token, attended))[:, 0]
 
 
 def project_tokens(visual: Tower, x: Tensor) -> Tensor:

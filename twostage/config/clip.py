@@ -24,6 +24,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.PRETRAINED = "openai"
     # auto: chosen from the tag (OpenAI weights need QuickGELU); on / off: forced, an error where the tag disagrees.
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
+    # Layers of mask prompts in the image tower (OVSeg): learned tokens for the blank patches of masked crops. 0: none.
+    cfg.MODEL.CLIP.MASK_PROMPT_DEPTH = 0
     # Prompt templates, averaged: single | vild (14) | imagenet (80).
     cfg.MODEL.CLIP.TEMPLATES = "vild"
     # True: the mean over templates is that of unit vectors; False: that of the plain text features (SegCLIP).
@@ -37,6 +39,10 @@ def _add(cfg: CN) -> None:
 
 
 def _check(cfg: CN) -> None:
+    if cfg.MODEL.CLIP.MASK_PROMPT_DEPTH < 0:
+        raise UserError(
+            f"MODEL.CLIP.MASK_PROMPT_DEPTH is {cfg.MODEL.CLIP.MASK_PROMPT_DEPTH}; it must be 0 (none) or more"
+        )
     for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
         value = cfg.MODEL[key.removeprefix("MODEL.")]
         if not isinstance(value, list | tuple) or len(value) != 3:

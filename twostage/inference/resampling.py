@@ -54,6 +54,37 @@ class Resampler:
         return rows @ (maps @ self._columns.to(maps.dtype).T)
 
 
+class RowwiseResize:
+    """Bilinear resize (align_corners False) of fine maps, a strip of output rows at a time: two rows and two columns each.
+
+    For maps about as large as the output, where matrices as in `Resampler` would be mostly zeros.
+    """
+
+    def __init__(self, size_in: tuple[int, int], size_out: tuple[int, int], *, device: torch.device | str) -> None:
+        (self._rows, self._row_share), (self._columns, self._column_share) = (
+            _bilinear_taps(i, o, device) for i, o in zip(size_in, size_out, strict=True)
+        )
+
+    def source_rows(self, rows: slice) -> slice:
+        """Rows of the input that the output `rows` look at."""
+        return slice(int(self._rows[0, rows.start]), int(self._rows[1, rows.stop - 1]) + 1)
+
+    def __call__(self, band: Tensor, rows: slice) -> Tensor:
+        """Output `rows` `[..., rows, width]` from the input's `source_rows(rows)` `[..., r, w]`."""
+        first, second = self._rows[:, rows] - self._rows[0, rows.start]
+        mixed = band[..., first, :].lerp(band[..., second, :], self._row_share[rows, None].to(band.dtype))
+        first, second = self._columns
+        return mixed[..., first].lerp(mixed[..., second], self._column_share.to(band.dtype))
+
+
+def _bilinear_taps(size_in: int, size_out: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """The two places int64 `[2, size_out]` that each output place looks at, and the share of the second."""
+    place = torch.arange(size_out, device=device, dtype=torch.float32)
+    source = ((place + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
+    low = source.floor().long().clamp(max=size_in - 1)
+    return torch.stack([low, (low + 1).clamp(max=size_in - 1)]), source - low
+
+
 def _axis_matrix(grid: int, padded: int, image: int, output: int, device: torch.device | str) -> Tensor:
     matrix = bilinear_matrix(grid, padded, device=device)[:image]
     if output != image:
