@@ -29,7 +29,9 @@ def _check(cfg: CN) -> None:
             "or pixels between the tiles are never seen"
         )
     if sliding.CANVAS < 0:
-        raise UserError(f"TEST.SLIDING.CANVAS is {sliding.CANVAS}; give a side in pixels, or 0 for the image's own size")
+        raise UserError(
+            f"TEST.SLIDING.CANVAS is {sliding.CANVAS}; give a side in pixels, or 0 for the image's own size"
+        )
 
 
 GROUP = KeyGroup(add=_add, positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"), check=_check)
