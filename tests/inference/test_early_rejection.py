@@ -1,0 +1,40 @@
+"""Early rejection against the rule written out pixel by pixel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twostage.inference.early_rejection import EarlyRejection, stack_kept
+from twostage.predictions import DensePrediction, Frames
+
+
+def by_the_rule(logits, top_k):
+    kept = set()
+    for pixel in logits.flatten(1).T:
+        kept |= set(pixel.argsort(descending=True)[:top_k].tolist())
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5, 40])
+@pytest.mark.parametrize("block", [1, 7, 60])
+def test_kept_classes_equal_the_rule(top_k, block):
+    torch.manual_seed(0)
+    # Classes with a low mean exist, so that something is rejected.
+    logits = torch.randn(30, 3, 4) + torch.linspace(-3, 3, 30)[:, None, None]
+    kept = EarlyRejection(top_k=top_k).kept(iter(logits.split(block)))
+    assert kept.tolist() == by_the_rule(logits, top_k)
+    assert len(kept) < 30 or top_k == 40
+
+
+def test_images_with_different_survivors_make_one_prediction():
+    scores = [torch.tensor([[[0.2, 0.9]], [[0.7, 0.1]]]), torch.tensor([[[0.5, 0.4]]])]
+    stacked, kept = stack_kept(scores, [torch.tensor([1, 3]), torch.tensor([2])])
+    assert kept.tolist() == [[1, 3], [2, 2]]
+    frames = Frames(padded=(1, 2), images=[(1, 2), (1, 2)])
+    prediction = DensePrediction(logits=stacked, frames=frames, num_classes=4, kept=kept, fill=0.0)
+    sizes = [(1, 2), (1, 2)]
+    assert [m.tolist() for m in prediction.label_maps(sizes)] == [[[3, 1]], [[2, 2]]]
+    first, second = prediction.scores(sizes)
+    torch.testing.assert_close(first[:, 0], torch.tensor([[0, 0], [0.2, 0.9], [0, 0], [0.7, 0.1]]))
+    torch.testing.assert_close(second[:, 0], torch.tensor([[0, 0], [0, 0], [0.5, 0.4], [0, 0]]))

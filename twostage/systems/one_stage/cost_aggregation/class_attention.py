@@ -1,0 +1,126 @@
+"""Class aggregation: linear attention between the classes at each pixel (CAT-Seg, section 3.3; SED, section 3.2).
+
+The sums that linear attention takes over classes are additive, so classes can come in blocks: a first pass adds up their
+keys and values, a second one reads them.
+
+Legend: B images, T classes (t of a block), C channels, h x w grid, N pixels of the pooled grid, A heads, G guidance
+channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_EPS = 1e-6
+
+
+class Memory(NamedTuple):
+    """Sums over classes: keys times values `[B, N, A, C / A, C / A]` and keys `[B, N, A, C / A]`."""
+
+    keys_values: Tensor
+    keys: Tensor
+
+    def __add__(self, other: Memory) -> Memory:  # type: ignore[override]
+        return Memory(self.keys_values + other.keys_values, self.keys + other.keys)
+
+
+class LinearClassAttention(nn.Module):
+    """Attention with the feature map elu + 1 (Katharopoulos et al., ICML 2020, section 3.2), without output projection."""
+
+    def __init__(self, *, channels: int, heads: int, guidance_channels: int = 0) -> None:
+        """
+        Args:
+            guidance_channels: of what is appended to the input of queries and keys.
+        """
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels + guidance_channels, channels)
+        self.k = nn.Linear(channels + guidance_channels, channels)
+        self.v = nn.Linear(channels, channels)
+
+    def memory(self, x: Tensor, guidance: Tensor | None = None) -> Memory:
+        """What classes `x` `[B, t, N, C]` (guidance `[B, t, N, G]`) leave for others to read."""
+        keys = self._features(self.k, x, guidance)
+        values = self.v(x).unflatten(-1, (self.heads, -1))
+        return Memory(torch.einsum("btnad,btnae->bnade", keys, values), keys.sum(dim=1))
+
+    def forward(self, x: Tensor, memory: Memory, guidance: Tensor | None = None) -> Tensor:
+        """What classes `x` `[B, t, N, C]` read: the same shape."""
+        queries = self._features(self.q, x, guidance)
+        scale = 1 / ((queries * memory.keys[:, None]).sum(dim=-1, keepdim=True) + _EPS)
+        return (torch.einsum("btnad,bnade->btnae", queries, memory.keys_values) * scale).flatten(3)
+
+    def _features(self, projection: nn.Linear, x: Tensor, guidance: Tensor | None) -> Tensor:
+        joined = x if guidance is None else torch.cat([x, guidance], dim=-1)
+        return F.elu(projection(joined)).unflatten(-1, (self.heads, -1)) + 1
+
+
+class ClassAggregation(nn.Module):
+    """A pre-norm transformer layer over the classes of each pixel, on a pooled grid."""
+
+    def __init__(
+        self, *, channels: int, heads: int, train_pooling: int, test_pooling: int, guidance_channels: int = 0
+    ) -> None:
+        """
+        Args:
+            train_pooling, test_pooling: side of the cells that are averaged into one pixel, in training and evaluation.
+            guidance_channels: see `LinearClassAttention`.
+        """
+        super().__init__()
+        self.train_pooling = train_pooling
+        self.test_pooling = test_pooling
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = LinearClassAttention(channels=channels, heads=heads, guidance_channels=guidance_channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
+
+    def aggregate(self, blocks: Sequence[Tensor], guidance: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
+        """Blocks `[B, t, C, h, w]` of all classes -> the same blocks after exchange among all of them.
+
+        Args:
+            guidance: per block `[B, t, G]`, or `[B, t, N, G]` where it differs between pixels.
+        """
+        wide = [None if guidance is None else guidance[i] for i in range(len(blocks))]
+        pooled = [self._pool(block) for block in blocks]
+        extra = [None if g is None else _per_pixel(g, p) for g, p in zip(wide, pooled, strict=True)]
+        memory: Memory | None = None
+        for tokens, g in zip(pooled, extra, strict=True):
+            part = self.attention.memory(self.norm1(tokens), g)
+            memory = part if memory is None else memory + part
+        assert memory is not None, "there is at least one block"
+        for block, tokens, g in zip(blocks, pooled, extra, strict=True):
+            y = tokens + self.attention(self.norm1(tokens), memory, g)
+            y = y + self.mlp(self.norm2(y))
+            # The published layer adds its whole output, residual path included, to the unpooled input.
+            yield block + self._unpool(y, block)
+
+    @property
+    def pooling(self) -> int:
+        return self.train_pooling if self.training else self.test_pooling
+
+    def _pool(self, block: Tensor) -> Tensor:
+        """`[B, t, C, h, w]` -> `[B, t, N, C]`"""
+        if self.pooling == 1:
+            return block.flatten(3).transpose(2, 3)
+        maps = F.avg_pool2d(block.flatten(0, 1), self.pooling).flatten(2)
+        return maps.transpose(1, 2).unflatten(0, block.shape[:2])
+
+    def _unpool(self, tokens: Tensor, block: Tensor) -> Tensor:
+        """`[B, t, N, C]` -> `[B, t, C, h, w]`, resized bilinearly with align_corners True."""
+        height, width = block.shape[-2:]
+        if self.pooling == 1:
+            return tokens.transpose(2, 3).unflatten(3, (height, width))
+        grid = (height // self.pooling, width // self.pooling)
+        maps = tokens.transpose(2, 3).unflatten(3, grid).flatten(0, 1)
+        maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=True)
+        return maps.unflatten(0, block.shape[:2])
+
+
+def _per_pixel(guidance: Tensor, tokens: Tensor) -> Tensor:
+    """Guidance `[B, t, G]` or `[B, t, N, G]` for tokens `[B, t, N, C]`: `[B, t, N, G]`."""
+    return guidance if guidance.ndim == 4 else guidance[:, :, None].expand(-1, -1, tokens.shape[2], -1)

@@ -1,0 +1,23 @@
+"""The cost map: cosine similarity of every pixel's image embedding with every class, one channel per prompt template.
+
+CAT-Seg (Cho et al., CVPR 2024, section 3.2); SED (Xie et al., CVPR 2024, section 3.2).
+
+Legend: B images, T classes, P templates, D embedding size, h x w grid.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cost_map(embeddings: Tensor, text: Tensor) -> Tensor:
+    """`[B, T, P, h, w]`, without CLIP's logit scale.
+
+    Args:
+        embeddings: image embeddings `[B, D, h, w]`, normalised here.
+        text: text embeddings `[T, P, D]`, normalised here.
+    """
+    pixels = F.normalize(embeddings, dim=1).flatten(2)
+    flat = F.normalize(text, dim=-1).flatten(0, 1) @ pixels
+    return flat.unflatten(1, text.shape[:2]).unflatten(3, embeddings.shape[2:])
