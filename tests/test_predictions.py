@@ -144,3 +144,24 @@ def test_panoptic_drops_unsure_and_void_masks():
     prediction = MaskPrediction(mask_logits=torch.full((1, 2, 8, 8), 9.0), class_logits=classes, frames=frames)
     ids, segments = prediction.panoptic([(8, 8)], things=[0])[0]
     assert segments == [] and int(ids.abs().sum()) == 0
+
+
+def test_panoptic_area_is_what_a_mask_wins():
+    """A mask is dropped for the area it loses to others, not for its own pixels below one half."""
+    frames = Frames(padded=(4, 8), images=[(4, 8)])
+    mask_logits = torch.full((1, 2, 4, 8), -1.0)
+    mask_logits[0, 0, :, :4] = 5.0
+    mask_logits[0, 1, :, 4:6] = 5.0
+    class_logits = torch.full((1, 2, 3), -9.0)
+    class_logits[0, 0, 0] = class_logits[0, 1, 1] = 9.0
+    prediction = MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=frames)
+    ((ids, segments),) = prediction.panoptic([(4, 8)], things=[0])
+    assert ids[0].tolist() == [1, 1, 1, 1, 2, 2, 0, 0]
+    assert [s["category_id"] for s in segments] == [0, 1] and [s["isthing"] for s in segments] == [True, False]
+    # The second mask covers half of the first, which wins as much elsewhere, where it is no mask at all.
+    mask_logits[0, 1, :, 2:6] = 9.0
+    ((ids, segments),) = prediction.panoptic([(4, 8)], things=[0])
+    assert [s["category_id"] for s in segments] == [0, 1] and ids[0].tolist() == [1, 1, 2, 2, 2, 2, 0, 0]
+    mask_logits[0, 1, :, 6:] = -0.9
+    ((ids, segments),) = prediction.panoptic([(4, 8)], things=[0])
+    assert [s["category_id"] for s in segments] == [1] and ids[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]

@@ -134,8 +134,8 @@ class MaskPrediction:
         """Non-overlapping segments: (ids int32 `[height, width]`, 0 = none; list of `id`, `category_id`, `isthing`).
 
         Mask2Former's rule: masks whose best class is not void and scores above `score_threshold` compete for pixels by
-        score * mask probability; a mask that keeps less than `overlap_threshold` of its own area is dropped; segments of
-        the same stuff class become one.
+        score * mask probability; a mask that wins less than `overlap_threshold` of its own area (probability 0.5 on) is
+        dropped; what is left of it is where it wins and has that probability; segments of one stuff class become one.
         """
         return [
             self._panoptic_one(i, size, set(things), score_threshold, overlap_threshold) for i, size in enumerate(sizes)
@@ -153,9 +153,10 @@ class MaskPrediction:
         probabilities = resample(self.mask_logits[index, kept]).sigmoid()
         owner = (scores[kept, None, None] * probabilities).argmax(dim=0)
         inside = probabilities >= 0.5
-        masks = F.one_hot(owner, len(kept)).permute(2, 0, 1).bool() & inside
-        own_area, kept_area = inside.flatten(1).sum(1), masks.flatten(1).sum(1)
-        valid = (kept_area > 0) & (kept_area >= overlap_threshold * own_area)
+        won = F.one_hot(owner, len(kept)).permute(2, 0, 1).bool()
+        masks = won & inside
+        own_area, won_area, kept_area = (m.flatten(1).sum(1) for m in (inside, won, masks))
+        valid = (kept_area > 0) & (won_area / own_area.clamp(min=1) >= overlap_threshold)
         segments: list[dict] = []
         stuff_ids: dict[int, int] = {}
         for position in valid.nonzero().flatten().tolist():

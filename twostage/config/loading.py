@@ -13,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from twostage.config import clip, data, evaluation, mask_loss, san, sliding, solver
+from twostage.config import backbone, clip, data, evaluation, mask_loss, san, sliding, solver
 from twostage.errors import UserError, near_names
 
 # Every room with keys of its own, one module each.
@@ -24,6 +24,7 @@ GROUPS = (
     evaluation.GROUP,
     sliding.GROUP,
     mask_loss.GROUP,
+    backbone.GROUP,
     san.GROUP,
 )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,8 @@ import torch.nn.functional as F
 from fvcore.nn.weight_init import c2_xavier_fill
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
+
+from twostage.proposals.mlp import MLP
 
 _EPS = 1e-6
 
@@ -58,31 +59,13 @@ class Fusion(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-class MLP(nn.Module):
-    """Three linear layers with ReLU between; on maps `[B, C, h, w]` (1x1 convolutions) or on vectors `[..., C]`."""
-
-    def __init__(self, sizes: Sequence[int], *, on_maps: bool) -> None:
-        super().__init__()
-        layer = partial(nn.Conv2d, kernel_size=1) if on_maps else nn.Linear
-        self.layers = nn.ModuleList([layer(a, b) for a, b in pairwise(sizes)])
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """What goes into the last layer."""
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers[-1](self.hidden(x))
-
-
 class MaskDecoder(nn.Module):
     """Masks and attention biases as inner products of query vectors with pixel vectors."""
 
     def __init__(self, *, width: int, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query_mlp = MLP([width, channels, channels, channels], on_maps=False)
+        self.query_mlp = MLP([width, channels, channels, channels])
         self.pix_mlp = MLP([width, channels, channels, channels], on_maps=True)
         self.attn_mlp = MLP([width, channels, channels, channels * heads], on_maps=True)
         self.bias_scaling = nn.Linear(1, 1)
