@@ -132,14 +132,18 @@ def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
     raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
 
 
-def text_embedder_from_config(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer) -> TextEmbedder:
-    """A `TextEmbedder` with the keys of `MODEL.CLIP`."""
+def text_embedder_from_config(
+    cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, *, per_template: bool = False
+) -> TextEmbedder:
+    """A `TextEmbedder` with the keys of `MODEL.CLIP`; `per_template` gives `[C, P, D]` instead of the mean `[C, D]`."""
     return TextEmbedder(
         clip=clip,
         tokenizer=tokenizer,
         templates=TEMPLATES[cfg.MODEL.CLIP.TEMPLATES],
         unit_prompts=cfg.MODEL.CLIP.UNIT_PROMPTS,
         split_synonyms=cfg.MODEL.CLIP.SPLIT_SYNONYMS,
+        first_synonym=cfg.MODEL.CLIP.FIRST_SYNONYM,
+        per_template=per_template,
         batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
         cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,
     )

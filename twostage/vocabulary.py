@@ -17,7 +17,7 @@ class Vocabulary:
     """The classes of one prediction, in the order of its class axis.
 
     Attributes:
-        names: as given, stripped; a name may hold synonyms separated by commas ("sofa, couch").
+        names: as given, stripped; a name may hold synonyms separated by a comma and a space ("sofa, couch").
 
     >>> Vocabulary.from_words(["cat", "sofa, couch"]).synonyms(split=True)
     (('cat',), ('sofa', 'couch'))
@@ -29,10 +29,13 @@ class Vocabulary:
         return len(self.names)
 
     def synonyms(self, *, split: bool) -> tuple[tuple[str, ...], ...]:
-        """What is embedded for each class: its synonyms, or with `split` False the whole string as one."""
+        """What is embedded for each class: its synonyms, or with `split` False the whole string as one.
+
+        As in the published systems, only a comma followed by a space separates synonyms.
+        """
         if not split:
             return tuple((name,) for name in self.names)
-        return tuple(tuple(part.strip() for part in name.split(",") if part.strip()) for name in self.names)
+        return tuple(tuple(part.strip() for part in name.split(", ") if part.strip()) for name in self.names)
 
     @classmethod
     def from_words(cls, words: Sequence[str], *, source: str = "vocabulary", unique: bool = True) -> Vocabulary:

@@ -59,6 +59,7 @@ def test_template_sets():
 
 
 def test_each_name_is_encoded_once(tiny_clip, monkeypatch):
+    tiny_clip.requires_grad_(False)
     text = embedder(tiny_clip)
     counted = []
     real = text.encode_prompts
@@ -69,6 +70,7 @@ def test_each_name_is_encoded_once(tiny_clip, monkeypatch):
 
 
 def test_disk_cache_is_used_and_keyed(tiny_clip, tmp_path, monkeypatch):
+    tiny_clip.requires_grad_(False)
     vocabulary = Vocabulary.from_words(["cat", "dog"])
     first = embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary)
     again = embedder(tiny_clip, cache_folder=str(tmp_path))
@@ -85,6 +87,7 @@ def test_disk_cache_is_used_and_keyed(tiny_clip, tmp_path, monkeypatch):
 
 
 def test_damaged_cache_file_is_replaced(tiny_clip, tmp_path):
+    tiny_clip.requires_grad_(False)
     vocabulary = Vocabulary.from_words(["cat"])
     first = embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary)
     (file,) = tmp_path.rglob("*.safetensors")
@@ -141,3 +144,50 @@ def test_long_captions_are_cut_and_end_the_text(tiny_clip):
     padded = F.pad(tokens, (0, 77 - 16))
     torch.testing.assert_close(ours, tiny_clip.encode_text(padded), rtol=1e-4, atol=1e-5)
     assert ours.requires_grad
+
+
+@torch.no_grad()
+def test_per_template_embeddings(tiny_clip):
+    """Mean over synonyms per template; the templates stay apart."""
+    ours = embedder(tiny_clip, per_template=True)(Vocabulary.from_words(["cat", "sofa, couch"]))
+    assert ours.shape == (2, 14, 24)
+    for index, template in enumerate(TEMPLATES["vild"]):
+        cat, sofa, couch = (reference_embedding(tiny_clip, n, [template]) for n in ("cat", "sofa", "couch"))
+        torch.testing.assert_close(ours[0, index], cat, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours[1, index], F.normalize(sofa + couch, dim=-1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_first_synonym(tiny_clip):
+    text = embedder(tiny_clip, first_synonym=True, templates=TEMPLATES["scene"])
+    both, one = text(Vocabulary.from_words(["plane, aeroplane", "pot,flower"])), ("plane", "pot,flower")
+    for row, name in zip(both, one, strict=True):
+        wanted = reference_embedding(tiny_clip, name, ["A photo of a {} in the scene"])
+        torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_trained_tower_gives_gradients_and_is_not_cached(tiny_clip, tmp_path):
+    tiny_clip.requires_grad_(False)
+    tiny_clip.transformer.requires_grad_(True)
+    text = embedder(tiny_clip, cache_folder=str(tmp_path))
+    vocabulary = Vocabulary.from_words(["cat", "sofa, couch"])
+    with torch.no_grad():
+        before = text(vocabulary)
+    fresh = text(vocabulary)
+    torch.testing.assert_close(fresh, before, rtol=1e-4, atol=1e-5)
+    fresh[0, 0].backward()
+    gradient = tiny_clip.transformer.resblocks[0].attn.out_proj.weight.grad
+    assert gradient is not None and float(gradient.abs().sum()) > 0
+    torch.optim.SGD(tiny_clip.transformer.parameters(), lr=1.0).step()
+    with torch.no_grad():
+        after = text(vocabulary)
+        torch.testing.assert_close(
+            after[0], reference_embedding(tiny_clip, "cat", TEMPLATES["vild"]), rtol=1e-4, atol=1e-5
+        )
+    assert (after - before).abs().max() > 1e-4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_frozen_tower_gives_no_gradients(tiny_clip):
+    tiny_clip.requires_grad_(False)
+    assert not embedder(tiny_clip)(Vocabulary.from_words(["cat"])).requires_grad

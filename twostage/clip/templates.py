@@ -19,6 +19,8 @@ _VILD = (
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
     "vild": _VILD,
+    # CAT-Seg (Cho et al., CVPR 2024), as in its released configs.
+    "scene": ("A photo of a {} in the scene",),
     # CLIP (Radford et al., ICML 2021): the 80 prompts for ImageNet, in open_clip's order.
     "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
 }

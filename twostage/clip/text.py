@@ -1,7 +1,10 @@
-"""Text embeddings of a vocabulary: prompts -> CLIP's text tower -> one unit vector per class, each computed once.
+"""Text embeddings of a vocabulary: prompts -> CLIP's text tower -> unit vectors per class, each computed once.
 
 Embeddings are kept in memory and, per class name, on disk under a key made of the text tower's weights, the prompts and
-the activation, so a stale one can't be read.
+the activation, so a stale one can't be read. A text tower that is being trained gives embeddings with gradients, computed
+anew in every step; its weights change too often to be worth the disk.
+
+Legend: C classes, P templates, D embedding size.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class TextEmbedder:
         tokenizer: Tokenizer,
         templates: Sequence[str],
         split_synonyms: bool,
+        first_synonym: bool = False,
+        per_template: bool = False,
         unit_prompts: bool = True,
         batch_size: int = 256,
         cache_folder: str = "",
@@ -46,6 +51,8 @@ class TextEmbedder:
             templates: prompts with one `{}`; an embedding is the mean over them, made unit.
             unit_prompts: the mean is that of unit vectors; of the plain features with False.
             split_synonyms: "sofa, couch" is two names whose embeddings are averaged, instead of one.
+            first_synonym: of split names, only the first is embedded.
+            per_template: one unit vector per template (averaged over synonyms) instead of the mean over templates.
             batch_size: prompts per forward pass.
             cache_folder: folder of the cache on disk, "" for none.
         """
@@ -53,6 +60,8 @@ class TextEmbedder:
         self._tokenizer = tokenizer
         self._templates = tuple(templates)
         self._split_synonyms = split_synonyms
+        self._first_synonym = first_synonym
+        self._per_template = per_template
         self._unit_prompts = unit_prompts
         self._batch_size = batch_size
         self._cache_folder = Path(cache_folder).expanduser() if cache_folder else None
@@ -60,32 +69,51 @@ class TextEmbedder:
         self._matrices: dict[tuple[str, ...], Tensor] = {}
         self._weights_stamp: tuple[tuple[int, int], ...] | None = None
         self._weights_key = ""
+        self._use_disk = False
 
-    @torch.no_grad()
     def __call__(self, vocabulary: Vocabulary) -> Tensor:
-        """Unit text embeddings `[C, D]`, on the text tower's device.
+        """Unit text embeddings `[C, D]` (`[C, P, D]` per template), on the text tower's device.
+
+        With gradients where the tower is trained and gradients are on; from the caches otherwise.
 
         Raises:
             UserError: a prompt is longer than the context length.
         """
+        if self._gives_gradients:
+            return self._embed_classes(vocabulary)
         self._forget_if_weights_changed()
         if vocabulary.names not in self._matrices:
-            groups = vocabulary.synonyms(split=self._split_synonyms)
-            names = self.embed_names([name for group in groups for name in group])
-            rows = [group.mean(dim=0) for group in names.split([len(group) for group in groups])]
-            self._matrices[vocabulary.names] = F.normalize(torch.stack(rows), dim=-1)
+            self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
         return self._matrices[vocabulary.names].to(self._device)
 
-    @torch.no_grad()
     def embed_names(self, names: Sequence[str]) -> Tensor:
-        """Unit embeddings `[N, D]`, one row per name as it stands (no synonyms), for systems that keep synonyms apart.
+        """Unit embeddings `[N, D]` (`[N, P, D]` per template), one row per name as it stands, synonyms not split.
 
         Raises:
             UserError: a prompt is longer than the context length.
         """
-        self._forget_if_weights_changed()
-        self._embed_missing(names)
-        return torch.stack([self._memory[name] for name in names]).to(self._device)
+        if self._gives_gradients:
+            return self._embed(names)
+        with torch.no_grad():
+            self._forget_if_weights_changed()
+            self._embed_missing(names)
+            return torch.stack([self._memory[name] for name in names]).to(self._device)
+
+    def _embed_classes(self, vocabulary: Vocabulary) -> Tensor:
+        groups = vocabulary.synonyms(split=self._split_synonyms)
+        if self._first_synonym:
+            groups = tuple(group[:1] for group in groups)
+        names = self.embed_names([name for group in groups for name in group])
+        rows = [group.mean(dim=0) for group in names.split([len(group) for group in groups])]
+        return F.normalize(torch.stack(rows), dim=-1)
+
+    @property
+    def _is_trained(self) -> bool:
+        return any(parameter.requires_grad for parameter in self._text_parameters().values())
+
+    @property
+    def _gives_gradients(self) -> bool:
+        return torch.is_grad_enabled() and self._is_trained
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them."""
@@ -109,14 +137,19 @@ class TextEmbedder:
         quiet = len(missing) * len(self._templates) < _LONG_WORK
         for start in tqdm(steps, desc="text embeddings", unit="batch", disable=quiet, leave=False):
             batch = missing[start : start + per_batch]
-            prompts = [template.format(name) for name in batch for template in self._templates]
-            embeddings = self.encode_prompts(prompts).float().cpu()
-            if self._unit_prompts:
-                embeddings = F.normalize(embeddings, dim=-1)
-            means = F.normalize(embeddings.view(len(batch), len(self._templates), -1).mean(dim=1), dim=-1)
-            for name, mean in zip(batch, means, strict=True):
-                self._memory[name] = mean
-                self._write(name, mean)
+            for name, embedding in zip(batch, self._embed(batch).float().cpu(), strict=True):
+                self._memory[name] = embedding
+                self._write(name, embedding)
+
+    def _embed(self, names: Sequence[str]) -> Tensor:
+        """`embed_names` through the text tower."""
+        prompts = [template.format(name) for name in names for template in self._templates]
+        embeddings = self.encode_prompts(prompts).unflatten(0, (len(names), len(self._templates)))
+        if self._per_template:
+            return F.normalize(embeddings, dim=-1)
+        if self._unit_prompts:
+            embeddings = F.normalize(embeddings, dim=-1)
+        return F.normalize(embeddings.mean(dim=1), dim=-1)
 
     def _tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids `[N, L]`, L the longest prompt: the causal mask makes the positions behind it irrelevant."""
@@ -155,7 +188,8 @@ class TextEmbedder:
         self._weights_stamp = stamp
         self._memory.clear()
         self._matrices.clear()
-        if self._cache_folder is not None:
+        self._use_disk = self._cache_folder is not None and not self._is_trained
+        if self._use_disk:
             self._weights_key = self._hash_weights()
 
     def _hash_weights(self) -> str:
@@ -165,7 +199,7 @@ class TextEmbedder:
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         # Two networks with equal weights differ by activation (QuickGELU or GELU), which is not a tensor.
         digest.update(repr(self._tower.transformer).encode())
-        digest.update(repr((self._templates, self._unit_prompts)).encode())
+        digest.update(repr((self._templates, self._unit_prompts, self._per_template)).encode())
         return digest.hexdigest()[:32]
 
     def _file(self, name: str) -> Path:
@@ -173,7 +207,7 @@ class TextEmbedder:
         return self._cache_folder / self._weights_key / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
 
     def _read(self, name: str) -> bool:
-        if self._cache_folder is None:
+        if not self._use_disk:
             return False
         path = self._file(name)
         try:
@@ -184,7 +218,7 @@ class TextEmbedder:
         return True
 
     def _write(self, name: str, embedding: Tensor) -> None:
-        if self._cache_folder is None:
+        if not self._use_disk:
             return
         path = self._file(name)
         try:

@@ -84,13 +84,18 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def project_qkv(attention: nn.MultiheadAttention, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
-    """The wanted `parts` (letters of "qkv") of the packed input projection of `x` `[B, N, W]`, each `[B, H, N, W / H]`."""
-    weights = dict(zip("qkv", attention.in_proj_weight.chunk(3), strict=True))
-    biases = dict(zip("qkv", attention.in_proj_bias.chunk(3), strict=True))
-    if parts == "qkv":
+    """The wanted `parts` (letters of "qkv") of the input projection of `x` `[B, N, W]`, each `[B, H, N, W / H]`."""
+    if attention.in_proj_weight is None:
+        # Split by `twostage.clip.finetuning`.
+        weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+    elif parts == "qkv":
         projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
         return tuple(split_heads(p, attention.num_heads) for p in projected)
-    return tuple(split_heads(F.linear(x, weights[p], biases[p]), attention.num_heads) for p in parts)
+    else:
+        weights = list(attention.in_proj_weight.chunk(3))
+    biases = attention.in_proj_bias.chunk(3)
+    which = ["qkv".index(part) for part in parts]
+    return tuple(split_heads(F.linear(x, weights[i], biases[i]), attention.num_heads) for i in which)
 
 
 def finish_block(block: Block, x: Tensor, attended: Tensor) -> Tensor:

@@ -26,12 +26,16 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # Layers of mask prompts in the image tower (OVSeg): learned tokens for the blank patches of masked crops. 0: none.
     cfg.MODEL.CLIP.MASK_PROMPT_DEPTH = 0
-    # Prompt templates, averaged: single | vild (14) | imagenet (80).
+    # Prompt templates: single | scene (1, CAT-Seg's) | vild (14) | imagenet (80).
     cfg.MODEL.CLIP.TEMPLATES = "vild"
     # True: the mean over templates is that of unit vectors; False: that of the plain text features (SegCLIP).
     cfg.MODEL.CLIP.UNIT_PROMPTS = True
     # True: "sofa, couch" is two synonyms, embedded apart and averaged; False: the whole string is one name.
     cfg.MODEL.CLIP.SPLIT_SYNONYMS = True
+    # Of split synonyms only the first is used.
+    cfg.MODEL.CLIP.FIRST_SYNONYM = False
+    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED); see clip/finetuning.py.
+    cfg.MODEL.CLIP.FINETUNE = "none"
     # Prompts per batch of the text tower.
     cfg.MODEL.CLIP.TEXT_BATCH_SIZE = 256
     # Folder of the text-embedding cache ("" switches it off).
@@ -43,6 +47,8 @@ def _check(cfg: CN) -> None:
         raise UserError(
             f"MODEL.CLIP.MASK_PROMPT_DEPTH is {cfg.MODEL.CLIP.MASK_PROMPT_DEPTH}; it must be 0 (none) or more"
         )
+    if cfg.MODEL.CLIP.FIRST_SYNONYM and not cfg.MODEL.CLIP.SPLIT_SYNONYMS:
+        raise UserError("MODEL.CLIP.FIRST_SYNONYM True needs MODEL.CLIP.SPLIT_SYNONYMS True")
     for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
         value = cfg.MODEL[key.removeprefix("MODEL.")]
         if not isinstance(value, list | tuple) or len(value) != 3:
@@ -53,7 +59,8 @@ GROUP = KeyGroup(
     add=_add,
     choices={
         "MODEL.CLIP.QUICK_GELU": ("auto", "on", "off"),
-        "MODEL.CLIP.TEMPLATES": ("single", "vild", "imagenet"),
+        "MODEL.CLIP.TEMPLATES": ("single", "scene", "vild", "imagenet"),
+        "MODEL.CLIP.FINETUNE": ("none", "query_value", "visual_attention", "transformers", "visual"),
     },
     positive=("MODEL.CLIP.TEXT_BATCH_SIZE",),
     check=_check,
