@@ -129,8 +129,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def _save(self, file_name: str, prediction: torch.Tensor) -> str | None:
         if self._predictions_dir is None:
             return None
-        inside = self.dataset.image_root and Path(file_name).is_relative_to(self.dataset.image_root)
-        name = Path(file_name).relative_to(self.dataset.image_root) if inside else Path(Path(file_name).name)
+        root = self.dataset.image_root
+        inside = root is not None and Path(file_name).is_relative_to(root)
+        name = Path(file_name).relative_to(root) if root is not None and inside else Path(Path(file_name).name)
         path = self._predictions_dir / name.with_suffix(".png")
         write_label_map(path, prediction.cpu().numpy())
         return str(path)
