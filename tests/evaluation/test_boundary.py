@@ -64,6 +64,6 @@ def test_more_sensitive_than_iou_to_borders() -> None:
     radius = torch.hypot(y - 200.0, x - 200.0)
     label, prediction = (radius < 150).long(), (radius < 146).long()
     counts = boundary_counts(prediction, label, torch.ones(400, 400, dtype=torch.bool), 2)
-    mask_iou = float(((label & prediction).sum() / (label | prediction).sum()))
+    mask_iou = float((label & prediction).sum() / (label | prediction).sum())
     assert mask_iou > 0.94
     assert boundary_iou(counts)[1] < 0.6

@@ -289,7 +289,6 @@ def test_folded_background(make_dataset) -> None:
         ({"prompt_classes": ["a", "b"]}, "'prompt_classes' and 'prompt_to_class' together"),
         ({"prompt_classes": ["a", "b"], "prompt_to_class": [0]}, "equally long"),
         ({"prompt_classes": ["a"], "prompt_to_class": [6]}, "prompt_to_class class index 6 is outside its 6"),
-        ({"background_class": 6}, "background class index 6"),
         ({"thing_ids": [-1]}, "thing class index -1"),
     ],
 )

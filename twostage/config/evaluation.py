@@ -10,6 +10,14 @@ from twostage.config.group import KeyGroup
 def _add(cfg: CN) -> None:
     # Also write the predicted label maps as PNG files under OUTPUT_DIR/inference.
     cfg.TEST.SAVE_PREDICTIONS = False
+    # Also compute boundary IoU (Cheng et al., CVPR 2021).
+    cfg.TEST.BOUNDARY_IOU = False
+    # Also split the error into mask and classification error and measure oracles (each image is encoded twice).
+    cfg.TEST.ORACLES = False
+    # Also compute panoptic quality, where system and data set have segments.
+    cfg.TEST.PANOPTIC = False
+    # Leave out images whose picture or label file is broken, and list them in the results file, instead of stopping.
+    cfg.TEST.SKIP_BROKEN = False
 
 
 GROUP = KeyGroup(add=_add)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +196,24 @@ def _single_threaded(worker: int) -> None:
 
 
 class _MappedRecords(Dataset[Record]):
-    def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
+    """Records through a mapper; with `skip_broken` an unreadable one comes back with the error's text as `broken`."""
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper, *, skip_broken: bool) -> None:
         self.records = records
         self.mapper = mapper
+        self.skip_broken = skip_broken
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Record:
-        return self.mapper(self.records[index])
+        record = self.records[index]
+        try:
+            return self.mapper(record)
+        except UserError as error:
+            if not self.skip_broken:
+                raise
+            return {**record, "broken": str(error)}
 
 
 def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLoader:
@@ -217,12 +226,23 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
-def build_test_loader(cfg: CfgNode, name: str, mapper: Mapper | None = None) -> RecordLoader:
-    """Loader of the test set `name`: batches of one, in order, this rank's contiguous part (`InferenceSampler`)."""
-    records = DatasetFromList(dataset_records(name), copy=False)
-    return RecordLoader(
-        _MappedRecords(records, mapper or SemanticTestMapper.from_config(cfg)),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        batch_size=1,
-        sampler=InferenceSampler(len(records)),
+def build_test_loader(
+    cfg: CfgNode, name: str, mapper: Mapper | None = None, *, finished: Collection[str] = ()
+) -> RecordLoader:
+    """Loader of the test set `name`: batches of one, in order, this rank's contiguous part (`InferenceSampler`).
+
+    With `TEST.SKIP_BROKEN` an image that can't be read comes as a record without `image`, but with the reason as `broken`.
+
+    Args:
+        mapper: default `SemanticTestMapper`.
+        finished: `file_name` of images to leave out.
+    """
+    records = [record for record in dataset_records(name) if record["file_name"] not in finished]
+    mapped = _MappedRecords(
+        DatasetFromList(records, copy=False),
+        mapper or SemanticTestMapper.from_config(cfg),
+        skip_broken=bool(cfg.TEST.SKIP_BROKEN),
     )
+    # The sampler refuses to have nothing to do.
+    sampler = InferenceSampler(len(records)) if records else []
+    return RecordLoader(mapped, num_workers=cfg.DATALOADER.NUM_WORKERS, batch_size=1, sampler=sampler)

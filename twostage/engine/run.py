@@ -65,7 +65,7 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
     """
     set_up(cfg, args)
     if args.eval_only:
-        results: dict[str, Any] | None = evaluate(cfg, trainer)
+        results: dict[str, Any] | None = evaluate(cfg, trainer, resume=args.resume)
     else:
         if not args.resume and comm.is_main_process():
             set_aside_metrics(cfg.OUTPUT_DIR)
@@ -77,15 +77,18 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
     return results
 
 
-def evaluate(cfg: CfgNode, trainer: type[Trainer] = Trainer) -> dict[str, Any]:
-    """Results of MODEL.WEIGHTS; with SOLVER.EMA.ENABLED those of the file's averaged weights, where it has them."""
+def evaluate(cfg: CfgNode, trainer: type[Trainer] = Trainer, *, resume: bool = False) -> dict[str, Any]:
+    """Results of MODEL.WEIGHTS; with SOLVER.EMA.ENABLED those of the file's averaged weights, where it has them.
+
+    With `resume` an evaluation of the same weights that was stopped goes on.
+    """
     model = trainer.build_model(cfg)
     if not cfg.SOLVER.EMA.ENABLED:
         Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-        return trainer.test(cfg, model)
+        return trainer.test(cfg, model, resume=resume)
     ema = ModelEma(model, decay=cfg.SOLVER.EMA.DECAY)
     Checkpointer(model, ema=ema).load(cfg.MODEL.WEIGHTS)
     if not ema.loaded:
         logger.warning("'%s' holds no averaged weights (EMA), its plain weights are evaluated", cfg.MODEL.WEIGHTS)
     with ema.applied() if ema.loaded else contextlib.nullcontext():
-        return trainer.test(cfg, model)
+        return trainer.test(cfg, model, resume=resume)

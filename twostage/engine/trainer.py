@@ -6,23 +6,25 @@ import contextlib
 import logging
 import weakref
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, default_writers, hooks
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from twostage.checkpoint.checkpointer import Checkpointer
+from twostage.checkpoint.fingerprint import weights_sha256
 from twostage.data.loaders import RecordLoader, TrainingLoader, build_test_loader, build_train_loader
 from twostage.engine.ema import EmaHook, ModelEma
+from twostage.engine.evaluation import evaluate_dataset
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
 from twostage.engine.results import evaluation_table
@@ -83,9 +85,9 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> RecordLoader:
-        """See `twostage.data.loaders`."""
-        return build_test_loader(cfg, dataset_name)
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str, *, finished: Collection[str] = ()) -> RecordLoader:
+        """See `twostage.data.loaders`; `finished` names images that a stopped evaluation already counted."""
+        return build_test_loader(cfg, dataset_name, finished=finished)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -94,12 +96,18 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | DatasetEvaluator | None = None
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: list[DatasetEvaluator] | DatasetEvaluator | None = None,
+        *,
+        resume: bool = False,
     ) -> dict[str, Any]:
         """Evaluate `model` on `DATASETS.TEST`; every process takes its part, rank 0 gets the results.
 
         Args:
             evaluators: one per test set; `build_evaluator` makes them where absent.
+            resume: go on with an evaluation of the same weights that was stopped.
 
         Returns:
             {task: {metric: value}} with one test set, {dataset: {task: {metric: value}}} with several.
@@ -109,13 +117,17 @@ class Trainer(DefaultTrainer):
         if evaluators is not None and len(evaluators) != len(cfg.DATASETS.TEST):
             raise ValueError(f"{len(evaluators)} evaluators for the {len(cfg.DATASETS.TEST)} sets of DATASETS.TEST")
         results: dict[str, Any] = OrderedDict()
+        weights = weights_sha256(model)
         for index, name in enumerate(cfg.DATASETS.TEST):
-            loader = cls.build_test_loader(cfg, name)
-            evaluator = evaluators[index] if evaluators is not None else cls.build_evaluator(cfg, name)
-            shown = tqdm(
-                loader, desc=name, unit="image", leave=False, disable=not (comm.is_main_process() and on_terminal())
+            results[name] = evaluate_dataset(
+                cfg,
+                model,
+                name,
+                evaluators[index] if evaluators is not None else cls.build_evaluator(cfg, name),
+                build_loader=cls.build_test_loader,
+                weights=weights,
+                resume=resume,
             )
-            results[name] = inference_on_dataset(model, shown, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
 
     def build_hooks(self) -> list[HookBase | None]:

@@ -10,7 +10,10 @@ from detectron2.evaluation import DatasetEvaluator
 
 from twostage.errors import UserError
 from twostage.evaluation.confusion import ConfusionMatrix, pair_counts
+from twostage.evaluation.measures import BoundaryMeasure, Measure
 from twostage.evaluation.metrics import SemanticFigures, harmonic_mean, semantic_figures
+from twostage.evaluation.oracles import OracleMeasure
+from twostage.evaluation.panoptic import PanopticMeasure
 from twostage.evaluation.results import results_table
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 
@@ -26,11 +29,19 @@ __all__ = [
 ]
 
 
+# Key under TEST -> what it switches on.
+_MEASURES: dict[str, type[Measure]] = {
+    "BOUNDARY_IOU": BoundaryMeasure,
+    "ORACLES": OracleMeasure,
+    "PANOPTIC": PanopticMeasure,
+}
+
+
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> DatasetEvaluator:
     """The evaluator that a data set's `evaluator_type` asks for.
 
     Args:
-        cfg: the config; `TEST.SAVE_PREDICTIONS` and `OUTPUT_DIR` matter.
+        cfg: the config; its `TEST` keys and `OUTPUT_DIR` matter.
         dataset_name: a registered data set.
         output_dir: folder of the results, default `OUTPUT_DIR/inference`.
 
@@ -44,5 +55,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | No
         dataset_name,
         output_dir=output_dir if output_dir is not None else Path(cfg.OUTPUT_DIR) / "inference",
         save_predictions=bool(cfg.TEST.SAVE_PREDICTIONS),
+        measures=[measure for key, measure in _MEASURES.items() if cfg.TEST[key]],
+        skip_broken=bool(cfg.TEST.SKIP_BROKEN),
         config_text=cfg.dump(),
     )

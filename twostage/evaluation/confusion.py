@@ -10,6 +10,7 @@ Shapes: N pixels, K classes, P pairs that occur.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,6 +109,24 @@ class ConfusionMatrix:
         """`[K]` int64, pixels predicted as each class (where there is a label)."""
         codes, counts = self.pairs()
         return self._per_class(codes // self.num_classes, counts)
+
+    def confusions(self, per_class: int = 5) -> list[dict[str, Any]]:
+        """What the pixels of each class are taken for: per label the `per_class` largest wrong predictions.
+
+        Returns:
+            `{"label": g, "prediction": p, "pixels": n, "share": n / label pixels of g}`, ascending g, descending n.
+        """
+        codes, counts = self.pairs()
+        prediction, label = np.divmod(codes, self.num_classes)
+        label_pixels = self.label_pixels
+        wrong = np.flatnonzero(prediction != label)
+        order = wrong[np.lexsort((prediction[wrong], -counts[wrong], label[wrong]))]
+        _, first, size = np.unique(label[order], return_index=True, return_counts=True)
+        rank = np.arange(order.size) - np.repeat(first, size)
+        return [
+            {"label": g, "prediction": p, "pixels": n, "share": n / int(label_pixels[g])}
+            for g, p, n in zip(*(x[order[rank < per_class]].tolist() for x in (label, prediction, counts)), strict=True)
+        ]
 
     def dense(self) -> np.ndarray:
         """`[K, K]` int64, rows = prediction. For small K (tests, tables): K = 20,000 would need 3.2 GB."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from twostage.errors import UserError
@@ -14,11 +17,15 @@ from twostage.files import atomic_path
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
-def read_label_map(path: str | Path) -> np.ndarray:
+def read_label_map(path: str | Path, *, largest: int = 255) -> np.ndarray:
     """Read a label image as `[H, W]` int64; palette images give their indices, not their colours.
 
+    Args:
+        largest: the largest value that labels of this data set may hold (class or ignore label).
+
     Raises:
-        UserError: missing or unreadable file, or an RGB picture of the labels instead of the labels.
+        UserError: missing or unreadable file, an RGB picture of the labels instead of the labels, or 8 bits where `largest`
+            needs 16.
     """
     try:
         with Image.open(path) as image:
@@ -33,7 +40,34 @@ def read_label_map(path: str | Path) -> np.ndarray:
             f"label file '{path}' is a colour picture (mode {mode}); labels hold one class index per pixel, "
             "convert the colours to indices"
         )
+    if largest > np.iinfo(np.uint8).max and values.dtype.itemsize == 1:
+        raise UserError(
+            f"label file '{path}' has 8 bits per pixel, but labels of this data set go up to {largest}: higher values were "
+            "cut off; write the labels as 16-bit PNG"
+        )
     return values.astype(np.int64)
+
+
+class LabelFiles:
+    """Which label file belongs to an image: what the record says, else what the catalogue knows (Detectron2's own mapper
+    takes the entry out)."""
+
+    def __init__(self, dataset_name: str) -> None:
+        self._dataset_name = dataset_name
+        self._known: dict[str, str] | None = None
+
+    def __getitem__(self, record: Mapping[str, Any]) -> str:
+        if record.get("sem_seg_file_name"):
+            return str(record["sem_seg_file_name"])
+        if self._known is None:
+            records = DatasetCatalog.get(self._dataset_name)
+            self._known = {r["file_name"]: str(r["sem_seg_file_name"]) for r in records}
+        try:
+            return self._known[record["file_name"]]
+        except KeyError:
+            raise UserError(
+                f"'{record['file_name']}' is no image of '{self._dataset_name}': no label is known"
+            ) from None
 
 
 def write_label_map(path: str | Path, labels: np.ndarray) -> None:

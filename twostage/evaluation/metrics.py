@@ -86,8 +86,8 @@ def semantic_figures(
         pacc=_ratio(hit.sum(), label.sum()),
         iou=iou,
         label_pixels=matrix.label_pixels,
-        seen=_subset_mean(iou, seen),
-        unseen=_subset_mean(iou, unseen),
+        seen=mean_over_present(iou[list(seen)]) if len(seen) else None,
+        unseen=mean_over_present(iou[list(unseen)]) if len(unseen) else None,
     )
 
 
@@ -104,12 +104,18 @@ def image_miou(codes: np.ndarray, counts: np.ndarray, num_classes: int) -> float
     return _ratio((hit[present] / (labelled + predicted - hit)[present]).sum(), present.sum())
 
 
-def _subset_mean(iou: np.ndarray, classes: Sequence[int]) -> float | None:
-    if not len(classes):
-        return None
-    values = iou[np.asarray(classes, np.int64)]
+def mean_over_present(values: np.ndarray) -> float:
+    """Mean of the entries that are not NaN; NaN where there is none."""
     present = ~np.isnan(values)
     return _ratio(values[present].sum(), present.sum())
+
+
+def subset_means(name: str, values: np.ndarray, seen: Sequence[int], unseen: Sequence[int]) -> dict[str, float]:
+    """`<name>-seen`, `<name>-unseen` and `<name>-harmonic` of per-class values; empty without such a split."""
+    if not len(seen) or not len(unseen):
+        return {}
+    means = [mean_over_present(values[list(classes)]) for classes in (seen, unseen)]
+    return {f"{name}-seen": means[0], f"{name}-unseen": means[1], f"{name}-harmonic": harmonic_mean(*means)}
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ HEADLINE = {
     "mACC": "mACC",
     "pACC": "pACC",
     "mIoU-pred-or-gt": "mIoU (pred or gt)",
+    "boundary-mIoU": "boundary mIoU",
+    "PQ": "PQ",
+    "SQ": "SQ",
+    "RQ": "RQ",
 }
 
 
@@ -42,6 +47,15 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """Peak of this process so far in MiB: resident memory, and what torch held on the GPU (0 without one)."""
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+        "peak_gpu_mib": round(gpu / 2**20, 1),
     }
 
 

@@ -1,54 +1,58 @@
-"""Semantic segmentation evaluator on label maps: memory does not grow with classes x height x width.
+"""The evaluator of label maps: memory does not grow with classes x height x width.
 
-Reads what a system predicts (`sem_seg_labels [H, W]`, else the argmax of `sem_seg [C, H, W]`), compares it with the
-label file on the device the prediction lives on, and keeps only the (prediction, label) pairs that occur.
+Reads what a system predicts (`sem_seg_labels [H, W]`, else the argmax of `sem_seg [C, H, W]`), compares it with the label
+file on the device the prediction lives on, and keeps of an image only what its measures count.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from twostage.errors import UserError
-from twostage.evaluation.confusion import ConfusionMatrix, pair_counts
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.labels import read_label_map, write_label_map
-from twostage.evaluation.metrics import SemanticFigures, image_miou, semantic_figures
-from twostage.evaluation.results import HEADLINE, text_hash, versions, write_json
+from twostage.evaluation.journal import Journal
+from twostage.evaluation.labels import LabelFiles, read_label_map, write_label_map
+from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
+from twostage.evaluation.metrics import image_miou
+from twostage.evaluation.results import HEADLINE, peak_memory, results_table, text_hash, versions, write_json
+from twostage.files import write_text
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One evaluated image: its files, and its gt-present mIoU in percent (NaN where all labels are ignored)."""
+    """One evaluated image: its files, its gt-present mIoU in percent (NaN where all labels are ignored), and its time."""
 
     file_name: str
     sem_seg_file_name: str
     prediction: str | None
     miou: float
+    seconds: float  # reading, model and counting
 
 
 class SemanticSegmentationEvaluator(DatasetEvaluator):
-    """Detectron2 evaluator of one registered data set.
+    """Detectron2 evaluator of one registered data set (its metadata: `twostage.evaluation.dataset`).
 
     Args:
-        dataset_name: registered name; its metadata gives `stuff_classes`, `ignore_label` and, for open-vocabulary
-            splits, `seen_classes` and `unseen_classes`.
-        output_dir: where `results-<dataset>.json` goes ("": nowhere).
-        save_predictions: also write the label maps as PNG under `<output_dir>/predictions-<dataset>/`.
-        config_text: the config as yaml, for its hash in the results file.
+        dataset_name: registered name.
+        output_dir: where `results-<dataset>.json` and `.md` go ("": nowhere).
+        save_predictions: also write the label maps as PNG under `<output_dir>/predictions-<dataset>/`, 16 bit where
+            an index is above 255.
+        measures: further measures besides the confusion matrix.
+        skip_broken: leave out images whose label file is broken, and list them, instead of stopping.
+        config_text: the config as yaml, for the results file.
 
     Raises (from `process`):
         UserError: label values outside the class list, sizes that differ, unreadable or missing labels.
@@ -60,71 +64,135 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         *,
         output_dir: str | Path = "",
         save_predictions: bool = False,
+        measures: Sequence[type[Measure]] = (),
+        skip_broken: bool = False,
         config_text: str = "",
     ) -> None:
         self.dataset = EvaluatedDataset.from_metadata(dataset_name)
         self._output_dir = Path(output_dir) if output_dir else None
         self._config_text = config_text
+        self._skip_broken = skip_broken
+        self._measure_types: tuple[type[Measure], ...] = (PairMeasure, *measures)
         self._predictions_dir: Path | None = None
         if save_predictions:
             if self._output_dir is None:
                 raise UserError(f"predictions on '{dataset_name}' can't be saved without a folder; set OUTPUT_DIR")
             self._predictions_dir = self._output_dir / f"predictions-{dataset_name}"
-        self._label_files: dict[str, str] | None = None
+        self._label_files = LabelFiles(dataset_name)
+        self._journal: Journal | None = None
+        self._subject: dict[str, Any] = {}
+        self._finished: dict[str, dict[str, Any]] = {}
         self.reset()
 
+    def begin(self, subject: Mapping[str, Any], *, resume: bool) -> frozenset[str]:
+        """Keep a journal of finished images in the output folder from now on; every process calls this.
+
+        Args:
+            subject: hashes that say what is evaluated (`weights_sha256`, ...); also go into the results file.
+            resume: count what a stopped evaluation of the same subject finished.
+
+        Returns:
+            `file_name` of the images that need not be predicted again.
+
+        Raises:
+            UserError: the journal is of another subject.
+        """
+        self._subject = dict(subject)
+        if self._output_dir is None:
+            return frozenset()
+        classes = text_hash("\n".join(self.dataset.class_names))
+        measures = [measure.name for measure in self._measure_types]
+        self._journal = Journal(
+            self._output_dir / f"partial-{self.dataset.name}",
+            subject={**self._subject, "class_names_sha256": classes, "measures": measures},
+            rank=comm.get_rank(),
+        )
+        if resume:
+            self._finished = self._journal.read()
+        # Nobody writes before all have read, or before the old files are gone.
+        comm.synchronize()
+        if not resume and comm.is_main_process():
+            self._journal.clear()
+        comm.synchronize()
+        return frozenset(self._finished)
+
     def reset(self) -> None:
-        """Forget all images."""
-        self._matrix = ConfusionMatrix(self.dataset.num_classes)
+        """Forget all images but those of the evaluation that is continued."""
+        self.measures = [measure(self.dataset) for measure in self._measure_types]
         self.images: list[ImageResult] = []
-        self._started = time.perf_counter()
+        self.skipped: list[dict[str, str]] = []
+        if comm.is_main_process():
+            for entry in self._finished.values():
+                self._add(entry)
+        self._started = self._last = time.perf_counter()
 
     def process(self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]) -> None:
         """Count a batch: Detectron2's input dicts (`file_name`, optionally `sem_seg_file_name`) and model outputs."""
         for record, output in zip(inputs, outputs, strict=True):
             prediction = self.dataset.to_classes(_predicted_labels(output))
-            label_file = self._label_file(record)
-            label = torch.from_numpy(read_label_map(label_file)).to(prediction.device)
-            if label.shape != prediction.shape:
-                raise UserError(
-                    f"label '{label_file}' is {_size(label)} but the prediction for '{record['file_name']}' is "
-                    f"{_size(prediction)} (width x height); image and label must have the same size"
-                )
-            codes, counts = self._count(prediction, label, label_file)
-            self._matrix.add(codes, counts)
-            self.images.append(
-                ImageResult(
-                    file_name=str(record["file_name"]),
-                    sem_seg_file_name=str(label_file),
-                    prediction=self._save(str(record["file_name"]), prediction),
-                    miou=100 * image_miou(codes, counts, self.dataset.num_classes),
-                )
-            )
+            try:
+                sample = self._sample(record, output, prediction)
+            except UserError as error:
+                if not self._skip_broken:
+                    raise
+                self.skip(record, str(error))
+                continue
+            self._finish(self._entry(sample))
 
-    def _count(self, prediction: torch.Tensor, label: torch.Tensor, label_file: str) -> tuple[np.ndarray, np.ndarray]:
-        classes = self.dataset.num_classes
-        counted = label != self.dataset.ignore_label
-        prediction, label = prediction[counted], label[counted]
-        if label.numel() and (label.min() < 0 or label.max() >= classes):
-            value = int(label[(label < 0) | (label >= classes)][0])
-            raise UserError(
-                f"label '{label_file}' holds the value {value}, but '{self.dataset.name}' has {classes} classes "
-                f"(0 to {classes - 1}) and ignores {self.dataset.ignore_label}; check class list and label file"
-            )
-        return pair_counts(prediction, label, classes)
+    def skip(self, record: Mapping[str, Any], reason: str) -> None:
+        """Leave an image out of the figures and list it under `skipped`."""
+        logger.warning("skipped: %s", reason)
+        self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}})
 
-    def _label_file(self, record: Mapping[str, Any]) -> str:
-        if record.get("sem_seg_file_name"):
-            return str(record["sem_seg_file_name"])
-        if self._label_files is None:
-            known = DatasetCatalog.get(self.dataset.name)
-            self._label_files = {r["file_name"]: r["sem_seg_file_name"] for r in known}
-        try:
-            return self._label_files[record["file_name"]]
-        except KeyError:
+    def _sample(self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor) -> Sample:
+        label_file = self._label_files[record]
+        label = torch.from_numpy(read_label_map(label_file, largest=self.dataset.largest_label)).to(prediction.device)
+        if label.shape != prediction.shape:
             raise UserError(
-                f"'{record['file_name']}' is no image of '{self.dataset.name}': no label is known"
-            ) from None
+                f"label '{label_file}' is {_size(label)} but the prediction for '{record['file_name']}' is "
+                f"{_size(prediction)} (width x height); image and label must have the same size"
+            )
+        valid = label != self.dataset.ignore_label
+        outside = label[valid & ((label < 0) | (label >= self.dataset.num_classes))]
+        if outside.numel():
+            raise UserError(
+                f"label '{label_file}' holds the value {int(outside[0])}, but '{self.dataset.name}' has "
+                f"{self.dataset.num_classes} classes (0 to {self.dataset.num_classes - 1}) and ignores "
+                f"{self.dataset.ignore_label}; check class list and label file"
+            )
+        return Sample(
+            record={**record, "sem_seg_file_name": label_file},
+            output=output,
+            prediction=prediction,
+            label=label,
+            valid=valid,
+        )
+
+    def _entry(self, sample: Sample) -> dict[str, Any]:
+        counts: dict[str, Counts] = {measure.name: measure.of_image(sample) for measure in self.measures}
+        pairs = counts[PairMeasure.name]
+        file_name = str(sample.record["file_name"])
+        image = ImageResult(
+            file_name=file_name,
+            sem_seg_file_name=str(sample.record["sem_seg_file_name"]),
+            prediction=self._save(file_name, sample.prediction),
+            miou=100 * image_miou(pairs["codes"], pairs["counts"], self.dataset.num_classes),
+            seconds=round(time.perf_counter() - self._last, 4),
+        )
+        return {"file_name": file_name, "image": asdict(image), "counts": counts}
+
+    def _finish(self, entry: dict[str, Any]) -> None:
+        if self._journal is not None:
+            self._journal.write(entry)
+        self._add(entry)
+        self._last = time.perf_counter()
+
+    def _add(self, entry: Mapping[str, Any]) -> None:
+        if "skipped" in entry:
+            self.skipped.append({"file_name": entry["file_name"], "reason": entry["skipped"]})
+            return
+        add_all(self.measures, entry["counts"])
+        self.images.append(ImageResult(**entry["image"]))
 
     def _save(self, file_name: str, prediction: torch.Tensor) -> str | None:
         if self._predictions_dir is None:
@@ -140,41 +208,67 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         """Merge all processes and compute the figures (percent); None on other ranks than the first.
 
         Returns:
-            `{"sem_seg": {"mIoU": ..., ...}}`, keys as in `SemanticFigures.as_percent`.
+            `{"sem_seg": {"mIoU": ..., ...}}`, keys as in `SemanticFigures.as_percent`; other tasks of the measures beside it.
         """
-        parts = comm.gather((self._matrix.pairs(), self.images), dst=0)
+        if self._journal is not None:
+            self._journal.close()
+        state = {measure.name: measure.total() for measure in self.measures}
+        parts = comm.gather((state, self.images, self.skipped, peak_memory()), dst=0)
         if not comm.is_main_process():
             return None
-        matrix = ConfusionMatrix.merged(self.dataset.num_classes, [pairs for pairs, _ in parts])
-        self._matrix, self.images = matrix, [image for _, images in parts for image in images]
+        for counts, images, skipped, _ in parts[1:]:
+            add_all(self.measures, counts)
+            self.images += images
+            self.skipped += skipped
+        self.images.sort(key=lambda image: image.file_name)
         if not self.images:
             raise UserError(f"data set '{self.dataset.name}' gave no image to evaluate; check its folder")
-        figures = semantic_figures(matrix, seen=self.dataset.seen, unseen=self.dataset.unseen)
-        results = figures.as_percent(self.dataset.class_names)
+        results: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
+        for measure in self.measures:
+            results.setdefault(measure.task, OrderedDict()).update(measure.figures())
         if self._output_dir:
-            path = self._output_dir / f"results-{self.dataset.name}.json"
-            write_json(path, self._record(figures, results))
-            logger.info("Results of %s are in %s", self.dataset.name, path)
-        return OrderedDict(sem_seg=results)
+            self._write(self._output_dir, results, [memory for *_, memory in parts])
+        if self._journal is not None:
+            self._journal.clear()
+        return results
 
-    def _record(self, figures: SemanticFigures, results: Mapping[str, float]) -> dict[str, Any]:
+    def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
+        figures = {key: value for group in results.values() for key, value in group.items()}
+        write_json(folder / f"results-{self.dataset.name}.json", self._record(figures, memory))
+        write_text(folder / f"results-{self.dataset.name}.md", results_table([(self.dataset.name, figures)]) + "\n")
+        logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
+        if self.skipped:
+            logger.warning("%d images of %s were skipped (listed there)", len(self.skipped), self.dataset.name)
+
+    def _record(self, figures: Mapping[str, float], memory: list[dict[str, float]]) -> dict[str, Any]:
         """What the results file holds; figures without a meaning are null."""
-        return {
+        seconds = [image.seconds for image in self.images]
+        record = {
             "dataset": self.dataset.name,
             "num_images": len(self.images),
-            "figures": {key: results.get(key) for key in HEADLINE},
-            "iou_per_class": [100 * iou for iou in figures.iou.tolist()],
-            "label_pixels": figures.label_pixels,
+            "figures": {key: figures.get(key) for key in HEADLINE},
+            "rules": {"mIoU": "gt-present", "mIoU-pred-or-gt": "pred-or-gt"},
             "class_names": self.dataset.class_names,
             "seen_classes": self.dataset.seen,
             "unseen_classes": self.dataset.unseen,
             "ignore_label": self.dataset.ignore_label,
             "images": [asdict(image) for image in self.images],
+            "skipped": sorted(self.skipped, key=lambda entry: entry["file_name"]),
             "seconds": round(time.perf_counter() - self._started, 3),
+            "seconds_of_images": round(math.fsum(seconds), 3),
+            "continued_images": len(self._finished),
+            "processes": comm.get_world_size(),
+            "memory": {key: max(part[key] for part in memory) for key in memory[0]},
+            "config": self._config_text or None,
             "config_sha256": text_hash(self._config_text) if self._config_text else None,
             "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
+            "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
             "versions": versions(),
         }
+        record |= {key: value for key, value in self._subject.items() if key not in record}
+        for measure in self.measures:
+            record |= measure.record()
+        return record
 
 
 def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
