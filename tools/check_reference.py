@@ -21,6 +21,7 @@ from twostage.errors import UserError, near_names, run_cli
 # A case's "system" -> module with `check(case)`.
 _RUNNERS = {
     "SAN": "twostage.systems.two_stage.san.reference",
+    "SegCLIP": "twostage.systems.one_stage.segclip.reference",
 }
 
 
@@ -39,7 +40,7 @@ def main() -> None:
         torch.manual_seed(0)
         rows = importlib.import_module(_RUNNERS[system]).check(case)
         wrong = [row for row in rows if not row.passed]
-        print(f"\n{path}: {system} {case.meta.get('variant', '')} {case.meta['kind']}")
+        print(f"\n{path}: {system} {case.meta.get('variant', '')} {case.meta.get('kind', '')}")
         print(format_comparisons(wrong if args.failed_only else rows))
         print(f"{len(rows) - len(wrong)} of {len(rows)} match")
         if wrong:

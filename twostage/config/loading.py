@@ -13,19 +13,21 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from twostage.config import backbone, clip, data, evaluation, mask_loss, san, sliding, solver
+from twostage.config import backbone, captions, clip, data, evaluation, mask_loss, san, segclip, sliding, solver
 from twostage.errors import UserError, near_names
 
 # Every room with keys of its own, one module each.
 GROUPS = (
     clip.GROUP,
     data.GROUP,
+    captions.GROUP,
     solver.GROUP,
     evaluation.GROUP,
     sliding.GROUP,
     mask_loss.GROUP,
     backbone.GROUP,
     san.GROUP,
+    segclip.GROUP,
 )
 
 

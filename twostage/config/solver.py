@@ -9,6 +9,8 @@ from twostage.config.group import KeyGroup
 
 def _add(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"  # ADAMW | SGD
+    cfg.SOLVER.ADAMW_BETAS = (0.9, 0.999)
+    cfg.SOLVER.ADAMW_EPS = 1e-8
     # Learning-rate multipliers of the parameters under `backbone` and of CLIP's own.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     cfg.SOLVER.CLIP_MULTIPLIER = 1.0

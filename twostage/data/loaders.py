@@ -21,6 +21,8 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from twostage.data.caption_mapper import CaptionMapper
+from twostage.data.captions import is_caption_set
 from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import derive_seed, seeded_sampling
 from twostage.errors import UserError, near_names
@@ -85,6 +87,12 @@ def training_records(names: Sequence[str]) -> list[Record]:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
     records = [record for name in names for record in dataset_records(name)]
     first = MetadataCatalog.get(names[0])
+    if len({is_caption_set(name) for name in names}) > 1:
+        raise UserError(
+            f"DATASETS.TRAIN is {tuple(names)}: sets with captions and sets with labels don't mix; take one kind"
+        )
+    if is_caption_set(names[0]):
+        return records
     for name in names[1:]:
         other = MetadataCatalog.get(name)
         if (list(other.stuff_classes), other.ignore_label) != (list(first.stuff_classes), first.ignore_label):
@@ -222,7 +230,8 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     Images are not grouped by aspect ratio: training pads or crops to one size, and the order stays that of the numbers.
     """
     records = DatasetFromList(training_records(cfg.DATASETS.TRAIN), copy=False)
-    stream = SampleStream(records, mapper=mapper or SemanticTrainingMapper.from_config(cfg), seed=max(int(cfg.SEED), 0))
+    kind = CaptionMapper if is_caption_set(cfg.DATASETS.TRAIN[0]) else SemanticTrainingMapper
+    stream = SampleStream(records, mapper=mapper or kind.from_config(cfg), seed=max(int(cfg.SEED), 0))
     return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 

@@ -47,7 +47,10 @@ def parameter_group(name: str) -> str | None:
 
 
 def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, ParameterSetting]:
-    """Learning rate and weight decay of every trainable parameter of `model`, by name (shared ones by their first)."""
+    """Learning rate and weight decay of every trainable parameter of `model`, by name (shared ones by their first).
+
+    SOLVER.WEIGHT_DECAY_BIAS, where given, goes before the decay of norms and embeddings for every name ending in "bias".
+    """
     multipliers = {"backbone": cfg.SOLVER.BACKBONE_MULTIPLIER, "clip": cfg.SOLVER.CLIP_MULTIPLIER, None: 1.0}
     group_of = getattr(model, "parameter_group", parameter_group)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -58,7 +61,9 @@ def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, ParameterSet
             if name not in trainable:
                 continue
             decay = cfg.SOLVER.WEIGHT_DECAY
-            if isinstance(module, NORM_LAYERS):
+            if cfg.SOLVER.WEIGHT_DECAY_BIAS is not None and own_name.endswith("bias"):
+                decay = cfg.SOLVER.WEIGHT_DECAY_BIAS
+            elif isinstance(module, NORM_LAYERS):
                 decay = cfg.SOLVER.WEIGHT_DECAY_NORM
             elif any(part in own_name for part in EMBEDDINGS):
                 decay = cfg.SOLVER.WEIGHT_DECAY_EMBED
@@ -76,7 +81,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW (betas 0.9, 0.999; eps 1e-8) or SGD over `parameter_groups`, with the clipping of SOLVER.CLIP_GRADIENTS.
+    """AdamW or SGD over `parameter_groups`, with the clipping of SOLVER.CLIP_GRADIENTS.
 
     Clipping happens at the beginning of `step`, so a gradient scaler has to unscale before it.
 
@@ -88,7 +93,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         raise UserError(f"{type(model).__name__} has no trainable parameters; run it with --eval-only")
     optimizer: torch.optim.Optimizer
     if cfg.SOLVER.OPTIMIZER == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+        optimizer = torch.optim.AdamW(
+            groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.ADAMW_BETAS), eps=cfg.SOLVER.ADAMW_EPS
+        )
     else:
         optimizer = torch.optim.SGD(
             groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV

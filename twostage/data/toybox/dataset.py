@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,7 +31,7 @@ NUM_TRAIN = 1200
 NUM_VAL_SEEN = 50
 NUM_VAL_OPEN = 100
 _SIZES = ((128, 128), (128, 160), (160, 128))  # height, width
-_JPEG_QUALITY = 92
+JPEG_QUALITY = 92
 
 T = TypeVar("T")
 
@@ -102,41 +102,48 @@ def write_toybox(folder: Path, *, seed: int = SEED, progress: bool = True) -> No
         scenes = render(plan_scenes(seed, split, count), seed, split)
         for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
             picture = np.ascontiguousarray(scene.image[..., ::-1])
-            _write(images / f"{plan.name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-            _write(annotations / f"{plan.name}.png", scene.labels, [])
+            write_picture(images / f"{plan.name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            write_picture(annotations / f"{plan.name}.png", scene.labels, [])
     (folder / "version.json").write_text(json.dumps({"version": VERSION, "seed": seed}) + "\n")
 
 
-def _write(path: Path, picture: np.ndarray, options: list[int]) -> None:
+def write_picture(path: Path, picture: np.ndarray, options: list[int]) -> None:
+    """Write `picture` (BGR or grey, as OpenCV has it); OSError where that fails."""
     if not cv2.imwrite(str(path), picture, options):
         raise OSError(f"could not write {path}")
 
 
-def is_current(folder: Path) -> bool:
+def is_current(folder: Path, version: int = VERSION) -> bool:
     """True where `folder` holds a finished toybox of this version and the default seed."""
     try:
         stamp = json.loads((folder / "version.json").read_text())
     except (OSError, ValueError):
         return False
-    return stamp == {"version": VERSION, "seed": SEED}
+    return stamp == {"version": version, "seed": SEED}
 
 
 def ensure_toybox(root: Path) -> Path:
-    """`root/toybox`, written first where it is missing or of another version.
+    """`root/toybox`, written first where it is missing or of another version; see `ensure_written`."""
+    return ensure_written(root / "toybox", VERSION, write_toybox)
 
-    Safe when several processes start at once: one writes beside it and renames, the others wait for the lock.
+
+def ensure_written(folder: Path, version: int, write: Callable[[Path], None]) -> Path:
+    """`folder`, made by `write` first where it is missing or of another version.
+
+    `write` fills an empty folder and puts `version.json` (version, seed) into it. Safe when several processes start at
+    once: one writes beside it and renames, the others wait for the lock.
 
     Raises:
         UserError: the folder can't be written.
     """
-    folder = root / "toybox"
-    if is_current(folder):
+    if is_current(folder, version):
         return folder
+    root = folder.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _Lock(root / ".toybox.lock"):
-            if not is_current(folder):
-                _replace(root, folder)
+        with _Lock(root / f".{folder.name}.lock"):
+            if not is_current(folder, version):
+                _replace(root, folder, write)
     except OSError as error:
         raise UserError(
             f"toybox can't be written to '{folder}' ({error.strerror or error}); "
@@ -145,14 +152,14 @@ def ensure_toybox(root: Path) -> Path:
     return folder
 
 
-def _replace(root: Path, folder: Path) -> None:
+def _replace(root: Path, folder: Path, write: Callable[[Path], None]) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=".toybox-", dir=root))
     try:
-        write_toybox(fresh)
+        write(fresh)
         fresh.chmod(0o755)
         if folder.exists():
             stale = Path(tempfile.mkdtemp(prefix=".toybox-old-", dir=root))
-            folder.replace(stale / "toybox")
+            folder.replace(stale / folder.name)
             shutil.rmtree(stale)
         fresh.replace(folder)
     finally:

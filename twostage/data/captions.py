@@ -1,0 +1,116 @@
+"""Data sets of image-caption pairs: their file formats and their registration.
+
+A record is one pair: `file_name` and `caption`; a picture with five captions makes five records. Under
+`$DETECTRON2_DATASETS`:
+
+| name                          | pictures and captions                                                                 |
+|-------------------------------|---------------------------------------------------------------------------------------|
+| `toybox_captions`             | writes itself on first use                                                            |
+| `coco_2014_karpathy_captions` | `coco/{train,val}2014/`, `coco/dataset_coco.json` (Karpathy's file; "train" part)     |
+| `cc3m_captions`               | `cc3m/captions.jsonl`, pictures where it says                                         |
+
+`captions.jsonl`, for these and for sets of your own (`register_caption_set`), has one json object per line:
+`{"image": "path below the folder", "captions": ["a cat on a sofa", ...]}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from twostage.config import datasets_root
+from twostage.data.toybox.caption_set import ensure_toybox_captions
+from twostage.errors import UserError
+
+Record = dict[str, Any]
+
+
+def read_caption_lines(folder: Path) -> list[Record]:
+    """Pairs of `folder/captions.jsonl`.
+
+    Raises:
+        UserError: the file is missing, or a line is not as the module's text says.
+    """
+    path = folder / "captions.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"captions '{path}' can't be read ({error}); one json object per line is needed there, like "
+            '{"image": "a.jpg", "captions": ["a cat"]}'
+        ) from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, captions = entry["image"], entry["captions"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"captions '{path}', line {number}: no json object with 'image' and 'captions'") from error
+        if not isinstance(captions, list):
+            raise UserError(f"captions '{path}', line {number}: 'captions' must be a list of sentences")
+        records += [{"file_name": str(folder / name), "caption": str(caption)} for caption in captions]
+    return records
+
+
+def read_karpathy(folder: Path, parts: tuple[str, ...] = ("train",)) -> list[Record]:
+    """Pairs of COCO 2014 in the parts ("train", "restval", "val", "test") of Karpathy's `folder/dataset_coco.json`.
+
+    Raises:
+        UserError: the file is missing or of another kind.
+    """
+    path = folder / "dataset_coco.json"
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        return [
+            {"file_name": str(folder / image["filepath"] / image["filename"]), "caption": sentence["raw"].strip()}
+            for image in images
+            if image["split"] in parts
+            for sentence in image["sentences"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"captions '{path}' can't be read ({type(error).__name__}: {error}); it is dataset_coco.json of Karpathy's "
+            "caption splits, beside train2014/ and val2014/"
+        ) from error
+
+
+def register_caption_set(name: str, load: Callable[[], list[Record]]) -> None:
+    """Register image-caption pairs under `name`, where nobody has yet.
+
+    >>> register_caption_set("my_captions", lambda: read_caption_lines(Path("photos")))
+    """
+    if name in DatasetCatalog.list():
+        return
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="captions")
+
+
+def is_caption_set(name: str) -> bool:
+    """Whether a registered data set holds image-caption pairs."""
+    return MetadataCatalog.get(name).get("evaluator_type", None) == "captions"
+
+
+def _below_root(folder: str, read: Callable[[Path], list[Record]]) -> list[Record]:
+    # The root is asked for when the set is read, because DETECTRON2_DATASETS may change after registration.
+    return read(datasets_root() / folder)
+
+
+def _toybox() -> list[Record]:
+    return read_caption_lines(ensure_toybox_captions(datasets_root()))
+
+
+def _builtin() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
+    yield "toybox_captions", _toybox
+    yield "coco_2014_karpathy_captions", partial(_below_root, "coco", read_karpathy)
+    yield "cc3m_captions", partial(_below_root, "cc3m", read_caption_lines)
+
+
+for _name, _load in _builtin():
+    register_caption_set(_name, _load)

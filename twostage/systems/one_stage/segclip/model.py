@@ -1,0 +1,232 @@
+"""SegCLIP: patch aggregation with learnable centres (Luo et al., ICML 2023); learns to segment from captions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
+from detectron2.utils import comm
+from open_clip.loss import ClipLoss
+from torch import Tensor
+
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.vit import Tokens, embed_image, require_vit, run_blocks
+from twostage.errors import UserError
+from twostage.predictions import Frames, MaskPrediction
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
+from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
+from twostage.systems.one_stage.segclip.reconstruction import MaskedReconstruction, choose_visible
+from twostage.systems.one_stage.segclip.semantic_layer import SemanticLayer
+from twostage.systems.one_stage.segclip.weights import checkpoint_table
+from twostage.systems.one_stage.segclip.windows import Windows, region_prediction, window_grid
+from twostage.systems.one_stage.segclip.zero_shot import add_background, group_affinities, group_owners
+from twostage.vocabulary import Vocabulary
+
+BACKGROUND = "background"
+# The logit scale stays below this, as in CLIP's own training.
+_LARGEST_SCALE = 100.0
+
+
+class Words(NamedTuple):
+    """Unit text embeddings `[C, D]`, and whether a background without a prompt comes before them."""
+
+    text: Tensor
+    background: bool
+
+
+class Encoded(NamedTuple):
+    """The windows of each image."""
+
+    windows: list[Windows]
+    frames: Frames
+
+
+@META_ARCH_REGISTRY.register()
+class SegCLIP(OpenVocabularySegmenter):
+    """CLIP whose patches are gathered into groups by learnable centres; the groups are named with words.
+
+    Trains on batch entries with `image`, `caption` and `superpixels` (int `[H, W]`), without any segmentation label.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        semantic_layer: SemanticLayer,
+        reconstruction: MaskedReconstruction,
+        group_blocks: int,
+        hidden_share: float,
+        caption_tokens: int,
+        loss_weights: dict[str, float],
+        window: tuple[int, int] | None,
+        background_threshold: float,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            group_blocks: CLIP's last blocks, which see groups instead of patches.
+            hidden_share: share of the tokens hidden from the second pass.
+            caption_tokens: captions are cut to this length.
+            loss_weights: of "contrastive", "superpixel" and "reconstruction".
+            window: side of the square windows and their stride, in pixels; None takes the image as one.
+            background_threshold: least affinity of a group that is not background, where the vocabulary begins with
+                "background".
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        self.semantic_layer = semantic_layer
+        self.reconstruction = reconstruction
+        self.group_blocks = group_blocks
+        self.hidden_share = hidden_share
+        self.caption_tokens = caption_tokens
+        self.loss_weights = loss_weights
+        self.window = window
+        self.background_threshold = background_threshold
+        visual = self.clip.visual
+        for frozen in (self.clip.token_embedding, visual.conv1, visual.ln_pre):
+            frozen.requires_grad_(False)
+        for parameter in (self.clip.positional_embedding, visual.positional_embedding, visual.class_embedding):
+            parameter.requires_grad_(False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.SEGCLIP`, `MODEL.CLIP`, `INPUT.CAPTIONS` and `TEST.SLIDING`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        visual = clip.visual
+        require_vit(visual, "SegCLIP")
+        keys, sliding = cfg.MODEL.SEGCLIP, cfg.TEST.SLIDING
+        blocks = visual.transformer.resblocks
+        if not len(blocks) > keys.GROUP_BLOCKS:
+            raise UserError(
+                f"MODEL.SEGCLIP.GROUP_BLOCKS is {keys.GROUP_BLOCKS}; {cfg.MODEL.CLIP.NAME!r} has {len(blocks)} blocks, so "
+                f"1 to {len(blocks) - 1} are allowed"
+            )
+        like_clip = {
+            "width": visual.class_embedding.shape[0],
+            "heads": blocks[0].attn.num_heads,
+            "num_centres": keys.NUM_CENTRES,
+            "activation": type(blocks[0].mlp.gelu),
+        }
+        patch = visual.conv1.kernel_size[0]
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            "semantic_layer": SemanticLayer(**like_clip, mix_batch=keys.MIX_BATCH),
+            "reconstruction": MaskedReconstruction(
+                **like_clip,
+                grid=(cfg.INPUT.CAPTIONS.SIZE // patch, cfg.INPUT.CAPTIONS.SIZE // patch),
+                patch_size=patch,
+                decoder_width=keys.DECODER_WIDTH,
+                decoder_depth=keys.DECODER_DEPTH,
+                decoder_heads=keys.DECODER_HEADS,
+            ),
+            "group_blocks": keys.GROUP_BLOCKS,
+            "hidden_share": keys.HIDDEN_SHARE,
+            "caption_tokens": keys.CAPTION_TOKENS,
+            "loss_weights": {
+                "contrastive": keys.CONTRASTIVE_WEIGHT,
+                "superpixel": keys.SUPERPIXEL_WEIGHT,
+                "reconstruction": keys.RECONSTRUCTION_WEIGHT,
+            },
+            "window": (sliding.TILE, sliding.STRIDE) if sliding.ENABLED else None,
+            "background_threshold": keys.BACKGROUND_THRESHOLD,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """Official names of this model's tensors."""
+        return checkpoint_table(len(self.clip.visual.transformer.resblocks) - self.group_blocks)
+
+    def parameter_group(self, name: str) -> str | None:
+        """CLIP's own parts take `SOLVER.CLIP_MULTIPLIER`, but for those that now see groups (section 4.1)."""
+        blocks = len(self.clip.visual.transformer.resblocks)
+        of_groups = [f"clip.visual.transformer.resblocks.{i}." for i in range(blocks - self.group_blocks, blocks)] + [
+            "clip.visual.ln_post.",
+            "clip.visual.proj",
+        ]
+        return "clip" if name.startswith("clip.") and not name.startswith(tuple(of_groups)) else None
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses of image-caption pairs in training, else as in the contract."""
+        if not self.training:
+            return super().forward(batch)
+        if any("caption" not in entry for entry in batch):
+            raise UserError(
+                "SegCLIP trains on image-caption pairs, which DATASETS.TRAIN does not hold; use e.g. ('toybox_captions',)"
+            )
+        return self.caption_losses(batch)
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor of cosine similarities."""
+        return self.clip.logit_scale.exp().clamp(max=_LARGEST_SCALE)
+
+    def caption_losses(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The three weighted losses of a batch of pairs (SegCLIP, section 3.3)."""
+        with torch.no_grad():
+            # Kept in range after every step, as published; doing it before the next one is the same.
+            self.clip.logit_scale.clamp_(max=math.log(_LARGEST_SCALE))
+        images = self.preprocess(batch).tensor
+        superpixels = torch.stack([entry["superpixels"] for entry in batch]).to(images.device)
+        text = self.text.encode_captions([entry["caption"] for entry in batch], max_tokens=self.caption_tokens)
+        encoding = encode_image(self.clip.visual, self.semantic_layer, images, self.group_blocks)
+        contrast = ClipLoss(
+            local_loss=True, gather_with_grad=True, rank=comm.get_rank(), world_size=comm.get_world_size()
+        )
+        ids = patch_superpixels(superpixels, self.reconstruction.patch_size)
+        losses = {
+            "contrastive": contrast(F.normalize(encoding.image, dim=-1), F.normalize(text, dim=-1), self.scale),
+            "superpixel": superpixel_loss(encoding.grouping.hard, ids),
+            "reconstruction": self._reconstruction_loss(images),
+        }
+        return {f"loss_{name}": self.loss_weights[name] * value for name, value in losses.items()}
+
+    def _reconstruction_loss(self, images: Tensor) -> Tensor:
+        """A second pass that sees few patches and has to tell the pixels of the others."""
+        tokens = embed_image(self.clip.visual, images)
+        visible = choose_visible(masking_noise(tokens.x), self.hidden_share)
+        x = tokens.x.gather(1, visible.tokens[..., None].expand(-1, -1, tokens.x.shape[2]))
+        patch_stage, _ = split_blocks(self.clip.visual, self.group_blocks)
+        grouping = self.semantic_layer(run_blocks(patch_stage, Tokens(x, tokens.grid))[0].x)
+        predicted = self.reconstruction(grouping, visible.restore)
+        return self.reconstruction.loss(predicted, images, visible.hidden)
+
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+        """A first name "background" is not asked for: it is what fits no other name."""
+        background = vocabulary.names[0] == BACKGROUND
+        if background and len(vocabulary) == 1:
+            raise UserError("the vocabulary holds nothing but 'background'; give a name to look for")
+        names = Vocabulary(vocabulary.names[1:]) if background else vocabulary
+        return Words(self.text(names), background)
+
+    def encode(self, images: ImageList) -> Encoded:
+        frames = frames_of(images)
+        windows = []
+        for image, (height, width) in zip(images.tensor, frames.images, strict=True):
+            grid = window_grid((height, width), self.window)
+            tiles = grid.cut(image[None, :, :height, :width])
+            encoding = encode_image(self.clip.visual, self.semantic_layer, tiles, self.group_blocks)
+            windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
+        return Encoded(windows, frames)
+
+    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+        scores = []
+        for windows in encoded.windows:
+            affinities = group_affinities(windows.encoding, text.text, self.scale)
+            if text.background:
+                affinities = add_background(affinities, self.background_threshold)
+            scores.append(affinities)
+        return region_prediction(encoded.windows, scores, encoded.frames)
+
+
+def masking_noise(tokens: Tensor) -> Tensor:
+    """Uniform noise `[B, N]` for tokens `[B, N, W]`, which decides what is hidden."""
+    return torch.rand(tokens.shape[:2], device=tokens.device)
