@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from twostage.evaluation import SemanticSegmentationEvaluator  # first: makes torchvision importable for detectron2
-from twostage.evaluation.labels import read_label_map  # isort: split
+from twostage.evaluation.labels import read_label_map
+from twostage.evaluation.measures import BoundaryMeasure
+from twostage.evaluation.oracles import OracleMeasure  # isort: split
 
 import torch
 import torch.distributed as dist
@@ -22,7 +24,9 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     dataset = json.loads((folder / "dataset.json").read_text())
     MetadataCatalog.get("sharded").set(**dataset["metadata"])
-    evaluator = SemanticSegmentationEvaluator("sharded", output_dir=folder / f"out{rank}")
+    measures = [BoundaryMeasure, OracleMeasure]
+    evaluator = SemanticSegmentationEvaluator("sharded", output_dir=folder / f"out{rank}", measures=measures)
+    evaluator.begin({"weights_sha256": "x"}, resume=False)
     for index in InferenceSampler(len(dataset["records"])):
         record = dataset["records"][index]
         prediction = torch.from_numpy(read_label_map(record["prediction"]))

@@ -20,7 +20,10 @@ from PIL import Image
 from twostage.config import default_config
 from twostage.errors import UserError
 from twostage.evaluation import SemanticSegmentationEvaluator, build_evaluator
+from twostage.evaluation.boundary import boundary_counts, boundary_iou
 from twostage.evaluation.labels import read_label_map, write_label_map
+from twostage.evaluation.measures import BoundaryMeasure
+from twostage.evaluation.oracles import OracleMeasure
 from twostage.vocabulary import Vocabulary
 
 
@@ -32,11 +35,10 @@ def evaluate(dataset, outputs=None, order=None, **options):
     return evaluator.evaluate()["sem_seg"], evaluator
 
 
-@pytest.mark.parametrize("num_classes", [6, 40])
-def test_equals_detectron2(make_dataset, num_classes: int, tmp_path: Path) -> None:
-    """Every standard key of Detectron2's evaluator, on scores, to 1e-9."""
-    dataset = make_dataset(num_classes=num_classes, seed=num_classes)
-    reference = SemSegEvaluator(dataset.name, distributed=False, output_dir=str(tmp_path / "reference"))
+def check_against_detectron2(dataset, folder: Path) -> None:
+    """Every standard key of Detectron2's evaluator on seeded scores, to 1e-9."""
+    num_classes = len(dataset.metadata["stuff_classes"])
+    reference = SemSegEvaluator(dataset.name, distributed=False, output_dir=str(folder))
     reference.reset()
     generator = torch.Generator().manual_seed(0)
     outputs = []
@@ -46,14 +48,30 @@ def test_equals_detectron2(make_dataset, num_classes: int, tmp_path: Path) -> No
         outputs.append({"sem_seg": scores})
     reference.process(dataset.records, outputs)
     expected = reference.evaluate()["sem_seg"]
-    results, _ = evaluate(dataset, outputs)
+    labels_only = [{"sem_seg_labels": output["sem_seg"].argmax(0)} for output in outputs]
+    results, _ = evaluate(dataset, labels_only)
+    assert evaluate(dataset, outputs)[0] == results
     standard = ["mIoU", "fwIoU", "mACC", "pACC", *(f"IoU-{name}" for name in dataset.metadata["stuff_classes"])]
     for key in standard:
         if math.isnan(expected[key]):
             assert key not in results
         else:
             assert results[key] == pytest.approx(expected[key], abs=1e-9), key
-    assert sum(math.isnan(expected[key]) for key in standard) == 1  # the class that is only predicted
+    assert math.isnan(expected[f"IoU-class {num_classes - 1}"])  # the class that is only predicted
+
+
+@pytest.mark.parametrize("num_classes", [6, 40])
+def test_equals_detectron2(make_dataset, num_classes: int, tmp_path: Path) -> None:
+    """Whichever Detectron2 is installed."""
+    check_against_detectron2(make_dataset(num_classes=num_classes, seed=num_classes), tmp_path)
+
+
+@pytest.mark.upstream_detectron2
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_upstream_detectron2(make_dataset, seed: int, tmp_path: Path) -> None:
+    """Only upstream's SemSegEvaluator is the one that published figures come from."""
+    dataset = make_dataset(num_classes=(3, 21, 150, 171, 300)[seed], ignore=65535 if seed == 4 else 255, seed=seed)
+    check_against_detectron2(dataset, tmp_path)
 
 
 def test_scores_and_labels_agree_and_order_does_not_matter(make_dataset) -> None:
@@ -161,7 +179,8 @@ def test_label_file_from_the_catalogue(make_dataset) -> None:
 def test_two_processes_merge_exactly(make_dataset, tmp_path: Path) -> None:
     """A real two-process gloo run gives bit-identical figures; the second rank returns nothing."""
     dataset = make_dataset(num_images=7, seen_classes=[0, 1], unseen_classes=[2, 3, 4])
-    results, evaluator = evaluate(dataset, output_dir=tmp_path / "single")
+    measures = [BoundaryMeasure, OracleMeasure]
+    results, evaluator = evaluate(dataset, output_dir=tmp_path / "single", measures=measures)
     for i, (record, prediction) in enumerate(zip(dataset.records, dataset.predictions, strict=True)):
         record["prediction"] = str(tmp_path / f"prediction{i}.png")
         write_label_map(record["prediction"], prediction)
@@ -178,13 +197,14 @@ def test_two_processes_merge_exactly(make_dataset, tmp_path: Path) -> None:
     assert first["results"]["sem_seg"] == results
     assert first["files"] == [Path(image.file_name).name for image in evaluator.images]
     assert second["results"] is None
-    assert not (tmp_path / "out1").exists()
+    assert not list(tmp_path.glob("out1/results*")) and not list(tmp_path.glob("out0/partial*"))
     single, merged = (
         json.loads((tmp_path / folder / f"results-{name}.json").read_text())
         for folder, name in (("single", dataset.name), ("out0", "sharded"))
     )
-    for key in ("figures", "iou_per_class", "label_pixels", "num_images"):
-        assert merged[key] == single[key]
+    for key in ("figures", "iou_per_class", "label_pixels", "num_images", "confusions", "errors", "oracles"):
+        assert merged[key] == single[key], key
+    assert merged["processes"] == 2 and merged["weights_sha256"] == "x"
 
 
 def test_value_outside_the_class_list(make_dataset) -> None:
@@ -295,3 +315,37 @@ def test_folded_background(make_dataset) -> None:
 def test_contradicting_metadata(make_dataset, extra: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         SemanticSegmentationEvaluator(make_dataset(**extra).name)
+
+
+def test_eight_bits_where_sixteen_are_needed(make_dataset) -> None:
+    dataset = make_dataset(num_classes=300, ignore=65535)
+    Image.fromarray((dataset.labels[0] % 256).astype(np.uint8)).save(dataset.records[0]["sem_seg_file_name"])
+    with pytest.raises(UserError, match=r"0\.png' has 8 bits per pixel, but labels of this data set go up to 65535"):
+        evaluate(dataset)
+
+
+def test_boundary_figures_and_confusions(make_dataset, tmp_path: Path) -> None:
+    """Boundary figures equal those of all images at once; the confusions are the largest entries of the dense matrix."""
+    dataset = make_dataset(seen_classes=[0, 1, 2], unseen_classes=[3, 4])
+    results, evaluator = evaluate(dataset, output_dir=tmp_path, measures=[BoundaryMeasure])
+    total = 0
+    for prediction, label in zip(dataset.predictions, dataset.labels, strict=True):
+        total += boundary_counts(*(torch.from_numpy(x) for x in (prediction, label, label != 255)), 6)
+    iou = 100 * boundary_iou(total)
+    assert results["boundary-mIoU"] == pytest.approx(np.nanmean(iou))
+    assert results["boundary-mIoU-seen"] == pytest.approx(iou[:3].mean())
+    assert results["boundary-mIoU-unseen"] == pytest.approx(iou[3:5].mean())
+    record = json.loads((tmp_path / f"results-{dataset.name}.json").read_text())
+    assert (
+        record["boundary_iou_per_class"][:5] == pytest.approx(iou[:5]) and record["boundary_iou_per_class"][5] is None
+    )
+    dense = evaluator.measures[0].matrix.dense()
+    for g in range(5):
+        found = [entry for entry in record["confusions"] if entry["label"] == g]
+        column = dense[:, g].copy()
+        column[g] = 0
+        assert [entry["pixels"] for entry in found] == sorted(column[column > 0].tolist(), reverse=True)[:5]
+        assert all(column[entry["prediction"]] == entry["pixels"] for entry in found)
+        assert found[0]["share"] == pytest.approx(column.max() / dense[:, g].sum())
+    row = (tmp_path / f"results-{dataset.name}.md").read_text().splitlines()[2]
+    assert row.startswith(f"| {dataset.name} ") and f"{results['mIoU']:.2f}" in row
