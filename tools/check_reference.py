@@ -20,6 +20,8 @@ from twostage.errors import UserError, near_names, run_cli
 
 # A case's "system" -> module with `check(case)`.
 _RUNNERS = {
+    "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
+    "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",
 }

@@ -109,6 +109,13 @@ class Case:
         relative = difference / abs(wanted) if wanted else difference
         return Comparison(name=name, shape=(), difference=difference, relative=relative, passed=relative <= tolerance)
 
+    def compare_labels(self, name: str, ours: Tensor, wanted: Tensor) -> Comparison:
+        """Label maps `[H, W]` of ours that are made in two ways and must be the same but for ties."""
+        differ = float((ours != wanted).float().mean())
+        return Comparison(
+            name=name, shape=tuple(wanted.shape), difference=differ, relative=differ, passed=differ <= 1e-4
+        )
+
 
 def compare_sets(name: str, ours: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:
     """Equality of two name -> value tables, such as the trainable parameters with their optimizer settings."""
@@ -130,7 +137,7 @@ def load_seeded(model: nn.Module, table: CheckpointTable, meta: Mapping[str, Any
     official = seeded_state(
         table.to_official(model.state_dict()),
         seed=meta["weight_seed"],
-        gains=weights.get("weight_gains", ()),
+        gains=[*weights.get("weight_gains", ()), *meta.get("weight_scales", {}).items()],
         fills=weights.get("weight_sets", {}),
     )
     ours = table.to_ours(official, source="seeded weights")

@@ -58,6 +58,7 @@ class CheckpointTable:
         system: name in messages.
         signature: an official checkpoint is recognised by having a name under each of these prefixes.
         renames: tried in order; the first that applies wins.
+        aliases: older official names -> official names, applied before anything else.
         dropped: official name (regular expression, whole name) -> why it is knowingly not used.
         fresh: our name (regular expression, whole name) -> why it is knowingly not filled.
     """
@@ -65,12 +66,13 @@ class CheckpointTable:
     system: str
     signature: Sequence[str]
     renames: Sequence[Rename]
+    aliases: Sequence[Rename] = ()
     dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether the names of a checkpoint are official ones of this system."""
-        names = list(names)
+        names = [self._current(name) for name in names]
         return all(any(name.startswith(prefix) for name in names) for prefix in self.signature)
 
     def to_ours(self, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
@@ -80,16 +82,20 @@ class CheckpointTable:
             UserError: a tensor is neither renamed nor listed as dropped, or two get the same name.
         """
         result: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
+        for given, tensor in tensors.items():
+            name = self._current(given)
             if any(re.fullmatch(pattern, name) for pattern in self.dropped):
                 continue
             ours = next((new for rule in self.renames if (new := rule.to_ours(name)) is not None), None)
             if ours is None:
-                raise UserError(f"checkpoint '{source}' has {name!r}, which no official {self.system} checkpoint has")
+                raise UserError(f"checkpoint '{source}' has {given!r}, which no official {self.system} checkpoint has")
             if ours in result:
-                raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {name!r})")
+                raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {given!r})")
             result[ours] = tensor
         return result
+
+    def _current(self, name: str) -> str:
+        return next((new for rule in self.aliases if (new := rule.to_ours(name)) is not None), name)
 
     def to_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our tensors under their official names; ours that no official checkpoint has are left out.

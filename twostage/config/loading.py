@@ -13,7 +13,19 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from twostage.config import backbone, captions, clip, data, evaluation, mask_loss, san, segclip, sliding, solver
+from twostage.config import (
+    backbone,
+    captions,
+    clip,
+    data,
+    evaluation,
+    mask2former,
+    mask_loss,
+    san,
+    segclip,
+    sliding,
+    solver,
+)
 from twostage.errors import UserError, near_names
 
 # Every room with keys of its own, one module each.
@@ -26,6 +38,7 @@ GROUPS = (
     sliding.GROUP,
     mask_loss.GROUP,
     backbone.GROUP,
+    mask2former.GROUP,
     san.GROUP,
     segclip.GROUP,
 )

@@ -26,8 +26,8 @@ NORM_LAYERS = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
 )
-# Parameters with one of these in their own name take SOLVER.WEIGHT_DECAY_EMBED.
-EMBEDDINGS = ("positional_embedding", "pos_embed", "query_embed")
+# Parameters with one of these in their own name, and those of nn.Embedding, take SOLVER.WEIGHT_DECAY_EMBED.
+EMBEDDINGS = ("positional_embedding", "pos_embed", "query_embed", "relative_position_bias_table")
 
 
 class ParameterSetting(NamedTuple):
@@ -65,7 +65,7 @@ def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, ParameterSet
                 decay = cfg.SOLVER.WEIGHT_DECAY_BIAS
             elif isinstance(module, NORM_LAYERS):
                 decay = cfg.SOLVER.WEIGHT_DECAY_NORM
-            elif any(part in own_name for part in EMBEDDINGS):
+            elif isinstance(module, nn.Embedding) or any(part in own_name for part in EMBEDDINGS):
                 decay = cfg.SOLVER.WEIGHT_DECAY_EMBED
             settings[name] = ParameterSetting(cfg.SOLVER.BASE_LR * multipliers[group_of(name)], decay)
     return settings

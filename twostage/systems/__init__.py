@@ -2,4 +2,5 @@
 
 from twostage.systems.one_stage.segclip import model as _segclip  # noqa: F401
 from twostage.systems.training_free.maskclip import model as _maskclip  # noqa: F401
+from twostage.systems.two_stage.mask2former import model as _mask2former  # noqa: F401
 from twostage.systems.two_stage.san import model as _san  # noqa: F401
