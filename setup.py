@@ -21,10 +21,11 @@ setup(
         "twostage": [
             "clip/model_configs/*",
             "clip/weights/*",
-            "data/toybox/*.json",
             "systems/*/*/README.md",
             "visualization/*.html",
-            "data/*.json",
+            "data/catalogue/*.json",
+            "data/catalogue/*.txt",
+            "data/catalogue/class_lists/*.json",
         ],
     },
     install_requires=[

@@ -16,6 +16,7 @@ import twostage.data  # noqa: F401  registers the splits
 from twostage.data import registration
 from twostage.data.toybox import captions, dataset, words
 from twostage.data.toybox.scenes import IGNORE, render_scene
+from twostage.data.toybox.splits import toybox_infos
 from twostage.data.toybox.textures import TILE, TextureBank
 from twostage.data.toybox.things import coverage, outline
 from twostage.errors import UserError
@@ -193,17 +194,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_registered_splits(tmp_path: Path, small_world: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    records = {name: DatasetCatalog.get(name) for name in registration._TOYBOX_SPLITS}
+    records = {info.name: DatasetCatalog.get(info.name) for info in toybox_infos()}
     assert [len(records[f"toybox_{n}"]) for n in ("train", "val_seen", "val_open", "val_large")] == [12, 4, 10, 10]
     first = records["toybox_val_open"][0]
     label = cv2.imread(first["sem_seg_file_name"], cv2.IMREAD_UNCHANGED)
-    assert label.shape == (first["height"], first["width"])
-    assert Path(first["file_name"]).is_file()
+    assert label.shape == cv2.imread(first["file_name"]).shape[:2]
+    assert {Path(r["file_name"]).name[:4] for r in records["toybox_val_seen"]} == {"seen"}
     open_split = MetadataCatalog.get("toybox_val_open")
     assert open_split.stuff_classes == list(words.CLASSES)
     assert open_split.seen_classes == list(range(36))
     assert open_split.unseen_classes == list(range(36, 54))
     assert len(MetadataCatalog.get("toybox_train").stuff_classes) == 36
     assert MetadataCatalog.get("toybox_val_large").stuff_classes == list(words.large_vocabulary())
-    registration.register_toybox()  # once more changes nothing
-    assert len({tuple(color) for color in open_split.stuff_colors}) == 54
+    assert {open_split.stuff_classes[i] for i in open_split.thing_ids} == set(words.CLASSES) - set(words.STUFF)
+    registration.register_catalogue()  # once more changes nothing

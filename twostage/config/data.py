@@ -1,4 +1,4 @@
-"""Reading and augmenting images."""
+"""Datasets, reading and augmenting images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from twostage.config.group import KeyGroup
 
 
 def _add(cfg: CN) -> None:
+    # Folders of your own (images/, labels/, classes.txt or classes.json), each "path" or "name=path". They are then
+    # datasets to put into TRAIN and TEST; see twostage/data/catalogue/folders.py.
+    cfg.DATASETS.FOLDERS = ()
+    # Whose class names to ask for on the benchmarks: auto (those that belong to the registered name), or a published
+    # system (catseg, san, fcclip, ...). Names move mIoU.
+    cfg.DATASETS.CLASS_NAMES = "auto"
     cfg.INPUT.FORMAT = "RGB"
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False

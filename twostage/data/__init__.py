@@ -2,6 +2,3 @@
 
 from twostage.data import captions as captions
 from twostage.data import registration as registration
-from twostage.data.coco_stuff import register_coco_stuff
-
-register_coco_stuff()

@@ -1,4 +1,4 @@
-"""COCO-Stuff-171: registration, and its labels from the original download.
+"""COCO-Stuff-171: its labels from the original download.
 
 Images lie in `<root>/coco/{train,val}2017`, labels in `<root>/coco/stuffthingmaps_detectron2/{train,val}2017`, where the
 root is `$DETECTRON2_DATASETS`. Pixels hold 0..170, or 255 where nothing is labelled.
@@ -12,8 +12,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_sem_seg
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,34 +25,12 @@ _SPLITS = {"coco_2017_train_stuff_sem_seg": "train2017", "coco_2017_test_stuff_s
 _LABELS = "stuffthingmaps_detectron2"
 
 
-def _classes() -> list[dict]:
-    return json.loads(Path(__file__).with_name("coco_stuff.json").read_text(encoding="utf-8"))["classes"]
-
-
-def register_coco_stuff() -> None:
-    """Register both splits, where nobody has yet."""
-    names = [entry["name"] for entry in _classes()]
-    for dataset, split in _SPLITS.items():
-        if dataset in DatasetCatalog.list():
-            continue
-        root = datasets_root() / "coco"
-        images, labels = str(root / split), str(root / _LABELS / split)
-        DatasetCatalog.register(dataset, partial(load_sem_seg, labels, images))
-        MetadataCatalog.get(dataset).set(
-            stuff_classes=names,
-            ignore_label=_IGNORE,
-            evaluator_type="sem_seg",
-            image_root=images,
-            sem_seg_root=labels,
-            prepare_name="coco_stuff",
-        )
-
-
 def label_table() -> np.ndarray:
     """uint8 `[256]`: original pixel value (COCO id - 1) -> label; unused ids and "unlabelled" become 255."""
     table = np.full(256, _IGNORE, np.uint8)
-    for label, entry in enumerate(_classes()):
-        table[entry["coco_id"] - 1] = label
+    ids = json.loads((Path(__file__).parent / "catalogue" / "label_ids.json").read_text(encoding="utf-8"))
+    used = [coco_id for coco_id in range(1, 183) if coco_id not in ids["coco_stuff_unused"]]
+    table[np.array(used) - 1] = np.arange(len(used))
     return table
 
 

@@ -17,15 +17,17 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from twostage.data.caption_mapper import CaptionMapper
 from twostage.data.captions import is_caption_set
+from twostage.data.catalogue import dataset_info
 from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import derive_seed, seeded_sampling
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError
 
 Mapper = Callable[[Record], Record]
 
@@ -37,25 +39,30 @@ def check_dataset(name: str) -> None:
         UserError: unknown name (with near ones), or folders missing (with the commands that help).
     """
     if name not in DatasetCatalog.list():
-        near = near_names(name, DatasetCatalog.list())
-        raise UserError(f"dataset '{name}' is not known{near}; the names are in twostage/data/registration.py")
+        dataset_info(name)  # says so, with near names
     if _missing_folder(name):
         # toybox writes itself when it is asked for.
-        with contextlib.suppress(OSError, AssertionError):
+        with contextlib.suppress(OSError, AssertionError, UserError):
             DatasetCatalog.get(name)
     folder = _missing_folder(name)
     if folder:
+        info = MetadataCatalog.get(name).get("info", None)
         raise UserError(
             f"dataset '{name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
-            f"{MetadataCatalog.get(name).get('prepare_name', name)} --source DIR` (DETECTRON2_DATASETS names the folder "
-            f"of all datasets), or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
+            f"{info.benchmark if info else name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
+            f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )
 
 
 def _missing_folder(name: str) -> str | None:
     """The first of the dataset's folders that does not exist."""
     metadata = MetadataCatalog.get(name)
-    folders = [metadata.get(key, None) for key in ("image_root", "sem_seg_root")]
+    info = metadata.get("info", None)
+    if info is not None:
+        # Asked anew, because DETECTRON2_DATASETS may have changed since the dataset was registered.
+        folders = [info.image_root, info.label_root]
+    else:
+        folders = [metadata.get(key, None) for key in ("image_root", "sem_seg_root")]
     return next((str(folder) for folder in folders if folder and not Path(folder).is_dir()), None)
 
 
@@ -95,11 +102,15 @@ def training_records(names: Sequence[str]) -> list[Record]:
         return records
     for name in names[1:]:
         other = MetadataCatalog.get(name)
-        if (list(other.stuff_classes), other.ignore_label) != (list(first.stuff_classes), first.ignore_label):
+        if (_asked_for(other), other.ignore_label) != (_asked_for(first), first.ignore_label):
             raise UserError(
                 f"DATASETS.TRAIN: '{name}' and '{names[0]}' differ in classes or ignore label; train on one"
             )
     return records
+
+
+def _asked_for(metadata: Metadata) -> list[str]:
+    return list(metadata.get("prompt_classes", None) or metadata.stuff_classes)
 
 
 class SampleStream(Dataset[Record]):

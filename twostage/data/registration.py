@@ -1,89 +1,99 @@
-"""Registers the datasets in Detectron2's catalogues; imported by `twostage.data`.
+"""Registers the catalogue in Detectron2's catalogues (imported by `twostage.data`), and what a config adds to it.
 
-| name               | pictures                          | vocabulary                                              |
-|--------------------|-----------------------------------|---------------------------------------------------------|
-| toybox_train       | 1,200, seen classes only          | 36 seen classes                                         |
-| toybox_val_seen    | 50 of val, seen classes only      | 36 seen classes                                         |
-| toybox_val_open    | all 150 of val                    | all 54 classes; which are seen and unseen in metadata   |
-| toybox_val_large   | as toybox_val_open                | the 54 and several hundred names that no picture shows  |
-
-The files are written on first use (`twostage.data.toybox.dataset`). COCO-Stuff has its own module.
+Every benchmark answers to our own name (`<benchmark>_<split>`) and to those of the published repositories; `python
+tools/prepare_datasets.py list` prints them. Upstream Detectron2 registers two of the names itself
+(`ade20k_sem_seg_{train,val}`); names that are taken keep their function and only get the facts they lack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
 
-from twostage.config import datasets_root
-from twostage.data.coco_stuff import register_coco_stuff
-from twostage.data.toybox import words
-from twostage.data.toybox.dataset import ensure_toybox
-from twostage.visualization.palette import palette
+from twostage.data.catalogue import DatasetInfo, benchmarks, dataset_info
+from twostage.data.catalogue.folders import folder_infos
+from twostage.data.toybox.splits import toybox_infos
+from twostage.errors import UserError
 
-IGNORE_LABEL = 255
-# Dataset name -> (folder, beginning of the files' names).
-_TOYBOX_SPLITS = {
-    "toybox_train": ("train", ""),
-    "toybox_val_seen": ("val", "seen"),
-    "toybox_val_open": ("val", ""),
-    "toybox_val_large": ("val", ""),
-}
+# What follows from the class names chosen by DATASETS.CLASS_NAMES.
+_PROMPT_KEYS = ("info", "prompt_classes", "prompt_to_class")
 
 
-def toybox_records(name: str) -> list[dict[str, Any]]:
-    """Records of a toybox split (file_name, sem_seg_file_name, height, width), sorted; writes toybox if need be."""
-    folder, prefix = _TOYBOX_SPLITS[name]
-    root = ensure_toybox(Path(datasets_root()))
-    records = []
-    for labels in sorted((root / "annotations" / folder).glob(f"{prefix}*.png")):
-        # PIL reads only the header.
-        with Image.open(labels) as image:
-            width, height = image.size
-        records.append(
-            {
-                "file_name": str(root / "images" / folder / f"{labels.stem}.jpg"),
-                "sem_seg_file_name": str(labels),
-                "height": height,
-                "width": width,
-            }
-        )
-    return records
+def register_catalogue() -> None:
+    """Register toybox and every benchmark under all its names, where nobody has yet. Touches no file."""
+    register([*toybox_infos(), *(info for benchmark in benchmarks().values() for info in benchmark.infos())])
 
 
-def _toybox_vocabulary(name: str) -> Sequence[str]:
-    if name in ("toybox_train", "toybox_val_seen"):
-        return words.SEEN_CLASSES
-    return words.large_vocabulary() if name == "toybox_val_large" else words.CLASSES
+def register(infos: Iterable[DatasetInfo]) -> None:
+    """Register datasets that are not there yet; metadata that somebody else has set are left as they are."""
+    for info in infos:
+        if info.name not in DatasetCatalog.list():
+            DatasetCatalog.register(info.name, partial(records_of, info.name))
+        metadata = MetadataCatalog.get(info.name)
+        for key, value in info.metadata().items():
+            if metadata.get(key, None) is None:
+                setattr(metadata, key, value)
 
 
-def register_toybox() -> None:
-    """Register the toybox splits that are not registered yet. Touches no file."""
-    for name, (folder, _) in _TOYBOX_SPLITS.items():
-        if name in DatasetCatalog.list():
-            continue
-        DatasetCatalog.register(name, partial(toybox_records, name))
-        names = list(_toybox_vocabulary(name))
-        seen, known = len(words.SEEN_CLASSES), len(words.CLASSES)
-        root = Path(datasets_root()) / "toybox"
-        split = {}
-        if len(names) > seen:
-            split = {"seen_classes": list(range(seen)), "unseen_classes": list(range(seen, known))}
-        MetadataCatalog.get(name).set(
-            stuff_classes=names,
-            stuff_colors=palette(len(names)).tolist(),
-            ignore_label=IGNORE_LABEL,
-            evaluator_type="sem_seg",
-            image_root=str(root / "images" / folder),
-            sem_seg_root=str(root / "annotations" / folder),
-            **split,
+def records_of(name: str) -> list[dict[str, Any]]:
+    """The records of a registered dataset, listed anew."""
+    return dataset_info(name).records()
+
+
+def configure_datasets(cfg: CfgNode) -> None:
+    """Register `DATASETS.FOLDERS` and give the sets of `DATASETS.TRAIN` and `TEST` the names of `DATASETS.CLASS_NAMES`.
+
+    May be called again, with another config; every process has to call it.
+
+    Raises:
+        UserError: a folder that is no dataset, or class names that a benchmark does not have.
+    """
+    for info in folder_infos(cfg.DATASETS.FOLDERS):
+        if info.name in DatasetCatalog.list():
+            _check_same_folder(info)
+            DatasetCatalog.remove(info.name)
+            MetadataCatalog.remove(info.name)
+        register([info])
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if MetadataCatalog.get(name).get("info", None) is not None:
+            use_class_names(name, cfg.DATASETS.CLASS_NAMES)
+
+
+def _check_same_folder(info: DatasetInfo) -> None:
+    known = MetadataCatalog.get(info.name).get("info", None)
+    if known is None or known.benchmark != info.benchmark:
+        raise UserError(
+            f"DATASETS.FOLDERS: '{info.images[0]}' would be called '{info.name}', which is taken by another dataset; "
+            f"give it a name, like 'my_name={info.benchmark}'"
         )
 
 
-register_toybox()
-register_coco_stuff()
+def use_class_names(name: str, system: str) -> None:
+    """Ask for the class names of a published system on the registered dataset `name` ("auto": those of who uses `name`).
+
+    Names in tables stay as they are. Datasets with one class list (toybox, folders) are left alone.
+
+    Raises:
+        UserError: the benchmark has no such variant.
+    """
+    info = dataset_info(name)
+    benchmark = benchmarks().get(info.benchmark)
+    if benchmark is None:
+        return
+    chosen = system
+    if system == "auto":
+        registered = benchmark.splits[info.split].registered
+        chosen = registered.get(name, next(iter(registered.values())))
+    changed = benchmark.with_names(info, chosen)
+    metadata = MetadataCatalog.get(name)
+    for key in _PROMPT_KEYS:  # Detectron2's metadata can be set once only, hence out first
+        vars(metadata).pop(key, None)
+    fresh = changed.metadata()
+    metadata.set(**{key: fresh[key] for key in _PROMPT_KEYS if key in fresh})
+
+
+register_catalogue()

@@ -16,6 +16,7 @@ import twostage.systems  # noqa: F401  (registers the systems and datasets)
 from twostage.checkpoint.checkpointer import Checkpointer
 from twostage.config import load_config, resolve_device
 from twostage.data.loaders import check_dataset
+from twostage.data.registration import configure_datasets
 from twostage.engine.ema import ModelEma
 from twostage.engine.launch import launch
 from twostage.engine.results import evaluation_table
@@ -43,6 +44,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     cfg.MODEL.DEVICE = resolve_device(cfg)
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
+    configure_datasets(cfg)
     names = list(cfg.DATASETS.TEST) if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     for name in names:
         check_dataset(name)
@@ -64,6 +66,7 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
         The results as `Trainer.test` gives them, on rank 0.
     """
     set_up(cfg, args)
+    configure_datasets(cfg)  # again, because a spawned process knows only what its imports register
     if args.eval_only:
         results: dict[str, Any] | None = evaluate(cfg, trainer, resume=args.resume)
     else:

@@ -1,0 +1,178 @@
+"""A folder of one's own as a dataset.
+
+    my_set/
+      images/       a.jpg ...
+      labels/       a.png ...: the index of its class per pixel (8-bit PNG, 16-bit above 255 classes), 255 (65535) ignored
+      classes.txt   one class per line in label order, synonyms separated by commas
+
+With splits, images/ and labels/ hold folders of the same names (train/, val/, ...), each its own dataset `my_set_train`, ...
+Instead of classes.txt, classes.json says more: a list of names, or
+`{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
+or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twostage.data.catalogue.info import DatasetInfo
+from twostage.errors import UserError
+
+Color = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderClasses:
+    """Content of a classes file.
+
+    Attributes:
+        names: in label order, synonyms separated by ", ".
+        colors: RGB per class, None where the file gives none.
+        things: indices of the classes marked as things; None where the file marks none.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...] | None = None
+    things: tuple[int, ...] | None = None
+    ignore_label: int = 255
+
+
+def folder_infos(entries: Sequence[str]) -> list[DatasetInfo]:
+    """The facts of every split of the folders "path" or "name=path".
+
+    Raises:
+        UserError: a folder or its classes file is missing or wrong; names it and what is expected.
+    """
+    found: list[DatasetInfo] = []
+    for entry in entries:
+        name, separator, path = str(entry).rpartition("=")
+        folder = Path(path).expanduser()
+        if separator and not name.strip():
+            raise UserError(f"DATASETS.FOLDERS has '{entry}'; entries look like 'path' or 'name=path'")
+        for info in _infos(name.strip() or folder.resolve().name, folder):
+            if info.name in (other.name for other in found):
+                raise UserError(f"DATASETS.FOLDERS: two folders are called '{info.name}'; write 'name=path' for one")
+            found.append(info)
+    return found
+
+
+def _infos(name: str, folder: Path) -> list[DatasetInfo]:
+    if not folder.is_dir():
+        raise UserError(f"dataset folder '{folder}' does not exist; check DATASETS.FOLDERS")
+    for part in ("images", "labels"):
+        if not (folder / part).is_dir():
+            raise UserError(f"dataset folder '{folder}' has no '{part}/'; it needs images/, labels/ and classes.txt")
+    classes = read_folder_classes(folder)
+    splits = sorted(
+        p.name for p in (folder / "labels").iterdir() if p.is_dir() and (folder / "images" / p.name).is_dir()
+    )
+    root = folder.resolve()
+    return [
+        DatasetInfo(
+            name=f"{name}_{split}" if split else name,
+            benchmark=str(root),
+            split=split,
+            title=f"the folder {folder}",
+            class_names=classes.names,
+            prompts=classes.names,
+            images=(str(root / "images" / split),),
+            labels=(str(root / "labels" / split),),
+            ignore_label=classes.ignore_label,
+            label_bits=16 if max(len(classes.names) - 1, classes.ignore_label) > 255 else 8,
+            things=classes.things,
+            colors=classes.colors,
+        )
+        for split in splits or [""]
+    ]
+
+
+def is_dataset_folder(path: Path) -> bool:
+    """Whether `path` is a folder with a classes file."""
+    return any((path / name).is_file() for name in ("classes.txt", "classes.json"))
+
+
+def read_folder_classes(folder: Path) -> FolderClasses:
+    """The classes file of a dataset folder.
+
+    Raises:
+        UserError: there is none, or it is unreadable, empty, has duplicates or colours that do not fit.
+    """
+    path = next((folder / name for name in ("classes.json", "classes.txt") if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"dataset folder '{folder}' has neither classes.txt (one class per line, in label order) nor classes.json"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"class list '{path}' can't be read: {' '.join(str(error).split())}") from error
+    if isinstance(content, list):
+        content = {"classes": content}
+    if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
+        raise UserError(f"class list '{path}' must hold a list of names, or an object with the list 'classes'")
+    return _checked(content, path)
+
+
+def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
+    unknown = sorted(set(content) - {"classes", "palette", "ignore_label"})
+    if unknown:
+        raise UserError(
+            f"class list '{path}' has the unknown key '{unknown[0]}'; known: classes, palette, ignore_label"
+        )
+    entries = [_entry(entry, path) for entry in content["classes"]]
+    names = tuple(name for name, _, _ in entries)
+    if not names:
+        raise UserError(f"class list '{path}' is empty; write one class per line")
+    for index, name in enumerate(names):
+        if name.casefold() in (other.casefold() for other in names[:index]):
+            raise UserError(f"class list '{path}' has {name!r} twice; every class needs a name of its own")
+    ignore_label = content.get("ignore_label", 255 if len(names) <= 255 else 65535)
+    if not isinstance(ignore_label, int) or not len(names) <= ignore_label <= 65535:
+        raise UserError(
+            f"class list '{path}': ignore_label {ignore_label!r} must lie between the {len(names)} classes and 65535"
+        )
+    colors = [color for _, color, _ in entries]
+    palette = content.get("palette", colors if any(color is not None for color in colors) else None)
+    things = tuple(index for index, (_, _, thing) in enumerate(entries) if thing)
+    return FolderClasses(
+        names=names,
+        colors=None if palette is None else _palette(palette, len(names), path),
+        things=things if any(thing is not None for _, _, thing in entries) else None,
+        ignore_label=ignore_label,
+    )
+
+
+def _entry(entry: Any, path: Path) -> tuple[str, Any, bool | None]:
+    """(name with synonyms, colour or None, whether it is a thing) of one class of a classes file."""
+    color = thing = None
+    words = entry
+    if isinstance(entry, dict):
+        unknown = sorted(set(entry) - {"name", "synonyms", "color", "thing"})
+        if unknown or "name" not in entry:
+            raise UserError(
+                f"class list '{path}': {entry!r} must have 'name', and may have 'synonyms', 'color' and 'thing'"
+            )
+        words = [entry["name"], *entry.get("synonyms", [])]
+        color, thing = entry.get("color"), entry.get("thing")
+    words = [words] if isinstance(words, str) else words
+    if (
+        not isinstance(words, list)
+        or not all(isinstance(word, str) and word.strip(" ,") for word in words)
+        or not words
+    ):
+        raise UserError(f"class list '{path}': {entry!r} is no class name (a string, or a list of synonyms)")
+    return ", ".join(word.strip() for word in words), color, thing
+
+
+def _palette(palette: Any, count: int, path: Path) -> tuple[Color, ...]:
+    def is_color(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)
+
+    if not isinstance(palette, list) or len(palette) != count or not all(is_color(color) for color in palette):
+        raise UserError(f"class list '{path}' needs one colour [R, G, B] (0..255) for each of its {count} classes")
+    return tuple((color[0], color[1], color[2]) for color in palette)

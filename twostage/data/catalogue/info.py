@@ -1,0 +1,163 @@
+"""What is known about one registered dataset; the same for benchmarks, toybox and folders of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from twostage.config.machine import datasets_root
+from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_records
+from twostage.errors import UserError, near_names
+
+
+def class_list_hash(names: Sequence[str]) -> str:
+    """SHA-256 of a class list; two evaluations can only be compared where it is the same."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """Facts about a registered dataset of pictures and label maps.
+
+    Attributes:
+        name: the registered name.
+        benchmark: what `tools/prepare_datasets.py` calls it.
+        split: "train" or "val"; "" where a folder has no splits.
+        published: names in the papers' tables ("A-150").
+        class_names: names of the K values that labels hold, for tables.
+        prompts: the P names that a model is asked for, synonyms separated by ", " (K of them, except in PAS-20b).
+        prompt_to_class: P indices, the class that each prompt counts as.
+        names_variant: which variant of the class list `prompts` is.
+        ignore_label: value of pixels that count nowhere.
+        label_bits: 8 or 16, the width that labels need.
+        images, labels: folders, under the datasets root unless absolute; ours first, then other published layouts.
+        things: classes that come as countable things; None where nobody has defined them.
+        seen, unseen: classes of the published zero-shot split, both empty where there is none.
+        zero_shot: whether seen and unseen classes are to be reported apart under this name.
+        background: the class of pixels that no name fits, where there is one.
+        short_edge: pictures were reduced to this short edge when the labels were made (A-847).
+        test_sizes: published system -> (short edge, longest edge) in pixels.
+        count: number of labelled pictures in the published set.
+        colors: RGB per class, where the dataset brings its own.
+        prefix: only pictures whose file name begins with this.
+        ensure: called before the files are listed; toybox writes itself.
+    """
+
+    name: str
+    benchmark: str
+    split: str
+    title: str
+    class_names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    prompt_to_class: tuple[int, ...] = ()
+    published: tuple[str, ...] = ()
+    names_variant: str = "plain"
+    ignore_label: int = 255
+    label_bits: int = 8
+    image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    label_suffixes: tuple[str, ...] = LABEL_SUFFIXES
+    things: tuple[int, ...] | None = None
+    seen: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
+    zero_shot: bool = False
+    background: int | None = None
+    short_edge: int | None = None
+    test_sizes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    count: int | None = None
+    colors: tuple[tuple[int, int, int], ...] | None = None
+    prefix: str = ""
+    ensure: Callable[[], object] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that labels hold."""
+        return len(self.class_names)
+
+    @property
+    def image_root(self) -> Path:
+        """The first image folder that exists, else ours."""
+        return _first_folder(self.images)
+
+    @property
+    def label_root(self) -> Path:
+        """The first label folder that exists, else ours."""
+        return _first_folder(self.labels)
+
+    @property
+    def class_hash(self) -> str:
+        """Hash of the names that a model is asked for."""
+        return class_list_hash(self.prompts)
+
+    def records(self, *, broken: list[str] | None = None) -> list[dict[str, Any]]:
+        """`{"file_name", "sem_seg_file_name"}` of every labelled picture, sorted.
+
+        Args:
+            broken: labels without a picture are described here and left out; None makes them an error.
+
+        Raises:
+            UserError: a folder is missing or holds no pair of picture and label, or a picture is missing.
+        """
+        if self.ensure is not None:
+            self.ensure()
+        return list_records(
+            self.image_root,
+            self.label_root,
+            image_suffixes=self.image_suffixes,
+            label_suffixes=self.label_suffixes,
+            prefix=self.prefix,
+            dataset=self.name,
+            broken=broken,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What Detectron2's metadata hold of it; the keys are in `twostage.evaluation.dataset`."""
+        found: dict[str, Any] = {
+            "info": self,
+            "stuff_classes": list(self.class_names),
+            "ignore_label": self.ignore_label,
+            "evaluator_type": "sem_seg",
+            "image_root": str(self.image_root),
+            "sem_seg_root": str(self.label_root),
+        }
+        if self.prompts != self.class_names:
+            found["prompt_classes"] = list(self.prompts)
+            found["prompt_to_class"] = list(self.prompt_to_class or range(len(self.prompts)))
+        if self.zero_shot:
+            found["seen_classes"], found["unseen_classes"] = list(self.seen), list(self.unseen)
+        if self.things is not None:
+            found["thing_ids"] = list(self.things)
+        if self.background is not None:
+            found["background_class"] = self.background
+        if self.colors is not None:
+            found["stuff_colors"] = [list(color) for color in self.colors]
+        return found
+
+
+def _first_folder(folders: Sequence[str]) -> Path:
+    paths = [datasets_root() / folder for folder in folders]
+    return next((path for path in paths if path.is_dir()), paths[0])
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """The facts of a registered dataset, by any of its registered names.
+
+    Raises:
+        UserError: the name is not registered, or by somebody who gave no facts.
+    """
+    if name not in DatasetCatalog.list():
+        near = near_names(name, DatasetCatalog.list())
+        raise UserError(
+            f"dataset '{name}' is not known{near}; `python tools/prepare_datasets.py list` shows the names, and "
+            "DATASETS.FOLDERS adds a folder of your own"
+        )
+    info = MetadataCatalog.get(name).get("info", None)
+    if info is None:
+        raise UserError(f"dataset '{name}' is registered by other code; the catalogue has no facts about it")
+    return info

@@ -1,0 +1,57 @@
+"""The registered splits of toybox.
+
+| name               | pictures                          | vocabulary                                              |
+|--------------------|-----------------------------------|---------------------------------------------------------|
+| toybox_train       | 1,200, seen classes only          | 36 seen classes                                         |
+| toybox_val_seen    | 50 of val, seen classes only      | 36 seen classes                                         |
+| toybox_val_open    | all 150 of val                    | all 54 classes; seen and unseen ones are reported apart |
+| toybox_val_large   | as toybox_val_open                | the 54 and several hundred names that no picture shows  |
+
+The files are written on first use (`twostage.data.toybox.dataset`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twostage.config.machine import datasets_root
+from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.toybox import words
+from twostage.data.toybox.dataset import ensure_toybox
+
+
+def toybox_infos() -> list[DatasetInfo]:
+    """The facts of all four."""
+    return [
+        _info("toybox_train", "train", words.SEEN_CLASSES),
+        _info("toybox_val_seen", "val", words.SEEN_CLASSES, prefix="seen"),
+        _info("toybox_val_open", "val", words.CLASSES),
+        _info("toybox_val_large", "val", words.large_vocabulary()),
+    ]
+
+
+def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> DatasetInfo:
+    seen, known = len(words.SEEN_CLASSES), len(words.CLASSES)
+    open_split = len(classes) > seen
+    return DatasetInfo(
+        name=name,
+        benchmark="toybox",
+        split=split,
+        title="toybox, a procedural world that comes with twostage",
+        class_names=tuple(classes),
+        prompts=tuple(classes),
+        images=(f"toybox/images/{split}",),
+        labels=(f"toybox/annotations/{split}",),
+        things=tuple(i for i, word in enumerate(classes[:known]) if word not in words.STUFF),
+        seen=tuple(range(seen)) if open_split else (),
+        unseen=tuple(range(seen, known)) if open_split else (),
+        zero_shot=open_split,
+        label_bits=8,
+        prefix=prefix,
+        ensure=ensure,
+    )
+
+
+def ensure() -> None:
+    """Write toybox under the datasets root where it is missing."""
+    ensure_toybox(datasets_root())
