@@ -154,9 +154,7 @@ def test_class_names_by_config(restored) -> None:
     configure_datasets(load_config(opts=[*opts, "fcclip"]))
     info = dataset_info("voc_sem_seg_val")
     assert info.names_variant == "fcclip" and info.class_names[19] == "tv"
-    assert Vocabulary.from_dataset("voc_sem_seg_val").names[
-        19
-    ] == "tvmonitor, tv monitor, monitor, television, screen" or (info.prompts[19].startswith("tvmonitor, "))
+    assert Vocabulary.from_dataset("voc_sem_seg_val").names[19] == "tvmonitor, monitor, tv"
     assert class_list_hash(info.prompts) == info.class_hash
     assert EvaluatedDataset.from_metadata("voc_sem_seg_val").prompt_names == info.prompts
     assert dataset_info("ade20k_150_val").prompts[0] == "wall, walls, brick wall, stone wall, interior wall"
@@ -197,7 +195,7 @@ def test_registering_again_changes_nothing() -> None:
 
 
 def test_unknown_names_say_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"benchmark 'ade20k_149' is not known \(did you mean 'ade20k_150'"):
+    with pytest.raises(UserError, match=r"benchmark 'ade20k_149' is not known \(did you mean .*'ade20k_150'"):
         find_benchmark("ade20k_149")
     with pytest.raises(UserError, match=r"did you mean 'toybox_train'.*DATASETS\.FOLDERS"):
         dataset_info("toybox_trian")
