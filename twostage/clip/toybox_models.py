@@ -29,9 +29,9 @@ default_cfgs = generate_default_cfgs(
 
 
 def toybox_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
-    """A ConvNeXt of four stages (strides 4, 8, 16, 32), 2.3 million parameters."""
+    """A ConvNeXt of four stages (strides 2, 4, 8, 16: toybox scenes are small)."""
     # Without layer scale: its tiny start holds the blocks back for longer than the whole training lasts.
-    kwargs = {"depths": (2, 2, 4, 2), "dims": (48, 96, 160, 256), "ls_init_value": None, **kwargs}
+    kwargs = {"depths": (1, 2, 4, 1), "dims": (32, 64, 128, 256), "patch_size": 2, "ls_init_value": None, **kwargs}
     return build_model_with_cfg(
         ConvNeXt,
         _TIMM_NAME,

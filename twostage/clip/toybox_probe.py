@@ -103,7 +103,7 @@ def dense_baseline(model: nn.Module, scenes: Sequence[Scene]) -> Groups:
         pixels = _pixels(scene)
         if hasattr(model.visual, "trunk"):
             _, cells = convnext_features(model.visual, pixels)
-            grid = (pixels.shape[2] // 32, pixels.shape[3] // 32)
+            grid = (pixels.shape[2] // 16, pixels.shape[3] // 16)
             features = cells.transpose(1, 2).unflatten(2, grid)
         else:
             features = value_path_features(model.visual, pixels)
