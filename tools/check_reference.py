@@ -22,6 +22,8 @@ from twostage.errors import UserError, near_names, run_cli
 _RUNNERS = {
     "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
     "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
+    "CAT-Seg": "twostage.systems.one_stage.catseg.reference",
+    "catseg": "twostage.systems.one_stage.catseg.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",
 }

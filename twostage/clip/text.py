@@ -99,10 +99,17 @@ class TextEmbedder:
             self._embed_missing(names)
             return torch.stack([self._memory[name] for name in names]).to(self._device)
 
-    def _embed_classes(self, vocabulary: Vocabulary) -> Tensor:
+    def names(self, vocabulary: Vocabulary) -> tuple[tuple[str, ...], ...]:
+        """The names that are embedded for each class."""
         groups = vocabulary.synonyms(split=self._split_synonyms)
-        if self._first_synonym:
-            groups = tuple(group[:1] for group in groups)
+        return tuple(group[:1] for group in groups) if self._first_synonym else groups
+
+    def prompts(self, name: str) -> list[str]:
+        """What the text tower reads of one name, one prompt per template."""
+        return [template.format(name) for template in self._templates]
+
+    def _embed_classes(self, vocabulary: Vocabulary) -> Tensor:
+        groups = self.names(vocabulary)
         names = self.embed_names([name for group in groups for name in group])
         rows = [group.mean(dim=0) for group in names.split([len(group) for group in groups])]
         return F.normalize(torch.stack(rows), dim=-1)
@@ -117,7 +124,7 @@ class TextEmbedder:
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them."""
-        return self._encode_tokens(self._tokenize(prompts))
+        return self._encode_tokens(self.tokenize(prompts))
 
     def encode_captions(self, captions: Sequence[str], *, max_tokens: int) -> Tensor:
         """Text features `[N, D]` like `encode_prompts`; a caption of more than `max_tokens` tokens is cut."""
@@ -143,7 +150,7 @@ class TextEmbedder:
 
     def _embed(self, names: Sequence[str]) -> Tensor:
         """`embed_names` through the text tower."""
-        prompts = [template.format(name) for name in names for template in self._templates]
+        prompts = [prompt for name in names for prompt in self.prompts(name)]
         embeddings = self.encode_prompts(prompts).unflatten(0, (len(names), len(self._templates)))
         if self._per_template:
             return F.normalize(embeddings, dim=-1)
@@ -151,7 +158,7 @@ class TextEmbedder:
             embeddings = F.normalize(embeddings, dim=-1)
         return F.normalize(embeddings.mean(dim=1), dim=-1)
 
-    def _tokenize(self, prompts: Sequence[str]) -> Tensor:
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids `[N, L]`, L the longest prompt: the causal mask makes the positions behind it irrelevant."""
         context = int(self._tower.context_length)
         # One position more than fits shows what open_clip would cut off in silence.

@@ -16,6 +16,7 @@ from detectron2.config import get_cfg
 from twostage.config import (
     backbone,
     captions,
+    catseg,
     clip,
     data,
     evaluation,
@@ -41,6 +42,7 @@ GROUPS = (
     mask2former.GROUP,
     san.GROUP,
     segclip.GROUP,
+    catseg.GROUP,
 )
 
 

@@ -28,6 +28,10 @@ class Memory(NamedTuple):
     def __add__(self, other: Memory) -> Memory:  # type: ignore[override]
         return Memory(self.keys_values + other.keys_values, self.keys + other.keys)
 
+    def times(self, count: int) -> Memory:
+        """What `count` equal classes leave."""
+        return Memory(count * self.keys_values, count * self.keys)
+
 
 class LinearClassAttention(nn.Module):
     """Attention with the feature map elu + 1 (Katharopoulos et al., ICML 2020, section 3.2), without output projection."""
@@ -44,7 +48,7 @@ class LinearClassAttention(nn.Module):
         self.v = nn.Linear(channels, channels)
 
     def memory(self, x: Tensor, guidance: Tensor | None = None) -> Memory:
-        """What classes `x` `[B, t, N, C]` (guidance `[B, t, N, G]`) leave for others to read."""
+        """What classes `x` `[B, t, N, C]` (guidance `[B, t, N or 1, G]`) leave for others to read."""
         keys = self._features(self.k, x, guidance)
         values = self.v(x).unflatten(-1, (self.heads, -1))
         return Memory(torch.einsum("btnad,btnae->bnade", keys, values), keys.sum(dim=1))
@@ -56,20 +60,33 @@ class LinearClassAttention(nn.Module):
         return (torch.einsum("btnad,bnade->btnae", queries, memory.keys_values) * scale).flatten(3)
 
     def _features(self, projection: nn.Linear, x: Tensor, guidance: Tensor | None) -> Tensor:
-        joined = x if guidance is None else torch.cat([x, guidance], dim=-1)
-        return F.elu(projection(joined)).unflatten(-1, (self.heads, -1)) + 1
+        if guidance is None:
+            projected = projection(x)
+        else:
+            # Apart, because guidance is often the same for all pixels.
+            own, guiding = projection.weight.split([x.shape[-1], guidance.shape[-1]], dim=1)
+            projected = F.linear(x, own) + F.linear(guidance, guiding, projection.bias)
+        return F.elu(projected).unflatten(-1, (self.heads, -1)) + 1
 
 
 class ClassAggregation(nn.Module):
     """A pre-norm transformer layer over the classes of each pixel, on a pooled grid."""
 
     def __init__(
-        self, *, channels: int, heads: int, train_pooling: int, test_pooling: int, guidance_channels: int = 0
+        self,
+        *,
+        channels: int,
+        heads: int,
+        train_pooling: int,
+        test_pooling: int,
+        guidance_channels: int = 0,
+        slots: int = 0,
     ) -> None:
         """
         Args:
             train_pooling, test_pooling: side of the cells that are averaged into one pixel, in training and evaluation.
             guidance_channels: see `LinearClassAttention`.
+            slots: fewer classes than this are filled up with a learnt padding class, which all others read (CAT-Seg); 0: not.
         """
         super().__init__()
         self.train_pooling = train_pooling
@@ -78,6 +95,11 @@ class ClassAggregation(nn.Module):
         self.attention = LinearClassAttention(channels=channels, heads=heads, guidance_channels=guidance_channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
+        self.slots = slots
+        if slots:
+            self.padding_token = nn.Parameter(torch.zeros(1, 1, channels))
+        if slots and guidance_channels:
+            self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels))
 
     def aggregate(self, blocks: Sequence[Tensor], guidance: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
         """Blocks `[B, t, C, h, w]` of all classes -> the same blocks after exchange among all of them.
@@ -85,19 +107,25 @@ class ClassAggregation(nn.Module):
         Args:
             guidance: per block `[B, t, G]`, or `[B, t, N, G]` where it differs between pixels.
         """
-        wide = [None if guidance is None else guidance[i] for i in range(len(blocks))]
+        extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(blocks))]
         pooled = [self._pool(block) for block in blocks]
-        extra = [None if g is None else _per_pixel(g, p) for g, p in zip(wide, pooled, strict=True)]
-        memory: Memory | None = None
+        memory = self._padding_memory(self.slots - sum(block.shape[1] for block in blocks))
         for tokens, g in zip(pooled, extra, strict=True):
             part = self.attention.memory(self.norm1(tokens), g)
-            memory = part if memory is None else memory + part
+            memory = part if memory is None else part + memory
         assert memory is not None, "there is at least one block"
         for block, tokens, g in zip(blocks, pooled, extra, strict=True):
             y = tokens + self.attention(self.norm1(tokens), memory, g)
             y = y + self.mlp(self.norm2(y))
             # The published layer adds its whole output, residual path included, to the unpooled input.
             yield block + self._unpool(y, block)
+
+    def _padding_memory(self, missing: int) -> Memory | None:
+        """What the padding classes that fill `missing` slots leave; they are all alike, so one of them is computed."""
+        if missing <= 0:
+            return None
+        guidance = self.padding_guidance[None] if hasattr(self, "padding_guidance") else None
+        return self.attention.memory(self.norm1(self.padding_token[None]), guidance).times(missing)
 
     @property
     def pooling(self) -> int:
@@ -121,6 +149,6 @@ class ClassAggregation(nn.Module):
         return maps.unflatten(0, block.shape[:2])
 
 
-def _per_pixel(guidance: Tensor, tokens: Tensor) -> Tensor:
-    """Guidance `[B, t, G]` or `[B, t, N, G]` for tokens `[B, t, N, C]`: `[B, t, N, G]`."""
-    return guidance if guidance.ndim == 4 else guidance[:, :, None].expand(-1, -1, tokens.shape[2], -1)
+def _per_pixel(guidance: Tensor) -> Tensor:
+    """Guidance `[B, t, G]` or `[B, t, N, G]` so that it goes with tokens `[B, t, N, C]`: `[B, t, N or 1, G]`."""
+    return guidance if guidance.ndim == 4 else guidance[:, :, None]

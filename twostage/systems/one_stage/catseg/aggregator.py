@@ -1,0 +1,144 @@
+"""CAT-Seg's aggregator: cost embedding, spatial and class aggregation, upsampling decoder (Cho et al., CVPR 2024, section 3).
+
+Classes are worked on in blocks, so that memory does not grow with their number beyond the coarse class maps.
+
+Legend: V views, T classes (t of a block), P prompt templates, D embedding size, C channels, G guidance channels, h x w grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
+
+# Class maps (views times classes) that are worked on at a time where no gradients are kept.
+_MAPS = 64
+
+
+class Guidance(NamedTuple):
+    """What the image tells: `appearance` `[V, G, h, w]` (None: no guidance), and for each stage of the decoder a map on the
+    grid that it upsamples to.
+    """
+
+    appearance: Tensor | None
+    decoder: list[Tensor]
+
+
+class AggregatorLayer(nn.Module):
+    """Spatial, then class aggregation; either can be left out (the paper's ablation)."""
+
+    def __init__(self, *, spatial: SpatialAggregation | None, classes: ClassAggregation | None) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.classes = classes
+
+    def forward(self, blocks: list[Tensor], appearance: Tensor | None, text: Sequence[Tensor] | None) -> list[Tensor]:
+        """Class maps in blocks `[V, t, C, h, w]`; `appearance` `[V, G, h, w]`, `text` per block `[V, t, G]`."""
+        if self.spatial is not None:
+            guidance = self.spatial.norm_guidance(appearance)
+            blocks = [self.spatial(block, guidance) for block in blocks]
+        if self.classes is not None:
+            blocks = list(self.classes.aggregate(blocks, text))
+        return blocks
+
+
+class Aggregator(nn.Module):
+    """From a cost map to logits of four times its resolution."""
+
+    def __init__(
+        self,
+        *,
+        templates: int,
+        embedding: int,
+        tap_channels: Sequence[int],
+        layers: Sequence[AggregatorLayer],
+        channels: int,
+        appearance_channels: int,
+        text_channels: int,
+        decoder_channels: Sequence[int],
+        decoder_guidance: Sequence[int],
+        cost: bool = True,
+    ) -> None:
+        """
+        Args:
+            templates: P.
+            embedding: D.
+            tap_channels: of the maps that guide the decoder.
+            appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
+            decoder_channels, decoder_guidance: of the decoder's two stages.
+            cost: False aggregates image and text features instead of their similarity (the paper's baseline).
+        """
+        super().__init__()
+        if cost:
+            self.embed = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
+        else:
+            self.embed = nn.Conv2d(embedding, channels, kernel_size=7, padding=3)
+            self.embed_text = nn.Linear(embedding, channels)
+        self.cost = cost
+        self.appearance = self.text = None
+        if appearance_channels:
+            self.appearance = nn.Conv2d(embedding, appearance_channels, kernel_size=3, padding=1)
+        if text_channels:
+            self.text = nn.Linear(embedding, text_channels)
+        self.decoder_guidance = nn.ModuleList(
+            nn.Conv2d(source, target, kernel_size=3, padding=1)
+            for source, target in zip(tap_channels, decoder_guidance, strict=True)
+        )
+        self.layers = nn.ModuleList(layers)
+        widths = [channels, *decoder_channels]
+        self.decoder = nn.ModuleList(
+            UpsamplingFusion(in_channels=source, out_channels=target, visual_channels=visual)
+            for source, target, visual in zip(widths, decoder_channels, decoder_guidance, strict=False)
+        )
+        self.head = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
+
+    def guidance(self, embeddings: Tensor, taps: Sequence[Tensor]) -> Guidance:
+        """From dense CLIP embeddings `[V, D, h, w]` and the maps that guide the decoder's stages."""
+        appearance = None if self.appearance is None else F.relu(self.appearance(embeddings))
+        maps = [F.relu(project(tap)) for project, tap in zip(self.decoder_guidance, taps, strict=True)]
+        return Guidance(appearance, maps)
+
+    def forward(self, embeddings: Tensor, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
+        """Logits `[V, T, 4h, 4w]`.
+
+        Args:
+            embeddings: `[V, D, h, w]`, read only where features are aggregated instead of the cost.
+            cost: `[V, T, P, h, w]`.
+            text: unit text embeddings `[V, T, P, D]`.
+        """
+        mean = F.normalize(text.mean(dim=2), dim=-1)
+        parts = class_slices(cost, keep_gradients=torch.is_grad_enabled())
+        blocks = [self._embed(embeddings, cost[:, part], mean[:, part]) for part in parts]
+        words = None if self.text is None else [F.relu(self.text(mean[:, part])) for part in parts]
+        for layer in self.layers:
+            blocks = layer(blocks, guidance.appearance, words)
+        stages: list[Any] = list(self.decoder)
+        terms = [stage.visual_term(maps) for stage, maps in zip(stages, guidance.decoder, strict=True)]
+        return torch.cat([self._decode(block, terms) for block in blocks], dim=1)
+
+    def _embed(self, embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:
+        """`[V, t, C, h, w]`"""
+        if self.cost:
+            return self.embed(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
+        words: Tensor = self.embed_text(text)
+        return self.embed(embeddings)[:, None] + words[..., None, None]
+
+    def _decode(self, block: Tensor, terms: Sequence[Tensor]) -> Tensor:
+        """`[V, t, C, h, w]` -> `[V, t, 4h, 4w]`"""
+        for stage, term in zip(self.decoder, terms, strict=True):
+            block = stage(block, term)
+        return self.head(block.flatten(0, 1))[:, 0].unflatten(0, block.shape[:2])
+
+
+def class_slices(cost: Tensor, *, keep_gradients: bool) -> list[slice]:
+    """Blocks of the class axis of `[V, T, ...]`: all at once where gradients are kept anyway."""
+    views, classes = cost.shape[:2]
+    step = classes if keep_gradients else max(1, _MAPS // views)
+    return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]

@@ -1,0 +1,200 @@
+"""CAT-Seg: Cost Aggregation for Open-Vocabulary Semantic Segmentation (Cho et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.finetuning import train_parts
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.vit import (
+    Tokens,
+    embed_image,
+    finish_block,
+    merge_heads,
+    project_qkv,
+    project_tokens,
+    require_vit,
+    run_blocks,
+)
+from twostage.errors import UserError
+from twostage.predictions import Prediction
+from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
+from twostage.systems.one_stage.catseg.building import build_aggregator
+from twostage.systems.one_stage.catseg.views import (
+    REJECTED,
+    ClassScores,
+    SlidingWindow,
+    WholeImage,
+    views_from_config,
+)
+from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE
+from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
+
+
+class Encoded(NamedTuple):
+    """What CAT-Seg knows about images without the vocabulary.
+
+    Attributes:
+        embeddings: dense CLIP embeddings of the views `[V, D, h, w]`, not of unit length.
+        guidance: of the aggregator.
+        image_sizes: before padding.
+    """
+
+    embeddings: Tensor
+    guidance: Guidance
+    image_sizes: list[tuple[int, int]]
+
+
+@META_ARCH_REGISTRY.register()
+class CATSeg(OpenVocabularySegmenter):
+    """A fine-tuned CLIP whose image-text cost map is aggregated over pixels and classes and upsampled.
+
+    Trainable: the aggregator, the upsampling of the tapped blocks, and the parts of CLIP named by `finetune`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        aggregator: Aggregator,
+        tap_upsampling: nn.ModuleList,
+        taps: list[int],
+        class_slots: int,
+        train_views: WholeImage,
+        test_views: WholeImage | SlidingWindow,
+        finetune: str,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            tap_upsampling: brings the output of each tapped CLIP block to the grid of a decoder stage.
+            taps: the tapped blocks; i is the output of the i-th block.
+            class_slots: of more classes than this only the best of each view are aggregated; 0 for no limit.
+            train_views, test_views: what CLIP looks at.
+            finetune: see `twostage.clip.finetuning`.
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        train_parts(self.clip, finetune)
+        self.aggregator = aggregator
+        self.tap_upsampling = tap_upsampling
+        self.taps = taps
+        self.class_slots = class_slots
+        self.train_views = train_views
+        self.test_views = test_views
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.CATSEG`, `MODEL.CLIP` and `TEST.SLIDING`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        require_vit(clip.visual, "CAT-Seg")
+        keys = cfg.MODEL.CATSEG
+        blocks = len(clip.visual.transformer.resblocks)
+        if not all(0 < tap < blocks for tap in keys.TAPS):
+            raise UserError(
+                f"MODEL.CATSEG.TAPS is {keys.TAPS}; {cfg.MODEL.CLIP.NAME!r} has {blocks} blocks, so 1 to {blocks - 1} are "
+                "allowed"
+            )
+        aggregator, tap_upsampling = build_aggregator(cfg, clip.visual)
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
+            "aggregator": aggregator,
+            "tap_upsampling": tap_upsampling,
+            "taps": list(keys.TAPS),
+            "class_slots": keys.CLASS_SLOTS,
+            "train_views": WholeImage(side=keys.RESOLUTION),
+            "test_views": views_from_config(cfg),
+            "finetune": cfg.MODEL.CLIP.FINETUNE,
+            "size_divisibility": keys.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """How official checkpoints relate to this model."""
+        return CHECKPOINT_TABLE
+
+    @property
+    def views(self) -> WholeImage | SlidingWindow:
+        """What CLIP looks at now."""
+        return self.train_views if self.training else self.test_views
+
+    def encode(self, images: ImageList) -> Encoded:
+        views = self.views.cut(images)
+        with record_function("trunk"):
+            embeddings, taps = self.dense_features(views)
+        with record_function("guidance"):
+            maps = [up(taps[tap].patch_map) for up, tap in zip(self.tap_upsampling, self.taps, strict=True)]
+            guidance = self.aggregator.guidance(embeddings.patch_map, maps)
+        return Encoded(embeddings.patch_map, guidance, [(int(h), int(w)) for h, w in images.image_sizes])
+
+    def dense_features(self, images: Tensor) -> tuple[Tokens, dict[int, Tokens]]:
+        """CLIP embeddings of all tokens, and the tapped blocks' outputs, of `[V, 3, side, side]`.
+
+        The last block passes every token's value through its output projection, without attention (MaskCLIP, Zhou et al.,
+        ECCV 2022, section 3.2), and adds it to the class token.
+        """
+        visual = self.clip.visual
+        *blocks, last = visual.transformer.resblocks
+        tokens, taps = run_blocks(blocks, embed_image(visual, images), self.taps)
+        (value,) = project_qkv(last.attn, last.ln_1(tokens.x), "v")
+        x = finish_block(last, tokens.class_token, merge_heads(value))
+        if self.training and last.attn.in_proj_weight is None:
+            # The query weight is trained like the others though nothing reads it: its gradient is zero and it decays.
+            x = x + 0 * last.attn.q_proj_weight.sum()
+        return Tokens(project_tokens(visual, x), tokens.grid), taps
+
+    def decode(self, encoded: Encoded, text: Tensor) -> Prediction:
+        return self.views.join(self.class_scores(encoded, text), encoded.image_sizes)
+
+    def class_scores(self, encoded: Encoded, text: Tensor) -> ClassScores:
+        """Logits of every view for unit text embeddings `[T, P, D]`."""
+        with record_function("aggregation"):
+            cost = cost_map(encoded.embeddings, text)
+            kept = best_classes(cost, self.class_slots)
+            words = text.expand(len(cost), -1, -1, -1)
+            if kept is not None:
+                cost, words = take_classes(cost, kept), take_classes(words, kept)
+            logits = self.aggregator(encoded.embeddings, cost, words, encoded.guidance)
+        return ClassScores(logits, kept, len(text))
+
+    def losses(
+        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
+        """`loss_sem_seg`: binary cross entropy of every class at every pixel, ignored pixels as negatives."""
+        labels = [entry["sem_seg"].to(encoded.embeddings.device) for entry in batch]
+        stacked = ImageList.from_tensors(labels, self.size_divisibility, pad_value=255).tensor
+        scores = self.class_scores(encoded, text)
+        logits = scores.logits
+        if scores.kept is not None:
+            full = logits.new_full((len(logits), scores.num_classes, *logits.shape[2:]), REJECTED)
+            logits = full.scatter(1, scores.kept[..., None, None].expand_as(logits), logits)
+        return {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
+
+
+def best_classes(cost: Tensor, count: int) -> Tensor | None:
+    """The `count` classes of highest cost anywhere in a view, ascending `[V, count]`; None where all are taken.
+
+    Args:
+        cost: `[V, T, P, h, w]`.
+        count: 0 for all.
+    """
+    if not 0 < count < cost.shape[1]:
+        return None
+    return cost.flatten(2).amax(dim=2).topk(count, dim=1).indices.sort(dim=1).values
+
+
+def take_classes(values: Tensor, kept: Tensor) -> Tensor:
+    """`[V, T, ...]` at `[V, K]`: `[V, K, ...]`."""
+    return torch.stack([view[index] for view, index in zip(values, kept, strict=True)])
