@@ -73,7 +73,7 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
         prompts = [template.format(name) for name in prompted for template in meta["templates"]]
         arrays["text_embedding_raw"] = model.text.encode_prompts(prompts)
         arrays |= _window_arrays(model, encoded, words, recorded)
-    tokens = model.text._tokenize(prompts)
+    tokens = model.text.tokenize(prompts)
     arrays |= {
         "tokens": F.pad(tokens, (0, 77 - tokens.shape[1])),
         "text_embedding": words.text,
