@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from twostage.data.labels import read_label_map
 from twostage.evaluation import SemanticSegmentationEvaluator  # first: makes torchvision importable for detectron2
-from twostage.evaluation.labels import read_label_map
 from twostage.evaluation.measures import BoundaryMeasure
 from twostage.evaluation.oracles import OracleMeasure  # isort: split
 

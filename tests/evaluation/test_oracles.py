@@ -13,9 +13,9 @@ from detectron2.data import MetadataCatalog
 from open_clip import get_tokenizer
 
 from twostage.clip.text import TextEmbedder
+from twostage.data.labels import write_label_map
 from twostage.evaluation import SemanticSegmentationEvaluator
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.labels import write_label_map
 from twostage.evaluation.oracles import OracleMeasure, renamed
 from twostage.evaluation.told import ToldClasses
 from twostage.systems.training_free.maskclip.model import MaskCLIP

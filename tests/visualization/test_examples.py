@@ -9,8 +9,8 @@ import pytest
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from twostage.data.labels import write_label_map
 from twostage.errors import UserError
-from twostage.evaluation.labels import write_label_map
 from twostage.visualization.examples import dataset_colors, example_picture, make_example, pick_images
 from twostage.visualization.overlay import draw_names, enlarged, overlay
 from twostage.visualization.palette import palette

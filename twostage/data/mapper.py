@@ -15,13 +15,14 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from twostage.data.augmentation import evaluation_augmentations, training_augmentations
+from twostage.data.labels import read_label_map
 from twostage.errors import UserError
 
 Record = dict[str, Any]
 
 
-def read_image(file_name: str, image_format: str | None = "RGB") -> np.ndarray:
-    """An image as a uint8 array `[H, W, 3]`; with `image_format` None as stored (label maps, `[H, W]`).
+def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
+    """An image as a uint8 array `[H, W, 3]`.
 
     Raises:
         UserError: the file is missing, broken or no image; names it.
@@ -92,12 +93,12 @@ class SemanticTrainingMapper:
         }
 
     def _read_labels(self, file_name: str, image: np.ndarray) -> np.ndarray:
-        labels = read_image(file_name, None)
+        largest = max(self.num_classes - 1, self.ignore_label)
+        labels = read_label_map(file_name, largest=largest)
         if labels.shape != image.shape[:2]:
-            found = "x".join(str(side) for side in labels.shape)
             raise UserError(
-                f"label map '{file_name}' is {found} (height x width), its image is {image.shape[0]}x{image.shape[1]}; "
-                f"they must agree and label maps have one channel"
+                f"label map '{file_name}' is {labels.shape[0]}x{labels.shape[1]} (height x width), its image is "
+                f"{image.shape[0]}x{image.shape[1]}; they must agree"
             )
         wrong = labels[(labels >= self.num_classes) & (labels != self.ignore_label)]
         if wrong.size:
@@ -107,8 +108,7 @@ class SemanticTrainingMapper:
             )
         # uint8 maps are resized by Pillow, which samples at pixel centres like the image; Detectron2 resizes other
         # types by torch, which knows floating point only. float64 holds every label exactly.
-        narrow = max(self.num_classes - 1, self.ignore_label) <= 255
-        return labels.astype(np.uint8 if narrow else np.float64)
+        return labels.astype(np.uint8 if largest <= 255 else np.float64)
 
     def _instances(self, sem_seg: Tensor) -> Instances:
         classes = torch.unique(sem_seg)

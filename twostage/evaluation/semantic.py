@@ -19,10 +19,11 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from twostage.data.labels import read_label_map, write_label_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
-from twostage.evaluation.labels import LabelFiles, read_label_map, write_label_map
+from twostage.evaluation.labels import LabelFiles
 from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
 from twostage.evaluation.metrics import image_miou
 from twostage.evaluation.results import HEADLINE, peak_memory, results_table, text_hash, versions, write_json

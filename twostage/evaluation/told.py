@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twostage.data.labels import read_label_map
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.labels import LabelFiles, read_label_map
+from twostage.evaluation.labels import LabelFiles
 from twostage.segmenter import OpenVocabularySegmenter, batch_vocabulary, output_sizes
 
 

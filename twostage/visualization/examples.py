@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from twostage.data.labels import read_label_map
 from twostage.errors import UserError
-from twostage.evaluation.labels import read_label_map
 from twostage.visualization.overlay import draw_names, enlarged, overlay, present_classes, side_by_side
 from twostage.visualization.palette import palette
 from twostage.visualization.report import Example
