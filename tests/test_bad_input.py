@@ -167,4 +167,4 @@ def test_reference_case(tool, tmp_path):
 
 def test_training_free_systems_cannot_be_trained(tool, tmp_path):
     result = tool("train_net", "--config-file", MASKCLIP, "OUTPUT_DIR", tmp_path / "out", *RANDOM)
-    said(result, "MaskCLIP", "--eval-only")
+    said(result, "TrainingFree", "--eval-only")

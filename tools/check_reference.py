@@ -20,11 +20,14 @@ from twostage.errors import UserError, near_names, run_cli
 
 # A case's "system" -> module with `check(case)`.
 _RUNNERS = {
-    "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
-    "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
     "CAT-Seg": "twostage.systems.one_stage.catseg.reference",
     "catseg": "twostage.systems.one_stage.catseg.reference",
+    "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
+    "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
+    "MaskCLIP": "twostage.systems.training_free.reference",
+    "NACLIP": "twostage.systems.training_free.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
+    "SCLIP": "twostage.systems.training_free.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",
 }
 
@@ -38,7 +41,8 @@ def main() -> None:
     failed = []
     for path in args.cases:
         case = Case.read(path)
-        system = case.meta["system"]
+        # Cases of a part of a system say so behind its name.
+        system = case.meta["system"].partition(" repo ")[0]
         if system not in _RUNNERS:
             raise UserError(f"case '{path}' is for {system!r}, which has no runner here{near_names(system, _RUNNERS)}")
         torch.manual_seed(0)

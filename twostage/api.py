@@ -25,7 +25,9 @@ import twostage.systems  # noqa: F401
 from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config, resolve_device
+from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.images import read_rgb
+from twostage.data.mapper import to_tensor
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path
 from twostage.predictions import Prediction
@@ -129,10 +131,9 @@ class Segmenter:
         >>> day, night = segmenter(photo, ["cat", "sofa"]), segmenter(photo, ["animal", "furniture"])
         """
         pixels = as_rgb(image)
-        keys = self.cfg.INPUT
-        resize = T.ResizeShortestEdge([keys.MIN_SIZE_TEST, keys.MIN_SIZE_TEST], keys.MAX_SIZE_TEST)
-        resized = resize.get_transform(pixels).apply_image(pixels)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        sample = T.AugInput(pixels)
+        T.AugmentationList(evaluation_augmentations(self.cfg))(sample)
+        tensor = to_tensor(sample.image)
         with torch.inference_mode():
             return EncodedImage(pixels, self.model.encode(self.model.preprocess([{"image": tensor}])))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from twostage.inference import blocks
 from twostage.inference.resampling import Resampler, RowwiseResize
-from twostage.inference.sliding import TiledPrediction
 
 Size = tuple[int, int]
 
@@ -241,4 +241,11 @@ class DensePrediction:
         return self.frames.resampler(index, (self.logits.shape[-2], self.logits.shape[-1]), size, self.logits.device)
 
 
-Prediction = MaskPrediction | DensePrediction | TiledPrediction
+class Prediction(Protocol):
+    """What every prediction offers: those above, `TiledPrediction`, and those of systems with a rule of their own."""
+
+    def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """`[C, height, width]` of each image."""
+
+    def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """int64 `[height, width]` of each image."""

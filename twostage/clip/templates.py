@@ -16,11 +16,19 @@ _VILD = (
     *(f"There is a {size} {{}} in the scene." for size in ("small", "medium", "large")),
 )
 
+# CLIP (Radford et al., ICML 2021): the 80 prompts for ImageNet, in open_clip's order.
+_IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
     "vild": _VILD,
     # CAT-Seg (Cho et al., CVPR 2024), as in its released configs.
     "scene": ("A photo of a {} in the scene",),
-    # CLIP (Radford et al., ICML 2021): the 80 prompts for ImageNet, in open_clip's order.
-    "imagenet": tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES),
+    "imagenet": _IMAGENET,
+    # MaskCLIP (Zhou et al., ECCV 2022): ImageNet's and five more.
+    "imagenet_scene": (
+        *_IMAGENET,
+        *(f"{words} {{}} in the scene." for words in ("there is a", "there is the")),
+        *(f"{words} {{}} in the scene." for words in ("this is a", "this is the", "this is one")),
+    ),
 }

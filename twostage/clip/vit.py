@@ -6,7 +6,7 @@ Shapes: B images, N = 1 + h * w tokens (class token first, patches row-major), W
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,25 @@ Block = Any
 # embedding and norm) and with i after block i. Mask prompts are such a thing.
 Replacement = Callable[[int, Tensor], Tensor]
 
+# How a square position embedding is fitted to another patch grid, and when it is left alone; systems differ, and it changes
+# numbers. All but "bilinear" are bicubic.
+# - "size": to the grid's size, unless the grid is the square itself (CLIP, SAN).
+# - "size_by_count": the same, but left alone whenever the number of patches agrees, whatever the shape (mmseg's ViT).
+# - "scale": by the factors (h + 0.1) / g, which also set where the samples lie; left alone by count (SCLIP, NACLIP).
+# - "antialias": to the grid's size with antialiasing (GEM).
+# - "bilinear": to the grid's size (CLIP Surgery).
+PositionRule = Literal["size", "size_by_count", "scale", "antialias", "bilinear"]
+
 
 class Tokens(NamedTuple):
-    """Tokens `x` `[B, 1 + h * w, W]` of an image and the patch grid `(h, w)` they come from."""
+    """Tokens `x` `[B, 1 + h * w, W]` of an image and the patch grid `(h, w)` they come from.
+
+    Towers without a class token (SigLIP) have `class_tokens` 0 and `x` `[B, h * w, W]`.
+    """
 
     x: Tensor
     grid: tuple[int, int]
+    class_tokens: int = 1
 
     @property
     def class_token(self) -> Tensor:
@@ -36,7 +49,7 @@ class Tokens(NamedTuple):
     @property
     def patch_map(self) -> Tensor:
         """`[B, W, h, w]`"""
-        return self.x[:, 1:].transpose(1, 2).unflatten(2, self.grid)
+        return self.x[:, self.class_tokens :].transpose(1, 2).unflatten(2, self.grid)
 
 
 def require_vit(visual: Tower, system: str) -> None:
@@ -48,28 +61,43 @@ def require_vit(visual: Tower, system: str) -> None:
         )
 
 
-def resize_position_embedding(embedding: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Position embedding `[1 + g * g, W]` for a patch grid `(h, w)`: `[1 + h * w, W]`.
+def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], rule: PositionRule = "size") -> Tensor:
+    """Position embedding `[1 + g * g, W]` for a patch grid `(h, w)`: `[1 + h * w, W]`; the class position is kept."""
+    patches = embedding[1:]
+    resized = resize_patch_positions(patches, grid, rule)
+    return embedding if resized is patches else torch.cat([embedding[:1], resized])
 
-    The class position is kept; the square grid is resized bicubically (align_corners False, no antialias) where it differs.
+
+def resize_patch_positions(patches: Tensor, grid: tuple[int, int], rule: PositionRule = "size") -> Tensor:
+    """Position embedding `[g * g, W]` of a square of patches for a patch grid `(h, w)`: `[h * w, W]` (see `PositionRule`)."""
+    side = round(len(patches) ** 0.5)
+    by_count = rule in ("size_by_count", "scale")
+    if grid == (side, side) or (by_count and grid[0] * grid[1] == len(patches)):
+        return patches
+    square = patches.unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    if rule == "scale":
+        factors = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+        resized = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)
+    else:
+        mode = "bilinear" if rule == "bilinear" else "bicubic"
+        resized = F.interpolate(square, size=grid, mode=mode, align_corners=False, antialias=rule == "antialias")
+    return resized[0].flatten(1).T
+
+
+def embed_image(
+    visual: Tower, images: Tensor, replace: Replacement | None = None, *, rule: PositionRule = "size"
+) -> Tokens:
+    """First tokens (after `ln_pre`) of normalised images `[B, 3, H, W]`; pixels beyond whole patches are dropped.
+
+    `rule` says how the position embedding is fitted to the patch grid.
     """
-    side = round((len(embedding) - 1) ** 0.5)
-    if grid == (side, side):
-        return embedding
-    patches = embedding[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)
-    return torch.cat([embedding[:1], patches[0].flatten(1).T])
-
-
-def embed_image(visual: Tower, images: Tensor, replace: Replacement | None = None) -> Tokens:
-    """First tokens (after `ln_pre`) of normalised images `[B, 3, H, W]`; pixels beyond whole patches are dropped."""
     patches = visual.conv1(images)
     grid = (patches.shape[2], patches.shape[3])
     x = patches.flatten(2).transpose(1, 2)
     if replace is not None:
         x = replace(0, x)
     x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
-    x = x + resize_position_embedding(visual.positional_embedding, grid)
+    x = x + resize_position_embedding(visual.positional_embedding, grid, rule)
     return Tokens(visual.ln_pre(x), grid)
 
 
@@ -121,8 +149,8 @@ def run_blocks(
         if replace is not None:
             x = torch.cat([x[:, :1], replace(index, x[:, 1:])], dim=1)
         if index in taps:
-            saved[index] = Tokens(x, tokens.grid)
-    return Tokens(x, tokens.grid), saved
+            saved[index] = tokens._replace(x=x)
+    return tokens._replace(x=x), saved
 
 
 def image_embeddings(visual: Tower, images: Tensor, replace: Replacement | None = None) -> Tensor:

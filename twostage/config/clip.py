@@ -26,7 +26,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # Layers of mask prompts in the image tower (OVSeg): learned tokens for the blank patches of masked crops. 0: none.
     cfg.MODEL.CLIP.MASK_PROMPT_DEPTH = 0
-    # Prompt templates: single | scene (1, CAT-Seg's) | vild (14) | imagenet (80).
+    # Prompt templates: single | scene (1, CAT-Seg's) | vild (14) | imagenet (80) |
+    # imagenet_scene (85, MaskCLIP's).
     cfg.MODEL.CLIP.TEMPLATES = "vild"
     # True: the mean over templates is that of unit vectors; False: that of the plain text features (SegCLIP).
     cfg.MODEL.CLIP.UNIT_PROMPTS = True
@@ -59,7 +60,7 @@ GROUP = KeyGroup(
     add=_add,
     choices={
         "MODEL.CLIP.QUICK_GELU": ("auto", "on", "off"),
-        "MODEL.CLIP.TEMPLATES": ("single", "scene", "vild", "imagenet"),
+        "MODEL.CLIP.TEMPLATES": ("single", "scene", "vild", "imagenet", "imagenet_scene"),
         "MODEL.CLIP.FINETUNE": ("none", "query_value", "visual_attention", "transformers", "visual"),
     },
     positive=("MODEL.CLIP.TEXT_BATCH_SIZE",),

@@ -15,6 +15,8 @@ def _add(cfg: CN) -> None:
     # system (catseg, san, fcclip, ...). Names move mIoU.
     cfg.DATASETS.CLASS_NAMES = "auto"
     cfg.INPUT.FORMAT = "RGB"
+    # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear).
+    cfg.INPUT.RESIZE_TEST = "pillow"
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
@@ -26,6 +28,6 @@ def _add(cfg: CN) -> None:
 
 GROUP = KeyGroup(
     add=_add,
-    choices={"INPUT.FORMAT": ("RGB",)},
+    choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv")},
     fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
 )

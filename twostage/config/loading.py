@@ -26,6 +26,7 @@ from twostage.config import (
     segclip,
     sliding,
     solver,
+    training_free,
 )
 from twostage.errors import UserError, near_names
 
@@ -43,6 +44,7 @@ GROUPS = (
     san.GROUP,
     segclip.GROUP,
     catseg.GROUP,
+    training_free.GROUP,
 )
 
 

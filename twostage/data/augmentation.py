@@ -6,11 +6,12 @@ jitter, flip, pad right and bottom.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
-from fvcore.transforms.transform import PadTransform
+from fvcore.transforms.transform import PadTransform, Transform
 
 from twostage.errors import UserError
 
@@ -35,6 +36,46 @@ class PadRightBottom(T.Augmentation):
         height, width = image.shape[:2]
         down, right = max(0, self.size - height), max(0, self.size - width)
         return PadTransform(0, 0, right, down, width, height, pad_value=self.value, seg_pad_value=self.label)
+
+
+class ResizeWithin(T.Augmentation):
+    """mmsegmentation's resize: as large as fits into `long` x `short` pixels in either orientation, the ratio kept."""
+
+    def __init__(self, *, long: int, short: int) -> None:
+        """
+        Args:
+            long, short: bounds of the long and of the short edge in pixels.
+        """
+        super().__init__()
+        self.long = long
+        self.short = short
+
+    def get_transform(self, image: np.ndarray) -> OpenCvResize:
+        """The resize of an `[H, W, 3]` image; sizes are rounded half up."""
+        height, width = image.shape[:2]
+        factor = min(self.long / max(height, width), self.short / min(height, width))
+        return OpenCvResize(height=int(height * factor + 0.5), width=int(width * factor + 0.5))
+
+
+class OpenCvResize(Transform):
+    """Bilinear without antialiasing (nearest for labels), by OpenCV, on the image's own type."""
+
+    def __init__(self, *, height: int, width: int) -> None:
+        super().__init__()
+        self.height = height
+        self.width = width
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """`[H, W, 3]` resized."""
+        return cv2.resize(img, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Label map `[H, W]` resized."""
+        return cv2.resize(segmentation, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Not defined: semantic data has none."""
+        raise NotImplementedError("OpenCvResize resizes images and label maps")
 
 
 def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentation | T.Transform]:
@@ -68,5 +109,7 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
 
 
 def evaluation_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
-    """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`."""
+    """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`, as `INPUT.RESIZE_TEST` says."""
+    if cfg.INPUT.RESIZE_TEST == "opencv":
+        return [ResizeWithin(long=cfg.INPUT.MAX_SIZE_TEST, short=cfg.INPUT.MIN_SIZE_TEST)]
     return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]

@@ -38,6 +38,14 @@ class Resampler:
             _axis_matrix(g, p, i, o, device) for g, p, i, o in zip(grid, padded, image, output, strict=True)
         )
 
+    @classmethod
+    def from_matrices(cls, rows: Tensor, columns: Tensor) -> Resampler:
+        """Any separable linear map: `[height, h]` and `[width, w]`."""
+        made = cls.__new__(cls)
+        made.output = (len(rows), len(columns))
+        made._rows, made._columns = rows, columns
+        return made
+
     def __call__(self, maps: Tensor, first_row: int = 0, last_row: int | None = None) -> Tensor:
         """Output rows `first_row:last_row` of `maps` `[..., h, w]`: `[..., rows, width]`."""
         used = self.grid_rows(first_row, last_row)

@@ -1,0 +1,175 @@
+"""From similarities of image patches with names to class probabilities and labels.
+
+The order is SCLIP's and NACLIP's: similarities are resized (and refined by PAMR) at the output size; p = softmax(scale *
+similarity) over all *names*; a class takes the maximum over its names; foreground classes that win too small an area are
+dropped; the best class is the label, or the background, class 0, where its probability is below a threshold.
+
+Labels need no class volume: the softmax is monotone, so the best name's class wins, and its probability needs only the sum
+over names, both kept as running values over blocks of names and strips of rows.
+
+Legend: N names, C classes, h x w the mosaic of the windows' grids, height x width the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from twostage.inference import blocks
+from twostage.inference.mosaic import Mosaic
+from twostage.inference.pamr import Pamr
+from twostage.inference.sliding import Size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelRule:
+    """How similarities become labels.
+
+    Attributes:
+        logit_scale: factor before the softmax.
+        probability_threshold: below it a pixel is background, class 0; 0: never.
+        area_threshold: classes from 1 on that win at most this share of the foreground are dropped; 0: none.
+        renormalise: class probabilities are divided by their sum (NACLIP); changes `scores`, not labels.
+    """
+
+    logit_scale: float
+    probability_threshold: float = 0.0
+    area_threshold: float = 0.0
+    renormalise: bool = False
+
+
+class ImageMaps(NamedTuple):
+    """Similarities `[N, h, w]` of one image, where they lie, and the picture that guides PAMR (`[3, *canvas]`)."""
+
+    maps: Tensor
+    mosaic: Mosaic
+    guide: Tensor | None = None
+
+
+class _Best(NamedTuple):
+    """Per pixel of some rows: the best class, its scaled similarity, log of the sum over names."""
+
+    labels: Tensor
+    value: Tensor
+    log_sum: Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamePrediction:
+    """Similarities with every name.
+
+    Attributes:
+        images: one entry per image.
+        classes: class of each name, ascending int64 `[N]`.
+        num_classes: C.
+        rule: how they become labels.
+        pamr_steps, pamr_dilations: refinement at the output size; 0 steps: none.
+    """
+
+    images: Sequence[ImageMaps]
+    classes: Tensor
+    num_classes: int
+    rule: LabelRule
+    pamr_steps: int = 0
+    pamr_dilations: Sequence[int] = ()
+
+    def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Class probabilities `[C, height, width]` of each image; for parity checks and export, since it holds C maps."""
+        return [self._scores(index, size) for index, size in enumerate(sizes)]
+
+    def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
+        """Label of each pixel, int64 `[height, width]` per image."""
+        return [self._labels(index, size) for index, size in enumerate(sizes)]
+
+    def similarities(self, index: int, size: Size) -> Tensor:
+        """`[N, height, width]` of one image, refined; holds N maps."""
+        return torch.cat([maps for _, maps in self._name_blocks(index, size, slice(0, size[0]))])
+
+    def _labels(self, index: int, size: Size) -> Tensor:
+        names = None
+        if self.rule.area_threshold:
+            labels = torch.cat([best.labels for _, best in self._best(index, size, None)])
+            names = self._kept_classes(labels)[self.classes]
+        labels = torch.empty(size, dtype=torch.int64, device=self.classes.device)
+        for rows, best in self._best(index, size, names):
+            labels[rows] = best.labels
+            if self.rule.probability_threshold:
+                probability = (best.value - best.log_sum).exp()
+                labels[rows] *= probability >= self.rule.probability_threshold
+        return labels
+
+    def _kept_classes(self, labels: Tensor) -> Tensor:
+        """bool `[C]`: the background, and foreground classes with a large enough share of the foreground."""
+        areas = torch.bincount(labels.flatten(), minlength=self.num_classes)
+        areas[0] = 0
+        kept = areas > self.rule.area_threshold * areas.sum()
+        kept[0] = True
+        return kept
+
+    def _best(self, index: int, size: Size, names: Tensor | None) -> Iterator[tuple[slice, _Best]]:
+        """Best classes strip by strip, among `names` (bool `[N]`; None: all); the log sum is over all names."""
+        per_pixel = 2 * min(blocks.CLASS_BLOCK, len(self.classes))
+        refined = bool(self.pamr_steps)
+        # PAMR looks far around a pixel, so that an image is refined as one strip.
+        for rows in [slice(0, size[0])] if refined else blocks.strips(size, per_pixel):
+            best: _Best | None = None
+            for part, maps in self._name_blocks(index, size, rows):
+                block = self._best_of_block(part, maps, names)
+                best = block if best is None else _better(best, block)
+            assert best is not None, "a vocabulary has at least one name"
+            yield rows, best
+
+    def _best_of_block(self, part: slice, maps: Tensor, names: Tensor | None) -> _Best:
+        logits = self.rule.logit_scale * maps
+        log_sum = logits.logsumexp(dim=0) if self.rule.probability_threshold else logits.new_zeros(())
+        if names is not None:
+            logits = logits.masked_fill(~names[part, None, None], float("-inf"))
+        value, name = logits.max(dim=0)
+        return _Best(self.classes[part][name], value, log_sum)
+
+    def _scores(self, index: int, size: Size) -> Tensor:
+        out = self.classes.new_empty((self.num_classes, *size), dtype=torch.float32)
+        similarities = self.similarities(index, size)
+        for rows in blocks.strips(size, 3 * len(self.classes)):
+            out[:, rows] = self._class_probabilities(similarities[:, rows])
+        if self.rule.area_threshold:
+            out *= self._kept_classes(out.argmax(dim=0))[:, None, None]
+        if self.rule.renormalise:
+            out /= out.sum(dim=0, keepdim=True)
+        return out
+
+    def _class_probabilities(self, similarities: Tensor) -> Tensor:
+        probabilities = (self.rule.logit_scale * similarities).softmax(dim=0)
+        classes = probabilities.new_zeros((self.num_classes, *probabilities.shape[1:]))
+        index = self.classes[:, None, None].expand_as(probabilities)
+        return classes.scatter_reduce_(0, index, probabilities, "amax")
+
+    def _name_blocks(self, index: int, size: Size, rows: slice) -> Iterator[tuple[slice, Tensor]]:
+        """Resized and refined similarities `[n, rows, width]` of some names after the other."""
+        maps, mosaic, guide = self.images[index]
+        resample = mosaic.resampler((maps.shape[-2], maps.shape[-1]), size, maps.device)
+        refine = None
+        if self.pamr_steps:
+            assert guide is not None, "PAMR needs the picture"
+            canvas = (guide.shape[-2], guide.shape[-1])
+            picture = Mosaic(tiles=mosaic.tiles.whole(canvas)).resampler(canvas, size, guide.device)(guide)
+            refine = Pamr(picture, steps=self.pamr_steps, dilations=self.pamr_dilations)
+        # Refinement holds whole maps of the output's size, so fewer names at a time keep memory flat.
+        step = blocks.CLASS_BLOCK if refine is None else max(1, blocks.STRIP_FLOATS // (size[0] * size[1]))
+        for start in range(0, len(maps), step):
+            block = resample(maps[start : start + step], rows.start, rows.stop)
+            yield slice(start, start + step), block if refine is None else refine(block)
+
+
+def _better(first: _Best, second: _Best) -> _Best:
+    """Of two blocks of names, the earlier wins a tie."""
+    better = second.value > first.value
+    return _Best(
+        torch.where(better, second.labels, first.labels),
+        torch.where(better, second.value, first.value),
+        torch.logaddexp(first.log_sum, second.log_sum) if first.log_sum.ndim else first.log_sum,
+    )
