@@ -26,6 +26,7 @@ _RUNNERS = {
     "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
     "MaskCLIP": "twostage.systems.training_free.reference",
     "NACLIP": "twostage.systems.training_free.reference",
+    "SED": "twostage.systems.one_stage.sed.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
     "SCLIP": "twostage.systems.training_free.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",

@@ -19,10 +19,12 @@ from twostage.config import (
     catseg,
     clip,
     data,
+    early_rejection,
     evaluation,
     mask2former,
     mask_loss,
     san,
+    sed,
     segclip,
     sliding,
     solver,
@@ -38,6 +40,7 @@ GROUPS = (
     solver.GROUP,
     evaluation.GROUP,
     sliding.GROUP,
+    early_rejection.GROUP,
     mask_loss.GROUP,
     backbone.GROUP,
     mask2former.GROUP,
@@ -45,6 +48,7 @@ GROUPS = (
     segclip.GROUP,
     catseg.GROUP,
     training_free.GROUP,
+    sed.GROUP,
 )
 
 

@@ -1,0 +1,47 @@
+"""SED's decoder as the config describes it."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from twostage.clip.convnext import stage_widths
+from twostage.clip.loading import ClipModel
+from twostage.clip.templates import TEMPLATES
+from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+from twostage.systems.one_stage.sed.decoder import CostGuidance, SEDDecoder, VisualGuidance
+from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
+
+
+def build_decoder(cfg: CfgNode, clip: ClipModel) -> SEDDecoder:
+    """The decoder of `MODEL.SED` for the ConvNeXt of `clip`."""
+    keys = cfg.MODEL.SED
+    templates = len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES])
+    channels = [keys.HIDDEN_CHANNELS, *keys.DECODER_CHANNELS]
+    guidance = list(keys.GUIDANCE_CHANNELS)
+    res2, res3, res4, _ = stage_widths(clip.visual)
+    return SEDDecoder(
+        templates=templates,
+        stages=[_build_stage(cfg, index, *channels[index : index + 2]) for index in range(len(guidance))],
+        channels=channels,
+        visual_guidance=VisualGuidance(in_channels=[res4, res3, res2], out_channels=guidance),
+        cost_guidance=CostGuidance(templates=templates, channels=guidance),
+        class_block=keys.CLASS_BLOCK,
+    )
+
+
+def _build_stage(cfg: CfgNode, index: int, channels: int, out_channels: int) -> DecoderStage:
+    keys = cfg.MODEL.SED
+    guidance = keys.GUIDANCE_CHANNELS[index]
+    return DecoderStage(
+        spatial=SpatialAggregation(channels=channels, kernel_size=keys.KERNEL_SIZES[index]),
+        classes=ClassAggregation(
+            channels=channels,
+            heads=keys.CLASS_HEADS,
+            train_pooling=keys.TRAIN_POOLING,
+            test_pooling=keys.TEST_POOLING,
+        ),
+        fusion=UpsamplingFusion(
+            in_channels=channels, out_channels=out_channels, visual_channels=guidance, cost_channels=guidance
+        ),
+    )

@@ -1,0 +1,177 @@
+"""SED's gradual fusion decoder: cost map -> class logits, with category early rejection (SED, sections 3.2 and 3.3).
+
+Legend: B images, T classes (t of a block), P templates, D embedding size, C channels, h x w grid of the cost map; stage i
+(0, 1, 2) works on a grid 2^i times as fine and doubles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twostage.inference.early_rejection import EarlyRejection
+from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.sed.stage import DecoderStage
+
+
+class ImageFeatures(NamedTuple):
+    """What the decoder needs of images.
+
+    Attributes:
+        embeddings: CLIP's dense embeddings `[B, D, h, w]`.
+        guidance: projected backbone features, one `[B, V_i, 2^(i+1) h, 2^(i+1) w]` per stage.
+    """
+
+    embeddings: Tensor
+    guidance: list[Tensor]
+
+    def image(self, index: int) -> ImageFeatures:
+        """One image of the batch, as a batch of one."""
+        return ImageFeatures(self.embeddings[index : index + 1], [g[index : index + 1] for g in self.guidance])
+
+
+class VisualGuidance(nn.Module):
+    """Projects res4, res3, res2 for the three stages; gradients do not flow back into them."""
+
+    def __init__(self, *, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Conv2d(i, o, kernel_size=3, padding=1) for i, o in zip(in_channels, out_channels, strict=True)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of the backbone, coarse to fine, projected."""
+        return [F.relu(projection(x.detach())) for projection, x in zip(self.projections, features, strict=True)]
+
+
+class CostGuidance(nn.Module):
+    """Upsamples the cost map itself, step by step, for the fusion of each stage."""
+
+    def __init__(self, *, templates: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        widths = [templates, *channels]
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(i, o, kernel_size=2, stride=2) for i, o in pairwise(widths))
+
+    def forward(self, cost: Tensor, stage: int) -> Tensor:
+        """Guidance `[B, t, G, 2^(stage+1) h, 2^(stage+1) w]` from the cost map `[B, t, P, h, w]`.
+
+        The steps before `stage` are run again: next to a stage they cost little, and kept they would fill memory.
+        """
+        x = cost.flatten(0, 1)
+        for up in self.ups[: stage + 1]:
+            x = F.relu(up(x))
+        return x.unflatten(0, cost.shape[:2])
+
+
+class SEDDecoder(nn.Module):
+    """From image features and text embeddings to class logits on a grid eight times as fine as the cost map's."""
+
+    def __init__(
+        self,
+        *,
+        templates: int,
+        stages: Sequence[DecoderStage],
+        channels: Sequence[int],
+        visual_guidance: VisualGuidance,
+        cost_guidance: CostGuidance,
+        class_block: int,
+    ) -> None:
+        """
+        Args:
+            channels: of the embedded cost map and of each stage's output.
+            class_block: classes computed at a time in `predict`.
+        """
+        super().__init__()
+        self.embed = nn.Conv2d(templates, channels[0], kernel_size=7, padding=3)
+        self.stages = nn.ModuleList(stages)
+        # Head i reads what stage i is given; the last one reads the last stage's output.
+        self.heads = nn.ModuleList(nn.Conv2d(c, 1, kernel_size=3, padding=1) for c in channels)
+        self.visual_guidance = visual_guidance
+        self.cost_guidance = cost_guidance
+        self.class_block = class_block
+
+    def forward(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
+        """Logits `[B, T, ...]` of all heads, coarse to fine, for training; the last is the prediction.
+
+        All heads but the last read detached maps: they learn for early rejection and do not change the decoder.
+        """
+        cost = cost_map(features.embeddings, text)
+        x = self.embed_cost(cost)
+        logits = []
+        for index, stage in enumerate(self.stages):
+            logits.append(self.head(index, x.detach()))
+            guidance = self.cost_guidance(cost, index)
+            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance)
+        return [*logits, self.head(len(self.stages), x)]
+
+    def predict(
+        self, features: ImageFeatures, text: Tensor, rejection: EarlyRejection | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits `[K, 8h, 8w]` of one image and the classes `[K]` that they are for; all classes without `rejection`.
+
+        Classes are computed in blocks, so what a stage holds inside does not grow with their number, and nothing of a
+        rejected class is kept.
+        """
+        kept = torch.arange(len(text), device=text.device)
+        if rejection is not None:
+            kept = rejection.kept(self.early_logits(features, text))
+            text = text[kept]
+        costs = [cost_map(features.embeddings, t) for t in text.split(self.class_block)]
+        blocks = [self.embed_cost(cost) for cost in costs]
+        for index, stage in enumerate(self.stages):
+            if rejection is not None and index > 0:
+                survivors = rejection.kept(self.head(index, block)[0] for block in blocks)
+                if len(survivors) < len(kept):
+                    kept = kept[survivors]
+                    blocks, costs = (self._select(parts, survivors) for parts in (blocks, costs))
+            # The last stage's output is only read by the head, so no block of it is kept.
+            outputs = stage(blocks, features.guidance[index], self._guidance_of(costs, index))
+            if index == len(self.stages) - 1:
+                return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
+            blocks = list(outputs)
+        raise AssertionError("a decoder has at least one stage")
+
+    def embed_cost(self, cost: Tensor) -> Tensor:
+        """`[B, t, P, h, w]` -> `[B, t, C, h, w]`"""
+        return self.embed(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
+
+    def head(self, index: int, x: Tensor) -> Tensor:
+        """Logits `[B, t, h, w]` of head `index` from `[B, t, C, h, w]`."""
+        return self.heads[index](x.flatten(0, 1)).unflatten(0, x.shape[:2]).squeeze(2)
+
+    def early_logits(self, features: ImageFeatures, text: Tensor) -> Iterator[Tensor]:
+        """Logits `[t, h, w]` of the first head for blocks of classes of one image.
+
+        Nothing nonlinear lies between the cost map and this head, so its 3x3 and the embedding's 7x7 convolution are
+        folded into one 7x7 convolution with a channel per tap of the 3x3; the taps are then shifted and added. Shifting
+        the embedded map instead of widening the kernel keeps the zero padding of both. That is 14 times less work than
+        embedding classes that are about to be rejected.
+        """
+        taps = self.heads[0].get_parameter("weight")[0].flatten(1)  # [C, 9]
+        weight = torch.einsum("ct,cpyx->tpyx", taps, self.embed.weight)
+        bias = taps.T @ self.embed.get_parameter("bias")
+        for part in text.split(self.class_block):
+            maps = F.conv2d(cost_map(features.embeddings, part)[0], weight, bias, padding=3)
+            # The transposed shift: tap (dy, dx) of the 3x3 looks at (y + dy - 1, x + dx - 1).
+            yield _add_shifted(maps) + self.heads[0].get_parameter("bias")
+
+    def _guidance_of(self, costs: Sequence[Tensor], stage: int) -> Callable[[int], Tensor]:
+        return lambda position: self.cost_guidance(costs[position], stage)
+
+    def _select(self, blocks: Iterable[Tensor], survivors: Tensor) -> list[Tensor]:
+        """Blocks `[1, t, ...]` of the surviving classes, filled up again to the block size."""
+        return list(torch.cat(list(blocks), dim=1)[:, survivors].split(self.class_block, dim=1))
+
+
+def _add_shifted(maps: Tensor) -> Tensor:
+    """Sum over the nine taps of `maps` `[t, 9, h, w]`, each moved to where a 3x3 convolution with zero padding reads it."""
+    height, width = maps.shape[-2:]
+    padded = F.pad(maps, (1, 1, 1, 1))
+    return torch.stack(
+        [padded[:, 3 * dy + dx, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)]
+    ).sum(dim=0)

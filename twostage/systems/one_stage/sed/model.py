@@ -1,0 +1,129 @@
+"""SED: A Simple Encoder-Decoder for Open-Vocabulary Semantic Segmentation (Xie et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
+from torch import Tensor
+
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.convnext import (
+    dense_embeddings,
+    hierarchical_features,
+    require_convnext,
+    set_regularisation,
+)
+from twostage.clip.finetuning import train_parts
+from twostage.clip.loading import load_clip_from_config
+from twostage.inference.early_rejection import EarlyRejection, stack_kept
+from twostage.predictions import DensePrediction, Frames
+from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
+from twostage.systems.one_stage.sed.build import build_decoder
+from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
+from twostage.systems.one_stage.sed.weights import TABLE
+
+
+class Encoded(NamedTuple):
+    """What SED knows about images without the vocabulary; `sizes` are those of the images as they were fed."""
+
+    features: ImageFeatures
+    sizes: list[tuple[int, int]]
+
+
+@META_ARCH_REGISTRY.register()
+class SED(OpenVocabularySegmenter):
+    """A fine-tuned ConvNeXt CLIP whose cost map a convolutional decoder refines class by class."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        decoder: SEDDecoder,
+        resolution: int,
+        finetune: str,
+        rejection: EarlyRejection | None,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            resolution: side of the square that images are resized to.
+            finetune: which of CLIP's parameters are trained, see `train_parts`.
+            rejection: category early rejection in evaluation, None for none.
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        train_parts(self.clip, finetune)
+        self.decoder = decoder
+        self.resolution = resolution
+        self.rejection = rejection
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.SED`, `MODEL.CLIP` and `TEST.EARLY_REJECTION`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        require_convnext(clip.visual, "SED")
+        keys = cfg.MODEL.SED
+        set_regularisation(clip.visual, drop_path=keys.CLIP_DROP_PATH, dropout=keys.CLIP_DROPOUT)
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
+            "decoder": build_decoder(cfg, clip),
+            "resolution": keys.RESOLUTION,
+            "finetune": cfg.MODEL.CLIP.FINETUNE,
+            "rejection": EarlyRejection.from_config(cfg),
+            "size_divisibility": keys.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """Official names of this model's tensors."""
+        return TABLE
+
+    def encode(self, images: ImageList) -> Encoded:
+        sizes = [(int(height), int(width)) for height, width in images.image_sizes]
+        if self.training:
+            square = self._resize(images.tensor)
+        else:
+            # In evaluation the padding of a batch is cut off again: every image is stretched by itself.
+            square = torch.cat([self._resize(images.tensor[i : i + 1, :, :h, :w]) for i, (h, w) in enumerate(sizes)])
+        pyramid = hierarchical_features(self.clip.visual, square)
+        guidance = self.decoder.visual_guidance([pyramid.res4, pyramid.res3, pyramid.res2])
+        return Encoded(ImageFeatures(dense_embeddings(self.clip.visual, pyramid.res5), guidance), sizes)
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """Stretch `[B, 3, H, W]` to the square; the published resize has no antialiasing."""
+        return F.interpolate(images, size=(self.resolution, self.resolution), mode="bilinear", align_corners=False)
+
+    def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
+        """Class probabilities, each class for itself; with early rejection a rejected class has probability 0."""
+        results = [
+            self.decoder.predict(encoded.features.image(index), text, self.rejection)
+            for index in range(len(encoded.sizes))
+        ]
+        probabilities, kept = stack_kept([logits.sigmoid() for logits, _ in results], [kept for _, kept in results])
+        height, width = probabilities.shape[-2:]
+        # The published output is cut at the size of the fed image although it lies on the decoder's grid, so an image with
+        # a side shorter than the grid loses part of it.
+        cut = [(min(h, height), min(w, width)) for h, w in encoded.sizes]
+        return DensePrediction(
+            logits=probabilities,
+            frames=Frames(padded=(height, width), images=cut),
+            num_classes=len(text),
+            kept=kept if self.rejection is not None else None,
+            fill=0.0,
+        )
+
+    def losses(
+        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
+        labels = torch.stack([entry["sem_seg"] for entry in batch]).to(images.tensor.device)
+        *early, final = self.decoder(encoded.features, text)
+        losses = {"loss_final": one_vs_rest_loss(final, labels)}
+        return losses | {f"loss_stage_{i}": one_vs_rest_loss(logits, labels) for i, logits in enumerate(early)}

@@ -1,0 +1,64 @@
+"""One decoder stage of SED: feature aggregation over space and classes, then skip-layer fusion (SED, section 3.2, figure 3).
+
+Legend: B images, t classes of a block, C channels, h x w grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+
+from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+
+
+class DecayedLayerNorm(nn.Module):
+    """Layer norm over the last axis; not an `nn.LayerNorm`, since the published recipe decays its weights like others."""
+
+    def __init__(self, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-6)
+
+
+class SpatialAggregation(nn.Module):
+    """A ConvNeXt block with a large kernel on the map of each class (layer scale starts at 1)."""
+
+    def __init__(self, *, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.block = ConvNeXtBlock(channels, kernel_size=kernel_size, ls_init_value=1.0, norm_layer=DecayedLayerNorm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, t, C, h, w]` -> the same shape."""
+        return self.block(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class DecoderStage(nn.Module):
+    """Spatial aggregation, class aggregation, fusion; doubles the grid."""
+
+    def __init__(self, *, spatial: nn.Module, classes: ClassAggregation, fusion: UpsamplingFusion) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.classes = classes
+        self.fusion = fusion
+
+    def forward(
+        self, blocks: Sequence[Tensor], visual: Tensor, cost_guidance: Callable[[int], Tensor]
+    ) -> Iterator[Tensor]:
+        """Blocks of classes `[B, t, C, h, w]` -> blocks `[B, t, C', 2h, 2w]`, made one at a time.
+
+        Args:
+            visual: guidance `[B, V, 2h, 2w]` that classes share.
+            cost_guidance: of a block, `[B, t, G, 2h, 2w]`, by its position.
+        """
+        visual_term = self.fusion.visual_term(visual)
+        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks])
+        for position, block in enumerate(aggregated):
+            yield self.fusion(block, visual_term, cost_guidance(position))
