@@ -60,7 +60,7 @@ def test_complete():
         ("san/keys-base.json", "SAN"),
         ("ovseg/keys-large.json", "OVSeg"),
         ("catseg/keys-b.json", "CAT-Seg"),
-        ("sed/keys-base.json", "CAT-Seg v1 or SED"),
+        ("sed/keys-base.json", "SED"),
         ("mask2former/keys-r50-ade.json", "Mask2Former"),
         ("scan/keys-vitb.json", "SCAN"),
         ("fcclip/keys-r50.json", "FC-CLIP"),

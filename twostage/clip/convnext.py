@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from timm.layers import DropPath
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
@@ -65,7 +64,8 @@ def set_regularisation(visual: Tower, *, drop_path: float, dropout: float) -> No
     open_clip's own settings differ between its versions; a training recipe has to name its own.
     """
     blocks = [block for stage in visual.trunk.stages for block in stage.blocks]
-    for block, rate in zip(blocks, torch.linspace(0, drop_path, len(blocks)).tolist(), strict=True):
+    for index, block in enumerate(blocks):
+        rate = drop_path * index / max(1, len(blocks) - 1)
         block.drop_path = DropPath(rate) if rate > 0 else nn.Identity()
     for module in visual.head.modules():
         if isinstance(module, nn.Dropout):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 
-from twostage.clip.convnext import stage_widths
-from twostage.clip.loading import ClipModel
 from twostage.clip.templates import TEMPLATES
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
@@ -13,13 +13,13 @@ from twostage.systems.one_stage.sed.decoder import CostGuidance, SEDDecoder, Vis
 from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
 
 
-def build_decoder(cfg: CfgNode, clip: ClipModel) -> SEDDecoder:
-    """The decoder of `MODEL.SED` for the ConvNeXt of `clip`."""
+def build_decoder(cfg: CfgNode, widths: Sequence[int]) -> SEDDecoder:
+    """The decoder of `MODEL.SED` for a backbone whose stages (strides 4, 8, 16, 32) have `widths` channels."""
     keys = cfg.MODEL.SED
     templates = len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES])
     channels = [keys.HIDDEN_CHANNELS, *keys.DECODER_CHANNELS]
     guidance = list(keys.GUIDANCE_CHANNELS)
-    res2, res3, res4, _ = stage_widths(clip.visual)
+    res2, res3, res4, _ = widths
     return SEDDecoder(
         templates=templates,
         stages=[_build_stage(cfg, index, *channels[index : index + 2]) for index in range(len(guidance))],

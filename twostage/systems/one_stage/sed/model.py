@@ -17,6 +17,7 @@ from twostage.clip.convnext import (
     hierarchical_features,
     require_convnext,
     set_regularisation,
+    stage_widths,
 )
 from twostage.clip.finetuning import train_parts
 from twostage.clip.loading import load_clip_from_config
@@ -73,7 +74,7 @@ class SED(OpenVocabularySegmenter):
         return {
             "clip": clip,
             "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
-            "decoder": build_decoder(cfg, clip),
+            "decoder": build_decoder(cfg, stage_widths(clip.visual)),
             "resolution": keys.RESOLUTION,
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "rejection": EarlyRejection.from_config(cfg),

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from twostage.checkpoint.reference import Case, Comparison, compare_sets, load_seeded
 from twostage.checkpoint.seeded import seeded_image, seeded_tensor
-from twostage.clip.loading import load_clip_from_config
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.inference.early_rejection import EarlyRejection
@@ -42,6 +41,8 @@ _KEYS = {
     "TEST.TOPK": "TEST.EARLY_REJECTION.TOP_K",
 }
 _DECODER = "sem_seg_head.predictor.transformer."
+# Of ConvNeXt-B, whose decoder the cases without a CLIP take.
+_BACKBONE_WIDTHS = (128, 256, 512, 1024)
 # Gradients that are nearly zero are compared by their difference: their relative error is rounding.
 _TINY_GRADIENT = 1e-5
 
@@ -139,9 +140,8 @@ def _recording(model: SED) -> Iterator[Recorded]:
     recorded: Recorded = defaultdict(list)
     trunk, decoder = model.clip.visual.trunk, model.decoder
     hooks = [
-        trunk.stem.register_forward_hook(
-            lambda _m, args, out: (recorded["clip_input"].append(args[0]), recorded["vis_stem"].append(out), None)[2]
-        )
+        trunk.stem.register_forward_pre_hook(lambda _m, args: recorded["clip_input"].append(args[0])),
+        _keep(trunk.stem, recorded["vis_stem"]),
     ]
     hooks += [_keep(stage, recorded[f"vis_res{i + 2}"]) for i, stage in enumerate(trunk.stages)]
     with _recording_decoder(decoder, recorded):
@@ -279,8 +279,7 @@ def optimizer_table(model: SED, cfg: CfgNode) -> dict[str, tuple[float, float]]:
 def _check_decoder(case: Case, cfg: CfgNode) -> list[Comparison]:
     """The decoder alone on synthetic inputs, with and without early rejection."""
     meta = case.meta
-    clip, _ = load_clip_from_config(cfg)
-    decoder = build_decoder(cfg, clip).eval()
+    decoder = build_decoder(cfg, _BACKBONE_WIDTHS).eval()
     official = TABLE.to_official({f"decoder.{name}": value for name, value in decoder.state_dict().items()})
     seed = meta["weight_seed"]
     values = {n: seeded_tensor(n.removeprefix(_DECODER), v.shape, seed) for n, v in official.items()}
