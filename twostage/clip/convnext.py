@@ -1,6 +1,7 @@
 """Hierarchical and dense features of open_clip's ConvNeXt image tower (a timm trunk with open_clip's projection head).
 
-Shapes: B images of H x W pixels; stage i (0..3) has stride 4 * 2^i; D is CLIP's embedding size.
+Shapes: B images of H x W pixels; four stages, each on a grid half as fine as the one before (published
+models: strides 4, 8, 16, 32); D is CLIP's embedding size.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Tower = Any
 
 
 class Pyramid(NamedTuple):
-    """Outputs of the four stages, strides 4, 8, 16 and 32, without a norm: `[B, C_i, H / stride, W / stride]`."""
+    """Outputs of the four stages, fine to coarse, without a norm: `[B, C_i, H / stride, W / stride]`."""
 
     res2: Tensor
     res3: Tensor
