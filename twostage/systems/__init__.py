@@ -1,9 +1,8 @@
 """All systems; importing this package registers them in Detectron2's META_ARCH_REGISTRY."""
 
 from twostage.systems.one_stage.catseg import model as _catseg  # noqa: F401
+from twostage.systems.one_stage.sed import model as _sed  # noqa: F401
 from twostage.systems.one_stage.segclip import model as _segclip  # noqa: F401
 from twostage.systems.training_free import model as _training_free  # noqa: F401
-from twostage.systems.one_stage.sed import model as _sed  # noqa: F401
-from twostage.systems.training_free.maskclip import model as _maskclip  # noqa: F401
 from twostage.systems.two_stage.mask2former import model as _mask2former  # noqa: F401
 from twostage.systems.two_stage.san import model as _san  # noqa: F401
