@@ -27,6 +27,7 @@ _RUNNERS = {
     "MaskCLIP": "twostage.systems.training_free.reference",
     "NACLIP": "twostage.systems.training_free.reference",
     "SED": "twostage.systems.one_stage.sed.reference",
+    "ovseg": "twostage.systems.two_stage.ovseg.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
     "SCLIP": "twostage.systems.training_free.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",

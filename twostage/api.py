@@ -50,7 +50,7 @@ class Segmentation:
     """Which of the names each pixel shows.
 
     Attributes:
-        labels: int64 `[H, W]`, indices into `names`.
+        labels: int64 `[H, W]`, indices into `names`; -1 where a system says that it is none of them.
         names: the vocabulary.
         image: uint8 RGB `[H, W, 3]`.
         prediction: the system's own output, for scores or panoptic segments.
@@ -73,7 +73,7 @@ class Segmentation:
 
     def areas(self) -> dict[str, float]:
         """Share of the picture that each name covers, largest first; absent names are left out."""
-        counts = np.bincount(self.labels.reshape(-1), minlength=len(self.names))
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
         order = np.argsort(-counts, kind="stable")
         return {self.names[i]: float(counts[i] / self.labels.size) for i in order if counts[i]}
 

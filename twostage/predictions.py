@@ -20,6 +20,9 @@ from twostage.inference.resampling import Resampler, RowwiseResize
 
 Size = tuple[int, int]
 
+# Label of pixels that are none of the words asked for, from systems that can say so.
+UNLABELLED = -1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frames:
@@ -63,6 +66,8 @@ class MaskPrediction:
         resize_scores: whether the sum is taken at the image's own size and its scores are resized to the output.
         mask_threshold: pixels above this probability (at the image's size) count as 1 and the others as 0; None leaves
             them soft.
+        num_named: where given, the label maps say `UNLABELLED` for classes from this one on (rivals of the words asked
+            for) and for pixels that no mask with a class weight covers.
     """
 
     mask_logits: Tensor
@@ -71,6 +76,7 @@ class MaskPrediction:
     class_weights: Tensor | None = None
     resize_scores: bool = False
     mask_threshold: float | None = None
+    num_named: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -119,6 +125,9 @@ class MaskPrediction:
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 flat = masks.flatten(1)
                 best = blocks.running_argmax((c.start, weights[c] @ flat) for c in blocks.class_blocks(len(weights)))
+                if self.num_named is not None:
+                    covered = masks[weights.any(dim=0)].flatten(1).any(dim=0)
+                    best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
                 labels[rows] = best.view(masks.shape[1:])
             result.append(labels)
         return result

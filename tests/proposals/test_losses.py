@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.matching import HungarianMatcher, MaskTargets, pairwise_bce, pairwise_dice, sample_points
+from twostage.proposals.matching import (
+    HungarianMatcher,
+    MaskTargets,
+    pairwise_bce,
+    pairwise_dice,
+    pairwise_focal,
+    sample_points,
+)
 
 MATCHER = HungarianMatcher(class_weight=2.0, mask_weight=5.0, dice_weight=5.0, num_points=512)
 LOSSES = MaskLosses(
@@ -27,6 +34,10 @@ LOSSES = MaskLosses(
 )
 # Importance sampling seeks the borders, where interpolation blurs; uniform points are nearly all clear of them.
 UNIFORM = dataclasses.replace(LOSSES, importance_sample_ratio=0.0, num_points=8192)
+# MaskFormer's form: every pixel, focal.
+DENSE = dataclasses.replace(
+    LOSSES, matcher=dataclasses.replace(MATCHER, num_points=0, focal=True), num_points=0, focal=True
+)
 
 
 def quadrants(size=16):
@@ -46,6 +57,51 @@ def test_pairwise_costs_equal_a_loop():
         p = logits[q].sigmoid()
         dice = 1 - (2 * (p * targets[n]).sum() + 1) / (p.sum() + targets[n].sum() + 1)
         torch.testing.assert_close(pairwise_dice(logits, targets)[q, n], dice)
+
+
+def focal(logits, targets):
+    """Lin et al., equation 5: -alpha_t (1 - p_t)^2 log p_t."""
+    p = torch.where(targets > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    alpha = torch.where(targets > 0, 0.25, 0.75)
+    return (-alpha * (1 - p) ** 2 * p.log()).mean()
+
+
+def test_pairwise_focal_equals_a_loop():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(3, 20), torch.rand(4, 20).round()
+    for q, n in itertools.product(range(3), range(4)):
+        torch.testing.assert_close(pairwise_focal(logits, targets)[q, n], focal(logits[q], targets[n]))
+
+
+def test_dense_losses_compare_at_the_target_size():
+    torch.manual_seed(2)
+    logits = torch.randn(1, 5, 4, 4)
+    targets = [MaskTargets(classes=torch.tensor([2, 0]), masks=quadrants()[:2])]
+    matches = [(torch.tensor([1, 4]), torch.tensor([1, 0]))]
+    full = F.interpolate(logits[:, [1, 4]], size=(16, 16), mode="bilinear", align_corners=False)[0].flatten(1)
+    wanted = quadrants()[[1, 0]].flatten(1).float()
+    p = full.sigmoid()
+    dice = 1 - (2 * (p * wanted).sum(1) + 1) / (p.sum(1) + wanted.sum(1) + 1)
+    mask_loss, dice_loss = DENSE.mask_losses(logits, targets, matches, 4.0)
+    torch.testing.assert_close(mask_loss, (focal(full[0], wanted[0]) + focal(full[1], wanted[1])) / 4)
+    torch.testing.assert_close(dice_loss, dice.sum() / 4)
+
+
+def test_dense_matching_takes_nearest_ground_truth():
+    small = quadrants(4)[:1]
+    torch.manual_seed(3)
+    logits = torch.randn(2, 4, 4)
+    ours = DENSE.matcher.cost(torch.zeros(2, 3), logits, MaskTargets(classes=torch.tensor([1]), masks=quadrants()[:1]))
+    same = DENSE.matcher.cost(torch.zeros(2, 3), logits, MaskTargets(classes=torch.tensor([1]), masks=small))
+    torch.testing.assert_close(ours, same)
+
+
+def test_dense_losses_without_any_target():
+    logits = torch.randn(1, 5, 4, 4, requires_grad=True)
+    nothing = MaskTargets(classes=torch.zeros(0, dtype=torch.int64), masks=torch.zeros(0, 16, 16, dtype=torch.bool))
+    losses = DENSE([(torch.zeros(1, 5, 3), logits)], [nothing])
+    assert losses["loss_mask"] == 0 and losses["loss_dice"] == 0
+    assert float(losses["loss_ce"]) == pytest.approx(2.0 * math.log(3))
 
 
 def test_matching_finds_a_hidden_permutation():

@@ -17,7 +17,7 @@ from detectron2.projects.point_rend.point_features import get_uncertain_point_co
 from detectron2.utils import comm
 from torch import Tensor
 
-from twostage.proposals.matching import HungarianMatcher, MaskTargets, sample_points
+from twostage.proposals.matching import HungarianMatcher, MaskTargets, focal_terms, sample_points
 
 Matches = list[tuple[Tensor, Tensor]]
 
@@ -30,9 +30,10 @@ class MaskLosses:
         matcher: assigns predictions to ground truth.
         class_weight, mask_weight, dice_weight: factors of the three losses.
         no_object_weight: weight of the void class in the classification loss.
-        num_points: P.
+        num_points: P; 0 compares masks on every pixel of the ground truth, as in MaskFormer.
         oversample_ratio: candidates per point.
         importance_sample_ratio: share of points taken where the prediction is most uncertain; the rest is uniform.
+        focal: the pixel-wise mask loss is the focal one instead of cross-entropy.
     """
 
     matcher: HungarianMatcher
@@ -43,6 +44,7 @@ class MaskLosses:
     num_points: int
     oversample_ratio: float
     importance_sample_ratio: float
+    focal: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> MaskLosses:
@@ -53,6 +55,7 @@ class MaskLosses:
             "mask_weight": keys.MASK_WEIGHT,
             "dice_weight": keys.DICE_WEIGHT,
             "num_points": keys.NUM_POINTS,
+            "focal": keys.FOCAL,
         }
         return cls(
             matcher=HungarianMatcher(**weights),
@@ -96,7 +99,7 @@ class MaskLosses:
     def mask_losses(
         self, logits: Tensor, targets: Sequence[MaskTargets], matches: Matches, num_masks: float
     ) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy (mean over points) and dice loss per matched mask, summed, divided by `num_masks`."""
+        """Pixel-wise (mean over points) and dice loss per matched mask, summed, divided by `num_masks`."""
         predicted = torch.cat([logits[i, queries] for i, (queries, _) in enumerate(matches)])
         wanted = torch.cat(
             [targets[i].masks[objects.to(targets[i].masks.device)] for i, (_, objects) in enumerate(matches)]
@@ -104,20 +107,31 @@ class MaskLosses:
         if len(predicted) == 0:
             # Keeps the graph connected, so that distributed training still sees a gradient for every parameter.
             return logits.sum() * 0, logits.sum() * 0
+        sampled, truth = self._compared(predicted.float(), wanted.to(logits.device).float())
+        if self.focal:
+            positive, negative = focal_terms(sampled)
+            error = truth * positive + (1 - truth) * negative
+        else:
+            error = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none")
+        probability = sampled.sigmoid()
+        dice = 1 - (2 * (probability * truth).sum(dim=1) + 1) / (probability.sum(dim=1) + truth.sum(dim=1) + 1)
+        return error.mean(dim=1).sum() / num_masks, dice.sum() / num_masks
+
+    def _compared(self, predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and truth `[M, P]` where masks `[M, h, w]` are compared with ground truth `[M, H, W]`."""
+        if not self.num_points:
+            full = F.interpolate(predicted[None], size=wanted.shape[-2:], mode="bilinear", align_corners=False)
+            return full[0].flatten(1), wanted.flatten(1)
         with torch.no_grad():
             points = get_uncertain_point_coords_with_randomness(
-                predicted[:, None].float(),
+                predicted[:, None],
                 lambda maps: -maps.abs(),
                 self.num_points,
                 self.oversample_ratio,
                 self.importance_sample_ratio,
             )
-            truth = sample_points(wanted.to(logits.device).float(), points)
-        sampled = sample_points(predicted.float(), points)
-        bce = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(dim=1).sum()
-        probability = sampled.sigmoid()
-        dice = 1 - (2 * (probability * truth).sum(dim=1) + 1) / (probability.sum(dim=1) + truth.sum(dim=1) + 1)
-        return bce / num_masks, dice.sum() / num_masks
+            truth = sample_points(wanted, points)
+        return sample_points(predicted, points), truth
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

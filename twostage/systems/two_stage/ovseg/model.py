@@ -1,0 +1,209 @@
+"""OVSeg (Liang et al., CVPR 2023) and its ancestor zsseg (Xu et al., ECCV 2022): MaskFormer proposals, classified by CLIP."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+import twostage.proposals.backbones  # noqa: F401  (registers them)
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.mask_prompt import has_mask_prompts
+from twostage.clip.region_crops import Cropper
+from twostage.clip.region_encoder import RegionEncoder, Regions
+from twostage.clip.vit import require_vit
+from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.predictions import Frames, MaskPrediction
+from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.maskformer import MaskFormer
+from twostage.proposals.mlp import MLP
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
+from twostage.systems.two_stage.ovseg.weights import checkpoint_table
+from twostage.vocabulary import Vocabulary
+
+# The demo's rival where only one word was asked for.
+OTHERS = "others"
+
+
+class Encoded(NamedTuple):
+    """What OVSeg knows about images without the vocabulary.
+
+    `outputs` holds (mask logits `[B, Q, h, w]`, unit query embeddings `[B, Q, D]`), the final output first; `regions` what
+    CLIP sees in the final masks, `[B, Q, D]` and `[B, Q]`, None in training and without ensemble.
+    """
+
+    outputs: list[tuple[Tensor, Tensor]]
+    regions: Regions | None
+    frames: Frames
+
+
+class Words(NamedTuple):
+    """Unit text embeddings `text` `[C, D]`, of which the first `asked` are what the user asked for; then their rival."""
+
+    text: Tensor
+    asked: int
+
+
+@META_ARCH_REGISTRY.register()
+class OVSeg(OpenVocabularySegmenter):
+    """MaskFormer proposals with embeddings in CLIP's text space, and CLIP's own view of the masked crops.
+
+    Trainable: the generator, the head from queries to embeddings and the void embedding. CLIP is adapted on its own
+    (`tools/train_mask_prompt.py`).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        generator: MaskFormer,
+        class_embed: MLP,
+        criterion: MaskLosses,
+        regions: RegionEncoder | None,
+        logit_scale: float,
+        ensemble_weight: float,
+        best_proposals_only: bool,
+        mask_threshold: float,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            class_embed: from queries to CLIP's embedding space.
+            regions: how CLIP classifies proposals; None leaves it to the generator.
+            logit_scale: factor of cosine similarities.
+            ensemble_weight, best_proposals_only, mask_threshold: see `twostage.config.ovseg`.
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        self.clip.requires_grad_(False)
+        self.backbone = backbone
+        self.generator = generator
+        self.class_embed = class_embed
+        self.criterion = criterion
+        self.regions = regions
+        self.logit_scale = logit_scale
+        self.ensemble_weight = ensemble_weight
+        self.best_proposals_only = best_proposals_only
+        self.mask_threshold = mask_threshold
+        width = self.clip.visual.proj.shape[1]
+        self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.register_buffer("clip_mean", torch.tensor(CLIP_PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("clip_std", torch.tensor(CLIP_PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.OVSEG`, `MODEL.MASKFORMER`, the backbone's keys and `MODEL.CLIP`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        require_vit(clip.visual, "OVSeg")
+        backbone = build_backbone(cfg)
+        shapes = sorted(backbone.output_shape().items(), key=lambda item: item[1].stride or 0)
+        keys = cfg.MODEL.OVSEG
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            "backbone": backbone,
+            "generator": MaskFormer.from_config(cfg, {name: int(shape.channels or 0) for name, shape in shapes}),
+            "class_embed": MLP([cfg.MODEL.MASKFORMER.WIDTH, keys.EMBED_HIDDEN, clip.visual.proj.shape[1]]),
+            "criterion": MaskLosses.from_config(cfg),
+            "regions": _region_encoder(cfg, clip.visual) if keys.ENSEMBLE else None,
+            "logit_scale": keys.LOGIT_SCALE,
+            "ensemble_weight": keys.ENSEMBLE_WEIGHT,
+            "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
+            "mask_threshold": keys.MASK_THRESHOLD,
+            "size_divisibility": keys.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """Official names of this model's tensors."""
+        return checkpoint_table(has_prompts=has_mask_prompts(self.clip.visual))
+
+    def parameter_group(self, name: str) -> str | None:
+        """Whose learning-rate multiplier a parameter takes; nothing of CLIP trains here."""
+        return "backbone" if name.startswith("backbone.") else None
+
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+        """Text embeddings; in the demo a single word gets a rival, or every pixel of its proposals would be it."""
+        names = vocabulary.names
+        if self.best_proposals_only and len(names) == 1:
+            return Words(self.text(Vocabulary((*names, OTHERS))), 1)
+        asked = 1 if self.best_proposals_only and len(names) == 2 and names[1] == OTHERS else len(names)
+        return Words(self.text(vocabulary), asked)
+
+    def encode(self, images: ImageList) -> Encoded:
+        proposals = self.generator(self.backbone(images.tensor))
+        outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
+        frames = frames_of(images)
+        regions = None if self.training else self._recognise(images, outputs[0][0], frames)
+        return Encoded(outputs, regions, frames)
+
+    def _recognise(self, images: ImageList, mask_logits: Tensor, frames: Frames) -> Regions | None:
+        """CLIP's view of every proposal, on the images as they were before padding."""
+        if self.regions is None:
+            return None
+        found = []
+        grid = (mask_logits.shape[-2], mask_logits.shape[-1])
+        for index, size in enumerate(frames.images):
+            resample = frames.resampler(index, grid, size, mask_logits.device)
+            pixels = images[index] * self.pixel_std + self.pixel_mean
+            image = (pixels - self.clip_mean) / self.clip_std
+            found.append(self.regions(self.clip.visual, image, resample(mask_logits[index]).sigmoid_()))
+        return Regions(torch.stack([r.embeddings for r in found]), torch.stack([r.valid for r in found]))
+
+    def classifier(self, text: Tensor) -> Tensor:
+        """Rows `[C + 1, D]` that embeddings are compared with: text and void, unit length, times the logit scale."""
+        return self.logit_scale * torch.cat([F.normalize(text, dim=-1), F.normalize(self.void_embedding, dim=-1)])
+
+    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+        mask_logits, embeddings = encoded.outputs[0]
+        classifier = self.classifier(text.text)
+        class_logits = embeddings @ classifier.T
+        weights = None
+        if encoded.regions is not None:
+            # CLIP chooses among the classes; void is dropped before its softmax, and after the generator's.
+            clip = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
+            generator = class_logits.softmax(dim=-1)[..., :-1]
+            weights = geometric_ensemble(generator, clip, encoded.regions.valid, self.ensemble_weight)
+            if self.best_proposals_only:
+                weights = best_proposals(weights, encoded.regions.valid, text.asked)
+        return MaskPrediction(
+            mask_logits=mask_logits,
+            class_logits=class_logits,
+            class_weights=weights,
+            frames=encoded.frames,
+            resize_scores=True,
+            mask_threshold=self.mask_threshold if self.best_proposals_only else None,
+            num_named=text.asked if self.best_proposals_only else None,
+        )
+
+    def losses(
+        self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
+        classifier = self.classifier(text.text)
+        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
+        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        return self.criterion(outputs, targets)
+
+
+def _region_encoder(cfg: CfgNode, visual: Any) -> RegionEncoder:
+    """How CLIP classifies proposals, from `MODEL.OVSEG`."""
+    keys = cfg.MODEL.OVSEG
+    colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
+    red, green, blue = ((c - m) / s for c, m, s in zip(colour, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, strict=True))
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
+    return RegionEncoder(
+        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=(red, green, blue)),
+        threshold=keys.MASK_THRESHOLD,
+        soft_background=keys.MATTING,
+        use_prompts=keys.MASK_PROMPTS,
+        batch_size=keys.CROP_BATCH,
+    )
