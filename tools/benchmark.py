@@ -3,8 +3,10 @@
     python tools/benchmark.py --config-file configs/san_vitb.yaml --size 640x854 --output-size 512x683 \\
         --classes 20 150 847 MODEL.CLIP.PRETRAINED ''
 
-Prints, per number of classes: seconds for the parts (median of --repeats), each as a multiple of CLIP's bare image trunk on
-the system's own CLIP input, and the peak memory of the process. Weights may be random; the time does not depend on them.
+Prints, per number of classes, seconds (median of --repeats): CLIP's bare image trunk on the system's own CLIP input, `encode`,
+`decode`, the label map, all of it and its ratio to the trunk, the first text embedding, and the peak memory of the process.
+Then the parts that the system itself names with `torch.profiler.record_function` ("aggregation", "decoder", ...); on a GPU
+these are the host's times. Weights may be random; the time does not depend on them, unless a system rejects classes early.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ import argparse
 import resource
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
 
 from twostage.api import build_from_config
-from twostage.clip.vit import embed_image, require_vit, run_blocks
+from twostage.clip.convnext import hierarchical_features
+from twostage.clip.vit import embed_image, run_blocks
 from twostage.config import load_config
 from twostage.errors import UserError, run_cli
 from twostage.vocabulary import Vocabulary
@@ -38,12 +43,15 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config_file, args.opts)
     model = build_from_config(cfg)
-    require_vit(model.clip.visual, "this benchmark")
     image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8)
-    rows = []
+    rows, named = [], []
     for count in args.classes:
-        rows.append([count, *measure(model, image, parse_size(args.output_size), count, args.repeats).values()])
+        seconds, parts = measure(model, image, parse_size(args.output_size), count, args.repeats)
+        rows.append([count, *seconds.values()])
+        named.append({"classes": count, **parts})
     print(tabulate(rows, headers=["classes", *HEADERS], floatfmt=".3f"))
+    print("\nseconds in the parts that the system names:")
+    print(tabulate(named, headers="keys", floatfmt=".3f"))
 
 
 HEADERS = (
@@ -52,8 +60,10 @@ HEADERS = (
 
 
 @torch.inference_mode()
-def measure(model: Any, image: torch.Tensor, output: tuple[int, int], classes: int, repeats: int) -> dict[str, float]:
-    """Seconds of each part, in the order of `HEADERS`.
+def measure(
+    model: Any, image: torch.Tensor, output: tuple[int, int], classes: int, repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each step, in the order of `HEADERS`, and of the parts that the system names.
 
     Args:
         image: uint8 `[3, H, W]`.
@@ -65,32 +75,70 @@ def measure(model: Any, image: torch.Tensor, output: tuple[int, int], classes: i
     text_seconds = time.perf_counter() - start
     images = model.preprocess([{"image": image}])
     trunk_input = clip_input(model, images)
-    visual = model.clip.visual
     encoded = model.encode(images)
     prediction = model.decode(encoded, text)
-    parts: dict[str, Callable[[], Any]] = {
-        "trunk": lambda: run_blocks(visual.transformer.resblocks, embed_image(visual, trunk_input)),
+
+    def whole() -> Any:
+        return model.decode(model.encode(model.preprocess([{"image": image}])), text).label_maps([output])
+
+    steps: dict[str, Callable[[], Any]] = {
+        "trunk": lambda: bare_trunk(model.clip.visual, trunk_input),
         "encode": lambda: model.encode(images),
         "decode": lambda: model.decode(encoded, text),
         "finish": lambda: prediction.label_maps([output]),
-        "whole": lambda: model.decode(model.encode(model.preprocess([{"image": image}])), text).label_maps([output]),
+        "whole": whole,
     }
-    seconds = timed(parts, repeats)
+    seconds = timed(steps, repeats)
     return {
         **seconds,
         "ratio": seconds["whole"] / seconds["trunk"],
         "text": text_seconds,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }
+        "peak": peak_bytes() / 2**30,
+    }, named_parts(whole, repeats)
 
 
 def clip_input(model: Any, images: Any) -> torch.Tensor:
-    """What the system hands to CLIP's first layer, caught on its way."""
+    """What the system hands to the first layer of CLIP's image tower, caught on its way; all of it as one batch."""
+    first = next(module for module in model.clip.visual.modules() if isinstance(module, torch.nn.Conv2d))
     caught: list[torch.Tensor] = []
-    hook = model.clip.visual.conv1.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
+    hook = first.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
     model.encode(images)
     hook.remove()
-    return caught[0]
+    if not caught:
+        raise UserError(
+            f"{type(model).__name__} does not run CLIP's image tower in encode; this benchmark compares with it"
+        )
+    return torch.cat(caught)
+
+
+def bare_trunk(visual: Any, images: torch.Tensor) -> Any:
+    """CLIP's image tower up to its last block."""
+    if hasattr(visual, "trunk"):
+        return hierarchical_features(visual, images)
+    return run_blocks(visual.transformer.resblocks, embed_image(visual, images))
+
+
+def named_parts(run: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Median seconds of the ranges that `run` records, by name, in the order of their first appearance."""
+    samples: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            run()
+            synchronise()
+        totals: dict[str, float] = defaultdict(float)
+        for event in sorted(profiled.events(), key=lambda event: event.time_range.start):
+            if event.is_user_annotation:
+                totals[event.name] += event.time_range.elapsed_us() / 1e6
+        for name, total in totals.items():
+            samples[name].append(total)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def peak_bytes() -> int:
+    """Most memory held so far: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def timed(parts: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

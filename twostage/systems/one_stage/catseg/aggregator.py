@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
@@ -113,15 +114,21 @@ class Aggregator(nn.Module):
             cost: `[V, T, P, h, w]`.
             text: unit text embeddings `[V, T, P, D]`.
         """
-        mean = F.normalize(text.mean(dim=2), dim=-1)
+        with record_function("aggregation"):
+            blocks = self._aggregate(embeddings, cost, F.normalize(text.mean(dim=2), dim=-1), guidance.appearance)
+        with record_function("decoder"):
+            stages: list[Any] = list(self.decoder)
+            terms = [stage.visual_term(maps) for stage, maps in zip(stages, guidance.decoder, strict=True)]
+            return torch.cat([self._decode(block, terms) for block in blocks], dim=1)
+
+    def _aggregate(self, embeddings: Tensor, cost: Tensor, text: Tensor, appearance: Tensor | None) -> list[Tensor]:
+        """Class maps in blocks `[V, t, C, h, w]`; `text` `[V, T, D]` is the mean over templates."""
         parts = class_slices(cost, keep_gradients=torch.is_grad_enabled())
-        blocks = [self._embed(embeddings, cost[:, part], mean[:, part]) for part in parts]
-        words = None if self.text is None else [F.relu(self.text(mean[:, part])) for part in parts]
+        blocks = [self._embed(embeddings, cost[:, part], text[:, part]) for part in parts]
+        words = None if self.text is None else [F.relu(self.text(text[:, part])) for part in parts]
         for layer in self.layers:
-            blocks = layer(blocks, guidance.appearance, words)
-        stages: list[Any] = list(self.decoder)
-        terms = [stage.visual_term(maps) for stage, maps in zip(stages, guidance.decoder, strict=True)]
-        return torch.cat([self._decode(block, terms) for block in blocks], dim=1)
+            blocks = layer(blocks, appearance, words)
+        return blocks
 
     def _embed(self, embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:
         """`[V, t, C, h, w]`"""

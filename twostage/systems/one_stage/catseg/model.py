@@ -160,13 +160,13 @@ class CATSeg(OpenVocabularySegmenter):
 
     def class_scores(self, encoded: Encoded, text: Tensor) -> ClassScores:
         """Logits of every view for unit text embeddings `[T, P, D]`."""
-        with record_function("aggregation"):
+        with record_function("cost map"):
             cost = cost_map(encoded.embeddings, text)
             kept = best_classes(cost, self.class_slots)
             words = text.expand(len(cost), -1, -1, -1)
             if kept is not None:
                 cost, words = take_classes(cost, kept), take_classes(words, kept)
-            logits = self.aggregator(encoded.embeddings, cost, words, encoded.guidance)
+        logits = self.aggregator(encoded.embeddings, cost, words, encoded.guidance)
         return ClassScores(logits, kept, len(text))
 
     def losses(

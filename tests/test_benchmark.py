@@ -1,0 +1,37 @@
+"""The benchmark takes any system and reports the parts that the system names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [("toybox/catseg", ["trunk", "guidance", "cost map", "aggregation", "decoder"]), ("toybox/san", [])],
+)
+def test_table(config, parts):
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "benchmark.py"),
+        "--config-file",
+        str(ROOT / f"configs/{config}.yaml"),
+    ]
+    command += ["--size", "64x64", "--output-size", "32x40", "--classes", "3", "5", "--repeats", "1"]
+    command += ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.DEVICE", "cpu"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+    )
+    steps, named = done.stdout.split("seconds in the parts that the system names:")
+    rows = [line.split() for line in steps.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["3", "5"] and all(float(value) >= 0 for row in rows for value in row)
+    assert all(float(row[5]) > 0 for row in rows)
+    for part in parts:
+        assert part in named.splitlines()[1]
+    assert len([line for line in named.splitlines() if line.strip()[:1].isdigit()]) == 2
