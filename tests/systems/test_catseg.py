@@ -175,6 +175,24 @@ def test_more_classes_than_slots_are_the_best_of_each_view():
     assert set(prediction.label_maps([(80, 56)])[0].unique().tolist()) <= set(best.tolist())
 
 
+def test_early_rejection_keeps_classes_that_some_pixel_ranks_high():
+    model = tiny_model(TEST__EARLY_REJECTION__ENABLED="True", TEST__EARLY_REJECTION__TOP_K="1")
+    cost = torch.zeros(2, 40, 1, 1, 2)
+    for view, pixel, best in ((0, 0, 31), (0, 1, 7), (1, 0, 31), (1, 1, 12)):
+        cost[view, best, 0, 0, pixel] = 1.0
+    assert model.kept_classes(cost).tolist() == [[7, 12, 31]] * 2
+    # More survivors than slots: the best of each view.
+    model.class_slots = 2
+    assert model.kept_classes(cost).tolist() == [[7, 31], [12, 31]]
+    assert model.train().kept_classes(cost[:, :5]) is None
+    every = tiny_model(TEST__EARLY_REJECTION__ENABLED="True", TEST__EARLY_REJECTION__TOP_K="5")
+    plain = tiny_model()
+    every.output = plain.output = "scores"
+    with torch.no_grad():
+        ours, wanted_scores = every(batch())[0]["sem_seg"], plain(batch())[0]["sem_seg"]
+    torch.testing.assert_close(ours, wanted_scores)
+
+
 def test_training_reaches_what_is_trained():
     model = tiny_model().train()
     losses = model(batch(2, size=(64, 64)))

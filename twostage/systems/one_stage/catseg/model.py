@@ -25,6 +25,8 @@ from twostage.clip.vit import (
     run_blocks,
 )
 from twostage.errors import UserError
+from twostage.inference.blocks import class_blocks
+from twostage.inference.early_rejection import EarlyRejection
 from twostage.predictions import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
@@ -70,6 +72,7 @@ class CATSeg(OpenVocabularySegmenter):
         tap_upsampling: nn.ModuleList,
         taps: list[int],
         class_slots: int,
+        early_rejection: EarlyRejection | None,
         train_views: WholeImage,
         test_views: WholeImage | SlidingWindow,
         finetune: str,
@@ -80,6 +83,7 @@ class CATSeg(OpenVocabularySegmenter):
             tap_upsampling: brings the output of each tapped CLIP block to the grid of a decoder stage.
             taps: the tapped blocks; i is the output of the i-th block.
             class_slots: of more classes than this only the best of each view are aggregated; 0 for no limit.
+            early_rejection: in evaluation, drops classes by the cost map before they are aggregated.
             train_views, test_views: what CLIP looks at.
             finetune: see `twostage.clip.finetuning`.
             shared: see `OpenVocabularySegmenter`.
@@ -90,6 +94,7 @@ class CATSeg(OpenVocabularySegmenter):
         self.tap_upsampling = tap_upsampling
         self.taps = taps
         self.class_slots = class_slots
+        self.early_rejection = early_rejection
         self.train_views = train_views
         self.test_views = test_views
 
@@ -113,6 +118,7 @@ class CATSeg(OpenVocabularySegmenter):
             "tap_upsampling": tap_upsampling,
             "taps": list(keys.TAPS),
             "class_slots": keys.CLASS_SLOTS,
+            "early_rejection": EarlyRejection.from_config(cfg),
             "train_views": WholeImage(side=keys.RESOLUTION),
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
@@ -162,12 +168,24 @@ class CATSeg(OpenVocabularySegmenter):
         """Logits of every view for unit text embeddings `[T, P, D]`."""
         with record_function("cost map"):
             cost = cost_map(encoded.embeddings, text)
-            kept = best_classes(cost, self.class_slots)
             words = text.expand(len(cost), -1, -1, -1)
+            kept = self.kept_classes(cost)
             if kept is not None:
                 cost, words = take_classes(cost, kept), take_classes(words, kept)
         logits = self.aggregator(encoded.embeddings, cost, words, encoded.guidance)
         return ClassScores(logits, kept, len(text))
+
+    def kept_classes(self, cost: Tensor) -> Tensor | None:
+        """Classes of a cost map `[V, T, P, h, w]` that are aggregated, ascending `[V, K]`; None where all are.
+
+        With early rejection, those that some pixel of some view has among its best; then at most `class_slots` per view.
+        """
+        if self.training or self.early_rejection is None:
+            return best_classes(cost, self.class_slots)
+        likeness = cost.mean(dim=2).transpose(0, 1).flatten(1, 2)
+        survivors = self.early_rejection.kept(likeness[part] for part in class_blocks(len(likeness)))
+        best = best_classes(cost[:, survivors], self.class_slots)
+        return survivors.expand(len(cost), -1) if best is None else survivors[best]
 
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
