@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+import zipfile
+
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from twostage.clip import loading
+from twostage.clip.loading import load_clip
 from twostage.errors import UserError
 
 
@@ -87,3 +92,56 @@ def test_download_failure_names_the_way_out(monkeypatch, small_model):
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     with pytest.raises(UserError, match=r"no network.*MODEL\.CLIP\.PRETRAINED"):
         loading.load_clip(small_model, pretrained="openai")
+
+
+def openai_file(path, model, *, torchscript):
+    """The layout of OpenAI's files: half precision, three integers besides, as a state dict or a scripted module."""
+    half = {name: value.half() for name, value in model.state_dict().items()}
+    half |= {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
+    if not torchscript:
+        torch.save(half, path)
+        return
+    root = torch.nn.Module()
+    for name, value in half.items():
+        *folders, leaf = name.split(".")
+        module = root
+        for folder in folders:
+            if not hasattr(module, folder):
+                module.add_module(folder, torch.nn.Module())
+            module = getattr(module, folder)
+        module.register_buffer(leaf, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(root).save(str(path))
+
+
+@pytest.mark.parametrize("torchscript", [False, True])
+def test_openai_files_load_without_running_them(tmp_path, monkeypatch, torchscript):
+    def never(*_args, **_kwargs):
+        raise AssertionError("the archive was run")
+
+    source, _ = load_clip("toybox-vit", pretrained="")
+    openai_file(tmp_path / "clip.pt", source, torchscript=torchscript)
+    monkeypatch.setattr(torch.jit, "load", never)
+    loaded, _ = load_clip("toybox-vit", pretrained=str(tmp_path / "clip.pt"))
+    for name, value in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+    # OpenAI trained with QuickGELU, whatever the model's name says.
+    assert "QuickGELU" in repr(loaded.visual)
+    with pytest.raises(UserError, match="trained with it on"):
+        load_clip("toybox-vit", pretrained=str(tmp_path / "clip.pt"), quick_gelu="off")
+
+
+def test_an_archive_with_other_names_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps(Evil()))
+        archive.writestr("evil/constants.pkl", pickle.dumps(()))
+    with pytest.raises(UserError, match=r"builtins\.print"):
+        load_clip("toybox-vit", pretrained=str(tmp_path / "evil.pt"))
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "evil.pt").read_bytes()[:-40])
+    with pytest.raises(UserError, match="damaged"):
+        load_clip("toybox-vit", pretrained=str(tmp_path / "cut.pt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.clip.templates import TEMPLATES
 from twostage.config import load_config
+from twostage.data.registration import configure_datasets
 from twostage.errors import UserError
 from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
@@ -24,6 +26,7 @@ from twostage.systems.training_free.refinement import denoise_prompts, operate_f
 from twostage.systems.training_free.weights import clip_checkpoint_table
 from twostage.vocabulary import Vocabulary
 
+ROOT = Path(__file__).parents[2]
 CLASSES = torch.tensor([0, 0, 0, 1, 2, 2, 3])
 SIZE = (24, 31)
 
@@ -227,3 +230,21 @@ def test_reference_case(reference, name):
     rows = check(Case.read(reference / "trainingfree" / f"{name}.json"))
     wrong = [row for row in rows if not row.passed]
     assert rows and not wrong, "\n" + format_comparisons(wrong)
+
+
+PROTOCOLS = sorted((ROOT / "configs" / "training_free").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=[path.stem for path in PROTOCOLS])
+def test_protocols_ask_for_the_published_names(reference, path):
+    lists = json.loads((reference / "trainingfree" / "classes.json").read_text())
+    method, _, benchmark = path.stem.partition("_")
+    cfg = load_config(str(path), ["MODEL.CLIP.TEXT_CACHE", ""])
+    configure_datasets(cfg)
+    benchmark = {"cityscapes": "city_scapes"}.get(benchmark, benchmark)
+    names = lists[f"maskclip_{benchmark}" if method == "maskclip" else benchmark]["names"]
+    asked = Vocabulary.from_dataset(cfg.DATASETS.TEST[0]).synonyms(split=True)
+    assert [list(group) for group in asked] == [[name.strip() for name in group] for group in names]
+    # Only class lists with a background may have a threshold.
+    threshold = cfg.MODEL.TRAINING_FREE.PROBABILITY_THRESHOLD
+    assert bool(threshold) == (lists[benchmark]["background_index"] == 0 and method != "maskclip")

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_tensors
 from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
@@ -18,7 +19,8 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
-    """The whole content of a checkpoint: safetensors, or a torch file that holds only tensors and plain containers.
+    """The whole content of a checkpoint: safetensors, a torch file that holds only tensors and plain containers, or the
+    tensors of a TorchScript archive.
 
     Raises:
         UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
@@ -41,6 +43,8 @@ def _load_torch(path: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint '{path}' is a pickle, which could run code when read; convert it to .safetensors where you trust it"
         )
+    if is_torchscript(path):
+        return dict(load_torchscript_tensors(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -12,12 +12,18 @@ import torch
 from detectron2.config import CfgNode
 
 from twostage.checkpoint.safe_loading import load_tensors
+from twostage.checkpoint.torchscript import is_torchscript
 from twostage.clip.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
 
 Tokenizer = Callable[..., torch.Tensor]
 # An open_clip model; its attributes are beyond what torch's stubs say of a module.
 ClipModel = Any
+
+# Weights by name, or a published file that open_clip reads.
+Pretrained = dict[str, torch.Tensor] | Path
+# Integers that OpenAI's checkpoints hold besides the weights.
+_OPENAI_FIGURES = ("input_resolution", "context_length", "vocab_size")
 
 TOYBOX_PREFIX = "toybox-"
 _WEIGHTS_FOLDER = Path(__file__).with_name("weights")
@@ -31,8 +37,8 @@ def load_clip(
     Args:
         name: open_clip model name ("ViT-B-16") or one of ours ("toybox-vit").
         pretrained: open_clip tag ("openai"), path of a local file, "toybox" for the shipped weights, "" for random.
-        quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), for files and random
-            weights what the model name says; "on" / "off" force it.
+        quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), also for local files in OpenAI's
+            layout; for other files and random weights what the model name says. "on" / "off" force it.
         load_weights: False builds the same network without reading weights (they come from a checkpoint later).
         mask_prompt_depth: layers of mask prompts in the image tower, fresh where the weights have none. 0: no prompts, also
             where the weights have some.
@@ -49,9 +55,9 @@ def load_clip(
     known = open_clip.list_models()
     if name not in known:
         raise UserError(f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know{near_names(name, known)}")
-    force = _force_quick_gelu(name, pretrained, quick_gelu)
-    model = _create(name, force)
-    prompts = _load_pretrained(model, name, pretrained) if load_weights and pretrained else None
+    content = _read_pretrained(name, pretrained) if load_weights and pretrained else None
+    model = _create(name, _force_quick_gelu(name, pretrained, quick_gelu, content))
+    prompts = _load_pretrained(model, name, pretrained, content) if content is not None else None
     if mask_prompt_depth:
         add_mask_prompts(model.visual, mask_prompt_depth, prompts)
     model.eval()
@@ -83,13 +89,14 @@ def _create(name: str, force_quick_gelu: bool | None) -> ClipModel:
     )
 
 
-def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str) -> bool | None:
-    """What to force, None for the model's own setting; a contradiction with the tag is an error."""
+def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str, content: Pretrained | None = None) -> bool | None:
+    """What to force, None for the model's own setting; a contradiction with the tag or the file is an error."""
     wanted = {"on": True, "off": False, "auto": None}[quick_gelu]
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-    if not tag:
+    from_openai = isinstance(content, dict) and any(figure in content for figure in _OPENAI_FIGURES)
+    if not tag and not from_openai:
         return wanted
-    trained_with = bool(tag.get("quick_gelu", False))
+    trained_with = bool(tag.get("quick_gelu", False)) if tag else True
     if wanted is not None and wanted != trained_with:
         raise UserError(
             f"MODEL.CLIP.QUICK_GELU is {quick_gelu!r}, but the weights {name!r} / {pretrained!r} were trained with it "
@@ -98,25 +105,29 @@ def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str) -> bool | Non
     return trained_with
 
 
-def _load_pretrained(model: ClipModel, name: str, pretrained: str) -> torch.Tensor | None:
-    """Fill `model`; returns the mask prompts of the file, None where it has none."""
+def _read_pretrained(name: str, pretrained: str) -> Pretrained:
     path, tag_is_known = _pretrained_file(name, pretrained)
-    if tag_is_known:
-        # Published files come in several layouts (OpenAI's TorchScript archives among them); open_clip knows them.
+    # Published files come in several layouts; open_clip knows them, but would run a TorchScript archive.
+    return path if tag_is_known and not is_torchscript(path) else load_tensors(path)
+
+
+def _load_pretrained(model: ClipModel, name: str, pretrained: str, content: Pretrained) -> torch.Tensor | None:
+    """Fill `model`; returns the mask prompts among the weights, None where there are none."""
+    if isinstance(content, Path):
         try:
-            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+            open_clip.load_checkpoint(model, str(content), strict=True, weights_only=True)
         except (RuntimeError, OSError, KeyError) as error:
-            raise UserError(f"CLIP weights '{path}' do not load into {name!r}: {_short(error)}") from error
+            raise UserError(f"CLIP weights '{content}' do not load into {name!r}: {_short(error)}") from error
         return None
-    tensors = load_tensors(path)
+    tensors = {k: v for k, v in content.items() if k not in _OPENAI_FIGURES and not k.endswith("attn_mask")}
     prompts = tensors.pop(MASK_PROMPT_NAME, None)
     expected = model.state_dict()
     wrong = [k for k, v in expected.items() if k not in tensors or tensors[k].shape != v.shape]
-    extra = [k for k in tensors if k not in expected and not k.endswith("attn_mask")]
+    extra = [k for k in tensors if k not in expected]
     if wrong or extra:
         raise UserError(
-            f"CLIP weights '{path}' are not those of MODEL.CLIP.NAME {name!r}: {len(wrong)} tensors missing or of another "
-            f"shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
+            f"CLIP weights '{pretrained}' are not those of MODEL.CLIP.NAME {name!r}: {len(wrong)} tensors missing or of "
+            f"another shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
         )
     model.load_state_dict({k: tensors[k] for k in expected})
     return prompts

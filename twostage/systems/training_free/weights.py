@@ -13,6 +13,6 @@ def clip_checkpoint_table() -> CheckpointTable:
         renames=(Rename("", "clip."),),
         dropped={
             r"input_resolution|context_length|vocab_size": "figures that the model's configuration says as well",
-            r"attn_mask": "the causal mask, a constant",
+            r"(.*\.)?attn_mask": "the causal mask, a constant",
         },
     )
