@@ -19,7 +19,7 @@ from twostage.predictions import DensePrediction
 from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
 from twostage.systems.one_stage.catseg.reference import check
-from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE
+from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation, WindowAttention
 from twostage.vocabulary import Vocabulary
@@ -149,6 +149,48 @@ def test_class_order_does_not_matter():
     torch.testing.assert_close(turned.flip(0), scores, rtol=1e-3, atol=1e-5)
 
 
+V1 = {
+    "MODEL__CATSEG__BACKBONE__ENABLED": "True",
+    "MODEL__CATSEG__BACKBONE__RESOLUTION": "128",
+    "MODEL__CATSEG__LAST_BLOCK_RESIDUAL": "own",
+    "MODEL__CATSEG__CLASS_SLOTS": "0",
+    "MODEL__CLIP__FINETUNE": "visual_attention",
+    "MODEL__CLIP__FIRST_SYNONYM": "False",
+    "MODEL__BACKBONE__NAME": "swin",
+    "MODEL__SWIN__EMBED_DIM": "8",
+    "MODEL__SWIN__DEPTHS": "[1, 1, 2]",
+    "MODEL__SWIN__HEADS": "[1, 2, 2]",
+    "MODEL__SWIN__OUT_FEATURES": "['res2', 'res3', 'res4']",
+}
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 0.01])
+def test_v1_takes_its_guidance_from_a_backbone(multiplier):
+    model = tiny_model(**V1, SOLVER__BACKBONE_MULTIPLIER=str(multiplier))
+    # A toy CLIP of patch 8 on 64 px has the grid of the backbone's stride 16 on 128 px.
+    model.train()(batch(1, size=(64, 64)))["loss_sem_seg"].backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    backbone = {name for name in trained if name.startswith("guide.backbone.")}
+    assert bool(backbone) == (multiplier > 0) and not any(".norm0." in name for name in backbone)
+    assert "clip.visual.positional_embedding" in trained and not any(n.startswith("clip.transformer") for n in trained)
+    back = CHECKPOINT_TABLE_V1.to_ours(CHECKPOINT_TABLE_V1.to_official(model.state_dict()), source="tiny")
+    assert back.keys() == model.state_dict().keys()
+
+
+def test_v1_backbone_sees_its_own_statistics():
+    """Pixels normalised for the backbone, padding zero."""
+    model = tiny_model(**V1)
+    entries = batch(1, size=(60, 50))
+    seen = {}
+    model.guide.backbone.register_forward_hook(lambda _m, args, _o: seen.update(views=args[0]))
+    with torch.no_grad():
+        model.encode(model.preprocess(entries))
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    wanted = (entries[0]["image"] - mean[:, None, None]) / std[:, None, None]
+    wanted = F.interpolate(F.pad(wanted, (0, 6, 0, 4))[None], size=(128, 128), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen["views"], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_images_of_a_batch_do_not_touch_each_other():
     model = tiny_model(**{k.replace(".", "__"): v for k, v in SLIDING.items()})
     model.output = "scores"
@@ -256,14 +298,16 @@ def test_bad_values(key, value, said):
         tiny_model(**{key: value})
 
 
-@pytest.mark.parametrize("variant", ["b", "l"])
+@pytest.mark.parametrize("variant", ["b", "l", "v1-r101", "v1-swinb"])
 def test_every_official_tensor_is_accounted_for(reference, variant):
     keys = json.loads((reference / "catseg" / f"keys-{variant}.json").read_text())
     tensors = {name: torch.zeros(()) for name in keys}
-    assert CHECKPOINT_TABLE.recognises(tensors)
-    ours = CHECKPOINT_TABLE.to_ours(tensors, source="keys")
-    assert len(ours) == len(tensors) - 2
-    assert sorted(CHECKPOINT_TABLE.to_official(ours)) == sorted(k for k in keys if not k.endswith("block_2.attn_mask"))
+    table, other = CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
+    if variant.startswith("v1"):
+        table, other = other, table
+    assert table.recognises(tensors) and not other.recognises(tensors)
+    kept = table.to_official(table.to_ours(tensors, source="keys"))
+    assert sorted(kept) == sorted(name for name in keys if not name.endswith("attn_mask"))
 
 
 def test_official_names_of_a_tiny_model_come_back():

@@ -33,6 +33,15 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CATSEG.GUIDANCE_CHANNELS = 128
     # Images are zero-padded, after normalisation, to a multiple of this before they are resized as a whole.
     cfg.MODEL.CATSEG.SIZE_DIVISIBILITY = 32
+    # CLIP's last block adds each token's value to: class_token (v2) | own (v1, the token itself).
+    cfg.MODEL.CATSEG.LAST_BLOCK_RESIDUAL = "class_token"
+    # v1: guidance from res2 to res4 of MODEL.BACKBONE instead of tapped CLIP blocks, on views of its own resolution and input
+    # statistics; frozen where SOLVER.BACKBONE_MULTIPLIER is 0.
+    cfg.MODEL.CATSEG.BACKBONE = CN()
+    cfg.MODEL.CATSEG.BACKBONE.ENABLED = False
+    cfg.MODEL.CATSEG.BACKBONE.RESOLUTION = 384
+    cfg.MODEL.CATSEG.BACKBONE.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    cfg.MODEL.CATSEG.BACKBONE.PIXEL_STD = [58.395, 57.12, 57.375]
     # Ablations of the paper: aggregate image and text features instead of their cost; leave out spatial or class
     # aggregation, or the guidance of both by embeddings.
     cfg.MODEL.CATSEG.AGGREGATE = "cost"
@@ -56,11 +65,15 @@ def _check(cfg: CN) -> None:
 
 GROUP = KeyGroup(
     add=_add,
-    choices={"MODEL.CATSEG.AGGREGATE": ("cost", "feature")},
+    choices={
+        "MODEL.CATSEG.AGGREGATE": ("cost", "feature"),
+        "MODEL.CATSEG.LAST_BLOCK_RESIDUAL": ("class_token", "own"),
+    },
     positive=tuple(
         f"MODEL.CATSEG.{key}"
         for key in (
             "RESOLUTION",
+            "BACKBONE.RESOLUTION",
             "LAYERS",
             "CHANNELS",
             "HEADS",

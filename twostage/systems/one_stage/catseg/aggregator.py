@@ -58,7 +58,8 @@ class Aggregator(nn.Module):
         *,
         templates: int,
         embedding: int,
-        tap_channels: Sequence[int],
+        appearance_source: int,
+        decoder_sources: Sequence[int],
         layers: Sequence[AggregatorLayer],
         channels: int,
         appearance_channels: int,
@@ -71,7 +72,7 @@ class Aggregator(nn.Module):
         Args:
             templates: P.
             embedding: D.
-            tap_channels: of the maps that guide the decoder.
+            appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
             decoder_channels, decoder_guidance: of the decoder's two stages.
             cost: False aggregates image and text features instead of their similarity (the paper's baseline).
@@ -85,12 +86,12 @@ class Aggregator(nn.Module):
         self.cost = cost
         self.appearance = self.text = None
         if appearance_channels:
-            self.appearance = nn.Conv2d(embedding, appearance_channels, kernel_size=3, padding=1)
+            self.appearance = nn.Conv2d(appearance_source, appearance_channels, kernel_size=3, padding=1)
         if text_channels:
             self.text = nn.Linear(embedding, text_channels)
         self.decoder_guidance = nn.ModuleList(
             nn.Conv2d(source, target, kernel_size=3, padding=1)
-            for source, target in zip(tap_channels, decoder_guidance, strict=True)
+            for source, target in zip(decoder_sources, decoder_guidance, strict=True)
         )
         self.layers = nn.ModuleList(layers)
         widths = [channels, *decoder_channels]
@@ -100,11 +101,12 @@ class Aggregator(nn.Module):
         )
         self.head = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
 
-    def guidance(self, embeddings: Tensor, taps: Sequence[Tensor]) -> Guidance:
-        """From dense CLIP embeddings `[V, D, h, w]` and the maps that guide the decoder's stages."""
-        appearance = None if self.appearance is None else F.relu(self.appearance(embeddings))
-        maps = [F.relu(project(tap)) for project, tap in zip(self.decoder_guidance, taps, strict=True)]
-        return Guidance(appearance, maps)
+    def guidance(self, appearance: Tensor, decoder: Sequence[Tensor]) -> Guidance:
+        """Projections of a map `[V, C, h, w]` on CLIP's grid, and of those for the decoder's stages."""
+        return Guidance(
+            None if self.appearance is None else F.relu(self.appearance(appearance)),
+            [F.relu(project(maps)) for project, maps in zip(self.decoder_guidance, decoder, strict=True)],
+        )
 
     def forward(self, embeddings: Tensor, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
         """Logits `[V, T, 4h, 4w]`.

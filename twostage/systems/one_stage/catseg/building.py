@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
-from torch import nn
+from detectron2.modeling import build_backbone
 
 from twostage.clip.templates import TEMPLATES
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, between_scales
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 
 
-def build_aggregator(cfg: CfgNode, visual: Any) -> tuple[Aggregator, nn.ModuleList]:
-    """The aggregator, and the transposed convolutions that bring tapped CLIP blocks to the decoder's grids.
+class GuideChannels(NamedTuple):
+    """Channels of the maps that a guide gives."""
+
+    appearance: int
+    decoder: list[int]
+
+
+def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide, GuideChannels]:
+    """Where image guidance comes from, and the channels of its maps.
 
     Args:
         visual: CLIP's image tower.
     """
     keys = cfg.MODEL.CATSEG
-    _check_grid(cfg, visual.patch_size[0])
-    width = visual.class_embedding.shape[0]
-    upsampling = nn.ModuleList(
-        nn.ConvTranspose2d(width, channels, kernel_size=scale, stride=scale)
-        for channels, scale in zip(keys.TAP_CHANNELS, (2, 4), strict=True)
+    if not keys.BACKBONE.ENABLED:
+        blocks = len(visual.transformer.resblocks)
+        if not all(0 < tap < blocks for tap in keys.TAPS):
+            raise UserError(
+                f"MODEL.CATSEG.TAPS is {keys.TAPS}; {cfg.MODEL.CLIP.NAME!r} has {blocks} blocks, so 1 to {blocks - 1} are "
+                "allowed"
+            )
+        guide = TapGuide(taps=keys.TAPS, width=visual.class_embedding.shape[0], channels=keys.TAP_CHANNELS)
+        return guide, GuideChannels(visual.proj.shape[1], list(keys.TAP_CHANNELS))
+    backbone = build_backbone(cfg)
+    shapes = backbone.output_shape()
+    scale = between_scales(
+        mean=cfg.MODEL.PIXEL_MEAN,
+        std=cfg.MODEL.PIXEL_STD,
+        new_mean=keys.BACKBONE.PIXEL_MEAN,
+        new_std=keys.BACKBONE.PIXEL_STD,
     )
+    trained = cfg.SOLVER.BACKBONE_MULTIPLIER > 0
+    return (
+        BackboneGuide(backbone=backbone, side=keys.BACKBONE.RESOLUTION, scale=scale, trained=trained),
+        GuideChannels(shapes["res4"].channels, [shapes["res3"].channels, shapes["res2"].channels]),
+    )
+
+
+def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels) -> Aggregator:
+    """The aggregator for CLIP's image tower `visual` and guidance of `channels`."""
+    keys = cfg.MODEL.CATSEG
+    _check_grid(cfg, visual.patch_size[0])
     guidance = keys.GUIDANCE_CHANNELS if keys.EMBEDDING_GUIDANCE else 0
-    aggregator = Aggregator(
+    return Aggregator(
         templates=len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES]),
         embedding=visual.proj.shape[1],
-        tap_channels=keys.TAP_CHANNELS,
+        appearance_source=channels.appearance,
+        decoder_sources=channels.decoder,
         layers=[_layer(keys, guidance) for _ in range(keys.LAYERS)],
         channels=keys.CHANNELS,
         appearance_channels=guidance if keys.SPATIAL_AGGREGATION else 0,
@@ -40,7 +71,6 @@ def build_aggregator(cfg: CfgNode, visual: Any) -> tuple[Aggregator, nn.ModuleLi
         decoder_guidance=keys.DECODER_GUIDANCE_CHANNELS,
         cost=keys.AGGREGATE == "cost",
     )
-    return aggregator, upsampling
 
 
 def _layer(keys: CfgNode, guidance: int) -> AggregatorLayer:

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
@@ -24,13 +24,13 @@ from twostage.clip.vit import (
     require_vit,
     run_blocks,
 )
-from twostage.errors import UserError
 from twostage.inference.blocks import class_blocks
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.predictions import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
-from twostage.systems.one_stage.catseg.building import build_aggregator
+from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide
 from twostage.systems.one_stage.catseg.views import (
     REJECTED,
     ClassScores,
@@ -38,7 +38,7 @@ from twostage.systems.one_stage.catseg.views import (
     WholeImage,
     views_from_config,
 )
-from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE
+from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 
@@ -61,7 +61,7 @@ class Encoded(NamedTuple):
 class CATSeg(OpenVocabularySegmenter):
     """A fine-tuned CLIP whose image-text cost map is aggregated over pixels and classes and upsampled.
 
-    Trainable: the aggregator, the upsampling of the tapped blocks, and the parts of CLIP named by `finetune`.
+    Trainable: the aggregator, the guide, and the parts of CLIP named by `finetune`.
     """
 
     @configurable
@@ -69,8 +69,9 @@ class CATSeg(OpenVocabularySegmenter):
         self,
         *,
         aggregator: Aggregator,
-        tap_upsampling: nn.ModuleList,
-        taps: list[int],
+        guide: TapGuide | BackboneGuide,
+        resolution: int,
+        own_residual: bool,
         class_slots: int,
         early_rejection: EarlyRejection | None,
         train_views: WholeImage,
@@ -80,8 +81,9 @@ class CATSeg(OpenVocabularySegmenter):
     ) -> None:
         """
         Args:
-            tap_upsampling: brings the output of each tapped CLIP block to the grid of a decoder stage.
-            taps: the tapped blocks; i is the output of the i-th block.
+            guide: where image guidance comes from.
+            resolution: side of CLIP's input.
+            own_residual: CLIP's last block adds each token's value to the token itself (v1), not to the class token (v2).
             class_slots: of more classes than this only the best of each view are aggregated; 0 for no limit.
             early_rejection: in evaluation, drops classes by the cost map before they are aggregated.
             train_views, test_views: what CLIP looks at.
@@ -91,8 +93,9 @@ class CATSeg(OpenVocabularySegmenter):
         super().__init__(**shared)
         train_parts(self.clip, finetune)
         self.aggregator = aggregator
-        self.tap_upsampling = tap_upsampling
-        self.taps = taps
+        self.guide = guide
+        self.resolution = resolution
+        self.own_residual = own_residual
         self.class_slots = class_slots
         self.early_rejection = early_rejection
         self.train_views = train_views
@@ -104,22 +107,17 @@ class CATSeg(OpenVocabularySegmenter):
         clip, tokenizer = load_clip_from_config(cfg)
         require_vit(clip.visual, "CAT-Seg")
         keys = cfg.MODEL.CATSEG
-        blocks = len(clip.visual.transformer.resblocks)
-        if not all(0 < tap < blocks for tap in keys.TAPS):
-            raise UserError(
-                f"MODEL.CATSEG.TAPS is {keys.TAPS}; {cfg.MODEL.CLIP.NAME!r} has {blocks} blocks, so 1 to {blocks - 1} are "
-                "allowed"
-            )
-        aggregator, tap_upsampling = build_aggregator(cfg, clip.visual)
+        guide, channels = build_guide(cfg, clip.visual)
         return {
             "clip": clip,
             "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
-            "aggregator": aggregator,
-            "tap_upsampling": tap_upsampling,
-            "taps": list(keys.TAPS),
+            "aggregator": build_aggregator(cfg, clip.visual, channels),
+            "guide": guide,
+            "resolution": keys.RESOLUTION,
+            "own_residual": keys.LAST_BLOCK_RESIDUAL == "own",
             "class_slots": keys.CLASS_SLOTS,
             "early_rejection": EarlyRejection.from_config(cfg),
-            "train_views": WholeImage(side=keys.RESOLUTION),
+            "train_views": WholeImage(),
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "size_divisibility": keys.SIZE_DIVISIBILITY,
@@ -129,7 +127,7 @@ class CATSeg(OpenVocabularySegmenter):
 
     def checkpoint_table(self) -> CheckpointTable:
         """How official checkpoints relate to this model."""
-        return CHECKPOINT_TABLE
+        return CHECKPOINT_TABLE_V1 if isinstance(self.guide, BackboneGuide) else CHECKPOINT_TABLE
 
     @property
     def views(self) -> WholeImage | SlidingWindow:
@@ -137,25 +135,24 @@ class CATSeg(OpenVocabularySegmenter):
         return self.train_views if self.training else self.test_views
 
     def encode(self, images: ImageList) -> Encoded:
-        views = self.views.cut(images)
         with record_function("trunk"):
-            embeddings, taps = self.dense_features(views)
+            embeddings, tapped = self.dense_features(self.views.cut(images, self.resolution))
         with record_function("guidance"):
-            maps = [up(taps[tap].patch_map) for up, tap in zip(self.tap_upsampling, self.taps, strict=True)]
-            guidance = self.aggregator.guidance(embeddings.patch_map, maps)
+            guidance = self.aggregator.guidance(*self.guide(images, self.views, embeddings, tapped))
         return Encoded(embeddings.patch_map, guidance, [(int(h), int(w)) for h, w in images.image_sizes])
 
     def dense_features(self, images: Tensor) -> tuple[Tokens, dict[int, Tokens]]:
         """CLIP embeddings of all tokens, and the tapped blocks' outputs, of `[V, 3, side, side]`.
 
         The last block passes every token's value through its output projection, without attention (MaskCLIP, Zhou et al.,
-        ECCV 2022, section 3.2), and adds it to the class token.
+        ECCV 2022, section 3.2), and adds it to the class token or (v1) to the token itself.
         """
         visual = self.clip.visual
         *blocks, last = visual.transformer.resblocks
-        tokens, taps = run_blocks(blocks, embed_image(visual, images), self.taps)
+        tokens, taps = run_blocks(blocks, embed_image(visual, images), self.guide.taps)
         (value,) = project_qkv(last.attn, last.ln_1(tokens.x), "v")
-        x = finish_block(last, tokens.class_token, merge_heads(value))
+        residual = tokens.x if self.own_residual else tokens.class_token
+        x = finish_block(last, residual, merge_heads(value))
         if self.training and last.attn.in_proj_weight is None:
             # The query weight is trained like the others though nothing reads it: its gradient is zero and it decays.
             x = x + 0 * last.attn.q_proj_weight.sum()

@@ -16,6 +16,7 @@ from torch import Tensor
 from twostage.clip import vit
 from twostage.clip.vit import Tokens
 from twostage.systems.one_stage.catseg import model as catseg_model
+from twostage.systems.one_stage.catseg.guides import BackboneGuide
 from twostage.systems.one_stage.catseg.model import CATSeg
 
 
@@ -82,15 +83,22 @@ class Recording:
         self._hook(visual.ln_post, lambda args, _o: self.whole.update(clip_transformer_out=args[0].transpose(0, 1)))
 
     def _record_guidance(self) -> None:
-        aggregator = self.model.aggregator
-        for index, up in enumerate(self.model.tap_upsampling):
-            self._hook(up, lambda _a, out, name=f"guidance_res{4 + index}_up": self.whole.update({name: out}))
+        aggregator, guide = self.model.aggregator, self.model.guide
+        if isinstance(guide, BackboneGuide):
+            self._hook(guide.backbone, self._keep_backbone)
+        else:
+            for index, up in enumerate(guide.upsampling):
+                self._hook(up, lambda _a, out, name=f"guidance_res{4 + index}_up": self.whole.update({name: out}))
         self._hook(aggregator.appearance, lambda _a, out: self.whole.update(guidance_proj=out[: self.views].relu()))
         for index, project in enumerate(aggregator.decoder_guidance):
             name = f"decoder_guidance_proj{index}"
             self._hook(project, lambda _a, out, name=name: self.whole.update({name: out[: self.views].relu()}))
         self._hook(aggregator.text, lambda _a, out: self._keep("text_guidance_proj", out.relu()))
         self._hook(aggregator.embed, lambda args, out: self._keep("cost_embed", self._by_view(out)))
+
+    def _keep_backbone(self, args: Any, out: dict[str, Tensor]) -> None:
+        self.whole["backbone_input"] = args[0]
+        self.whole.update({f"backbone_{name}": value for name, value in out.items()})
 
     def _record_layers(self) -> None:
         for index, layer in enumerate(self._layers):

@@ -22,7 +22,12 @@ from twostage.systems.one_stage.catseg.recording import Recording
 from twostage.systems.one_stage.catseg.views import REJECTED, ClassScores
 from twostage.vocabulary import Vocabulary
 
-_CONFIGS = {"vitb_384.yaml": "catseg_vitb.yaml", "vitl_336.yaml": "catseg_vitl.yaml"}
+_CONFIGS = {
+    "vitb_384.yaml": "catseg_vitb.yaml",
+    "vitl_336.yaml": "catseg_vitl.yaml",
+    "vitb_r101_384.yaml": "catseg_v1_vitb_r101.yaml",
+    "vitl_swinb_384.yaml": "catseg_v1_vitl_swinb.yaml",
+}
 # The figures of a training step that depend on sums over many small gradients.
 _GRADIENT_TOLERANCE = 2e-3
 

@@ -29,7 +29,6 @@ class ClassScores(NamedTuple):
     num_classes: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class WholeImage:
     """One view: the padded image, squeezed into CLIP's square.
 
@@ -37,11 +36,9 @@ class WholeImage:
     behaviour.
     """
 
-    side: int
-
-    def cut(self, images: ImageList) -> Tensor:
+    def cut(self, images: ImageList, side: int) -> Tensor:
         """Views `[V, 3, side, side]` of normalised, padded images."""
-        return _resize(images.tensor, (self.side, self.side))
+        return _resize(images.tensor, (side, side))
 
     def join(self, scores: ClassScores, image_sizes: list[tuple[int, int]]) -> DensePrediction:
         """Probabilities of the views; they, not the logits, are resized to the output."""
@@ -60,26 +57,24 @@ class SlidingWindow:
     """Tiles of the image squeezed into a square canvas and, if wanted, the whole image.
 
     Attributes:
-        side: of CLIP's input.
         tile, stride: of the windows, in pixels of the canvas.
         canvas: its side.
         whole: with a view of the whole image, as large as a tile.
     """
 
-    side: int
     tile: int
     stride: int
     canvas: int
     whole: bool
 
-    def cut(self, images: ImageList) -> Tensor:
+    def cut(self, images: ImageList, side: int) -> Tensor:
         """Views `[V, 3, side, side]` of normalised images; padding is not looked at."""
         grid, views = self.grid, []
         for image in (images[index][None] for index in range(len(images))):
             cut = [grid.cut(_resize(image, grid.canvas))]
             if self.whole:
                 cut.append(_resize(image, grid.tile))
-            views += [_resize(tiles, (self.side, self.side)) for tiles in cut]
+            views += [_resize(tiles, (side, side)) for tiles in cut]
         return torch.cat(views)
 
     def join(self, scores: ClassScores, image_sizes: list[tuple[int, int]]) -> TiledPrediction:
@@ -114,11 +109,11 @@ class SlidingWindow:
 
 
 def views_from_config(cfg: CfgNode) -> WholeImage | SlidingWindow:
-    """The views that evaluation uses, from `TEST.SLIDING` and `MODEL.CATSEG`."""
-    side, keys = cfg.MODEL.CATSEG.RESOLUTION, cfg.TEST.SLIDING
+    """The views that evaluation uses, from `TEST.SLIDING`."""
+    keys = cfg.TEST.SLIDING
     if not keys.ENABLED:
-        return WholeImage(side=side)
-    return SlidingWindow(side=side, tile=keys.TILE, stride=keys.STRIDE, canvas=keys.CANVAS, whole=keys.WHOLE_IMAGE)
+        return WholeImage()
+    return SlidingWindow(tile=keys.TILE, stride=keys.STRIDE, canvas=keys.CANVAS, whole=keys.WHOLE_IMAGE)
 
 
 _REJECTED_PROBABILITY = float(torch.tensor(REJECTED).sigmoid())

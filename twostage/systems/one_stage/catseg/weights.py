@@ -1,4 +1,4 @@
-"""Names of official CAT-Seg checkpoints (model_base.pth, model_large.pth) and ours."""
+"""Names of official CAT-Seg checkpoints (v2: model_base.pth, model_large.pth; v1 with a second backbone) and ours."""
 
 from __future__ import annotations
 
@@ -33,26 +33,36 @@ def _decoder() -> list[Rename]:
     return rules
 
 
+_SHARED = (
+    Rename(_CLIP, "clip."),
+    *_blocks(),
+    Rename(f"{_LAYER}swin_block.", f"{_OUR_LAYER}spatial."),
+    Rename(f"{_LAYER}attention.MLP.", f"{_OUR_LAYER}classes.mlp."),
+    Rename(f"{_LAYER}attention.padding_tokens", f"{_OUR_LAYER}classes.padding_token"),
+    Rename(f"{_LAYER}attention.", f"{_OUR_LAYER}classes."),
+    Rename(f"{_OFFICIAL}conv1.", f"{_OURS}embed."),
+    Rename(f"{_OFFICIAL}guidance_projection.0.", f"{_OURS}appearance."),
+    Rename(f"{_OFFICIAL}text_guidance_projection.0.", f"{_OURS}text."),
+    Rename(f"{_OFFICIAL}decoder_guidance_projection.{{i}}.0.", f"{_OURS}decoder_guidance.{{i}}."),
+    *_decoder(),
+    Rename(f"{_OFFICIAL}head.", f"{_OURS}head."),
+)
+_DROPPED = {r".*\.swin_block\.block_2\.attn_mask": "mask of the shifted windows, a constant"}
+
 CHECKPOINT_TABLE = CheckpointTable(
     system="CAT-Seg",
     signature=(_CLIP, _OFFICIAL, "upsample1.", "upsample2."),
     renames=(
-        Rename(_CLIP, "clip."),
-        Rename("upsample1.", "tap_upsampling.0."),
-        Rename("upsample2.", "tap_upsampling.1."),
-        *_blocks(),
-        Rename(f"{_LAYER}swin_block.", f"{_OUR_LAYER}spatial."),
-        Rename(f"{_LAYER}attention.MLP.", f"{_OUR_LAYER}classes.mlp."),
-        Rename(f"{_LAYER}attention.padding_tokens", f"{_OUR_LAYER}classes.padding_token"),
-        Rename(f"{_LAYER}attention.", f"{_OUR_LAYER}classes."),
-        Rename(f"{_OFFICIAL}conv1.", f"{_OURS}embed."),
-        Rename(f"{_OFFICIAL}guidance_projection.0.", f"{_OURS}appearance."),
-        Rename(f"{_OFFICIAL}text_guidance_projection.0.", f"{_OURS}text."),
-        Rename(f"{_OFFICIAL}decoder_guidance_projection.{{i}}.0.", f"{_OURS}decoder_guidance.{{i}}."),
-        *_decoder(),
-        Rename(f"{_OFFICIAL}head.", f"{_OURS}head."),
+        Rename("upsample1.", "guide.upsampling.0."),
+        Rename("upsample2.", "guide.upsampling.1."),
+        *_SHARED,
     ),
-    dropped={
-        r".*\.swin_block\.block_2\.attn_mask": "mask of the shifted windows, a constant",
-    },
+    dropped=_DROPPED,
+)
+
+CHECKPOINT_TABLE_V1 = CheckpointTable(
+    system="CAT-Seg v1",
+    signature=(_CLIP, _OFFICIAL, "backbone."),
+    renames=(Rename("backbone.", "guide.backbone."), *_SHARED),
+    dropped=_DROPPED | {r"backbone\..*\.attn_mask": "mask of the shifted windows, a constant"},
 )
