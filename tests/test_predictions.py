@@ -165,3 +165,29 @@ def test_panoptic_area_is_what_a_mask_wins():
     mask_logits[0, 1, :, 6:] = -0.9
     ((ids, segments),) = prediction.panoptic([(4, 8)], things=[0])
     assert [s["category_id"] for s in segments] == [1] and ids[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_instances_follow_the_formula(masks):
+    probability = masks.class_logits[0].softmax(-1)[:, :-1]
+    best = sorted(((float(probability[q, c]), q, c) for q in range(7) for c in range(5)), reverse=True)[:12]
+    resample = masks.frames.resampler(0, (8, 8), SIZES[0], torch.device("cpu"))
+    wanted = []
+    for score, q, c in best:
+        if c in (1, 3):
+            logits = resample(masks.mask_logits[0, q])
+            inside = logits > 0
+            wanted.append((score * float(logits.sigmoid()[inside].sum() / (inside.sum() + 1e-6)), c, inside))
+    wanted.sort(key=lambda entry: -entry[0])
+    found = masks.instances(SIZES, [1, 3], top_k=12)[0]
+    assert found.scores.tolist() == pytest.approx([score for score, _, _ in wanted], rel=1e-4)
+    assert found.pred_classes.tolist() == [c for _, c, _ in wanted]
+    assert torch.equal(found.pred_masks, torch.stack([inside for _, _, inside in wanted]))
+
+
+def test_instances_without_things_and_in_strips(masks, monkeypatch):
+    whole = masks.instances(SIZES)[1]
+    assert len(whole) == 35
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", 300)
+    again = masks.instances(SIZES)[1]
+    torch.testing.assert_close(again.scores, whole.scores)
+    assert len(masks.instances(SIZES, [])[0]) == 0

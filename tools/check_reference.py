@@ -22,6 +22,7 @@ from twostage.errors import UserError, near_names, run_cli
 _RUNNERS = {
     "CAT-Seg": "twostage.systems.one_stage.catseg.reference",
     "catseg": "twostage.systems.one_stage.catseg.reference",
+    "FC-CLIP": "twostage.systems.two_stage.fcclip.reference",
     "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
     "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
     "MaskCLIP": "twostage.systems.training_free.reference",

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from detectron2.structures import Instances
 from torch import Tensor
 
 from twostage.inference import blocks
@@ -178,6 +179,45 @@ class MaskPrediction:
             if category not in things:
                 stuff_ids[category] = segments[-1]["id"]
         return ids, segments
+
+    def instances(
+        self, sizes: Sequence[Size], things: Sequence[int] | None = None, *, top_k: int = 100
+    ) -> list[Instances]:
+        """The best pairs of mask and class as Detectron2's `Instances`, best first.
+
+        Mask2Former's rule: the `top_k` most probable (mask, class) pairs, of which those stay whose class is in `things`
+        (None: all); the score is the probability times the mean mask probability inside the mask.
+
+        Returns:
+            `scores` `[n]`, `pred_classes` int64 `[n]`, `pred_masks` bool `[n, height, width]` per image, n <= top_k.
+        """
+        return [self._instances_one(i, size, things, top_k) for i, size in enumerate(sizes)]
+
+    def _instances_one(self, index: int, size: Size, things: Sequence[int] | None, top_k: int) -> Instances:
+        probabilities = self.label_probabilities[index, :, :-1]
+        scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
+        queries, classes = pairs // self.num_classes, pairs % self.num_classes
+        if things is not None:
+            kept = torch.isin(classes, torch.as_tensor(list(things), dtype=classes.dtype, device=classes.device))
+            scores, queries, classes = scores[kept], queries[kept], classes[kept]
+        used, place = queries.unique(return_inverse=True)
+        masks, certainty = self._certain_masks(index, size, used)
+        scores, order = (scores * certainty[place]).sort(descending=True)
+        found = Instances(size)
+        found.scores, found.pred_classes, found.pred_masks = scores, classes[order], masks[place[order]]
+        return found
+
+    def _certain_masks(self, index: int, size: Size, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks bool `[n, height, width]` of `queries` and their mean probability inside `[n]`."""
+        logits = self.mask_logits[index, queries]
+        resample = self.frames.resampler(index, self._grid, size, logits.device)
+        masks = torch.empty((len(queries), *size), dtype=torch.bool, device=logits.device)
+        total = logits.new_zeros(len(queries))
+        for rows in blocks.strips(size, 2 * max(1, len(queries))):
+            strip = resample(logits, rows.start, rows.stop)
+            masks[:, rows] = strip > 0
+            total += (strip.sigmoid() * masks[:, rows]).flatten(1).sum(dim=1)
+        return masks, total / (masks.flatten(1).sum(dim=1) + 1e-6)
 
     @property
     def _grid(self) -> Size:

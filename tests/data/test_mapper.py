@@ -157,7 +157,7 @@ def test_errors_name_file_and_value(tmp_path: Path, record: dict[str, Any]) -> N
     with pytest.raises(UserError, match=r"small_labels\.png' is 30x20 .* its image is 20x30"):
         mapper(small)
     colour = write_record(tmp_path, np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30, 3), np.uint8), "colour")
-    with pytest.raises(UserError, match="colour_labels.png. is a colour picture"):
+    with pytest.raises(UserError, match=r"colour_labels\.png. is a colour picture"):
         mapper(colour)
 
 

@@ -19,12 +19,25 @@ def is_clip_resnet(visual: Tower) -> bool:
     return all(hasattr(visual, name) for name in ("stem", "layer4", "attnpool"))
 
 
-def run_resnet(visual: Tower, images: Tensor) -> Tensor:
-    """Last stage `[B, C, h, w]` of normalised images `[B, 3, H, W]`."""
+def resnet_stages(visual: Tower, images: Tensor) -> list[Tensor]:
+    """The four stages `[B, C_i, h, w]`, strides 4 to 32, of normalised images `[B, 3, H, W]`."""
     x = visual.stem(images)
+    features = []
     for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         x = stage(x)
-    return x
+        features.append(x)
+    return features
+
+
+def stage_widths(visual: Tower) -> list[int]:
+    """Channels of the four stages."""
+    layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+    return [int(layer[-1].conv3.out_channels) for layer in layers]
+
+
+def run_resnet(visual: Tower, images: Tensor) -> Tensor:
+    """Last stage `[B, C, h, w]` of normalised images `[B, 3, H, W]`."""
+    return resnet_stages(visual, images)[-1]
 
 
 def resnet_dense(visual: Tower, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor
 from twostage.checkpoint.reference import Case, Comparison, compare_sets, load_seeded
 from twostage.checkpoint.seeded import seeded_image
 from twostage.config import load_config
+from twostage.data.augmentation import ResizeWithin
 from twostage.engine.optimizer import parameter_settings
 from twostage.systems.one_stage.segclip import model as segclip_model
 from twostage.systems.one_stage.segclip import semantic_layer as layer_module
@@ -57,7 +57,8 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
     arrays: _Arrays = {}
     if not meta["feeding"].startswith("no resize"):
         short = re.search(r"short edge (\d+)", meta["feeding"])
-        pixels = _resize(pixels, short=int(short.group(1)) if short else 224, long=2048)
+        resize = ResizeWithin(long=2048, short=int(short.group(1)) if short else 224)
+        pixels = resize.get_transform(pixels).apply_image(pixels)
         arrays["image_resized"] = pixels
     batch = [{"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy())}]
     model.text = _text_of_templates(model, meta["templates"])
@@ -90,13 +91,6 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
         )
     )
     return rows
-
-
-def _resize(image: np.ndarray, *, short: int, long: int) -> np.ndarray:
-    """mmsegmentation's resize with kept ratio, by OpenCV."""
-    height, width = image.shape[:2]
-    scale = min(long / max(height, width), short / min(height, width))
-    return cv2.resize(image, (int(width * scale + 0.5), int(height * scale + 0.5)), interpolation=cv2.INTER_LINEAR)
 
 
 def _text_of_templates(model: SegCLIP, templates: list[str]) -> Any:

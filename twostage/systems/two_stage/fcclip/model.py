@@ -1,0 +1,191 @@
+"""FC-CLIP: Convolutions Die Hard, open-vocabulary segmentation with a single frozen convolutional CLIP (Yu et al., NeurIPS
+2023)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+import twostage.data  # noqa: F401  (registers the training sets)
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.mask_pooling import embed_masks, masks_on_grid, pool_masks
+from twostage.clip.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.predictions import Frames, MaskPrediction
+from twostage.proposals.generator import build_decoders
+from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.mlp import MLP
+from twostage.proposals.pixel_decoder import PixelDecoder
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
+from twostage.systems.two_stage.fcclip.weights import checkpoint_table
+from twostage.vocabulary import Vocabulary
+
+
+class Words(NamedTuple):
+    """Unit text embeddings of single names `[N, D]`, the class of each name `[N]`, and which classes were trained `[C]`."""
+
+    names: Tensor
+    classes: Tensor
+    seen: Tensor
+
+
+class Regions(NamedTuple):
+    """What frozen CLIP sees inside the final masks: embeddings `[B, Q, D]`, and whether there is a cell `[B, Q]`."""
+
+    embeddings: Tensor
+    valid: Tensor
+
+
+class Encoded(NamedTuple):
+    """What FC-CLIP knows about images without the vocabulary.
+
+    `outputs` holds (mask logits `[B, Q, h, w]`, embeddings `[B, Q, D]`), the final output first; `regions` is None in
+    training.
+    """
+
+    outputs: list[tuple[Tensor, Tensor]]
+    regions: Regions | None
+    frames: Frames
+
+
+@META_ARCH_REGISTRY.register()
+class FCCLIP(OpenVocabularySegmenter):
+    """One frozen CLIP as backbone of a Mask2Former decoder and as classifier of what the masks hold.
+
+    Trainable: the decoders, the head from queries to embeddings, its logit scale and the void embedding.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        pixel_decoder: PixelDecoder,
+        decoder: MaskedDecoder,
+        criterion: MaskLosses,
+        ensemble: GeometricEnsemble,
+        train_names: frozenset[str],
+        resize_scores: bool,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            train_names: a class with one of these names counts as trained.
+            resize_scores: see `MaskPrediction`.
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        self.clip.requires_grad_(False)
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.criterion = criterion
+        self.ensemble = ensemble
+        self.train_names = train_names
+        self.resize_scores = resize_scores
+        width = decoder.norm.normalized_shape[0]
+        embedding = self.clip.text_projection.shape[1]
+        self.pooled_proj = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(pixel_decoder.mask_features.out_channels, width)
+        )
+        self.class_embed = MLP([width, width, width, embedding])
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.void_embedding = nn.Embedding(1, embedding)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.FCCLIP`, `MODEL.MASK2FORMER`, `MODEL.CLIP` and `MODEL.MASK_LOSS`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        require_convolutional(clip.visual, "FC-CLIP")
+        pixel_decoder, decoder = build_decoders(cfg, pyramid_channels(clip.visual))
+        keys = cfg.MODEL.FCCLIP
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            "pixel_decoder": pixel_decoder,
+            "decoder": decoder,
+            "criterion": MaskLosses.from_config(cfg),
+            "ensemble": GeometricEnsemble(
+                seen_weight=keys.SEEN_WEIGHT,
+                unseen_weight=keys.UNSEEN_WEIGHT,
+                valid_only=keys.ENSEMBLE_ON_VALID_MASK,
+            ),
+            "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+            "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
+            "size_divisibility": cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """Official names of this model's tensors."""
+        return checkpoint_table()
+
+    def train(self, mode: bool = True) -> FCCLIP:
+        """CLIP stays in evaluation mode: its batch norms and its dropout are as they were trained."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+        """One row per synonym."""
+        groups = vocabulary.synonyms(split=True)
+        rows = self.text.embed_names([name for group in groups for name in group])
+        classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
+        seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
+        return Words(rows, classes, seen)
+
+    def encode(self, images: ImageList) -> Encoded:
+        with torch.no_grad():
+            pyramid = feature_pyramid(self.clip.visual, images.tensor)
+        pixels = self.pixel_decoder(pyramid)
+        outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in self.decoder(pixels)]
+        regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
+        return Encoded(outputs, regions, frames_of(images))
+
+    def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
+        """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
+        masks = masks_on_grid(output.mask_logits, (mask_features.shape[2], mask_features.shape[3]))
+        return self.class_embed(self.pooled_proj(pool_masks(mask_features, masks)) + output.queries)
+
+    def _regions(self, mask_logits: Tensor, res5: Tensor) -> Regions:
+        masks = masks_on_grid(mask_logits, (res5.shape[2], res5.shape[3]))
+        return Regions(embed_masks(self.clip.visual, res5, masks), masks.flatten(2).any(dim=2))
+
+    def class_logits(self, embeddings: Tensor, words: Words, logit_scale: Tensor) -> Tensor:
+        """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
+        names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
+        classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
+        return synonym_logits(embeddings, names, classes, logit_scale)
+
+    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+        mask_logits, embeddings = encoded.outputs[0]
+        assert encoded.regions is not None, "encoded in training mode"
+        decoder = self.class_logits(embeddings, text, self.logit_scale)
+        clip = self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
+        return MaskPrediction(
+            mask_logits=mask_logits,
+            class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),
+            frames=encoded.frames,
+            resize_scores=self.resize_scores,
+        )
+
+    def losses(
+        self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
+        outputs = [(self.class_logits(e, text, self.logit_scale), masks) for masks, e in encoded.outputs]
+        return self.criterion(outputs, mask_targets(batch, encoded.frames.padded, images.tensor.device))
+
+
+def _train_names(source: str) -> frozenset[str]:
+    """All names, synonyms apart, of a registered dataset or a file."""
+    is_file = source.endswith((".txt", ".json"))
+    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
+    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)

@@ -1,0 +1,151 @@
+"""Runs FC-CLIP as a reference case says and hands out the same arrays that the case stores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from twostage.checkpoint.reference import Case, Comparison, load_seeded
+from twostage.checkpoint.seeded import seeded_image
+from twostage.clip.mask_pooling import masks_on_grid, pool_masks
+from twostage.config import load_config
+from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.systems.two_stage.fcclip.model import FCCLIP, Encoded, Words
+from twostage.vocabulary import Vocabulary
+
+_Arrays = dict[str, Any]
+
+
+def check(case: Case) -> list[Comparison]:
+    """Compare every array and figure of an FC-CLIP case with ours."""
+    meta = case.meta
+    model = _model(meta)
+    load_seeded(model, model.checkpoint_table(), meta)
+    model.eval()
+    entry, (height, width) = meta["image"], meta["output_size"]
+    pixels = seeded_image(entry["height"], entry["width"], entry["seed"])
+    batch = [{"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy())}]
+    size = (int(height), int(width))
+    words = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    words = words._replace(seen=torch.tensor(meta["category_overlapping_mask"], dtype=torch.bool))
+    arrays: _Arrays = {}
+    with torch.no_grad(), _recording(model, arrays):
+        encoded = model.encode(model.preprocess(batch))
+        prediction = model.decode(encoded, words)
+    (scores,) = prediction.scores([size])
+    (labels,) = prediction.label_maps([size])
+    arrays |= _head_arrays(model, encoded, words, arrays)
+    arrays |= {
+        "text_classifier": words.names,
+        "category_overlapping_mask": words.seen.long(),
+        "mask_cls_final": prediction.class_logits[0],
+        "sem_seg": scores,
+        "argmax": scores.argmax(dim=0)[::4, ::4],
+    }
+    rows = []
+    if "panoptic_segments" in meta:
+        things = list(range(0, len(meta["class_names"]), 2))
+        ((ids, segments),) = prediction.panoptic([size], things, score_threshold=0.0)
+        (instances,) = prediction.instances([size], things)
+        arrays |= {"panoptic_seg": ids[::4, ::4], "inst_scores": instances.scores}
+        rows.append(_same_segments(segments, meta["panoptic_segments"]))
+    rows += [case.compare(name, arrays[name]) for name in case.names]
+    rows.append(case.compare_labels("label_map", labels, scores.argmax(dim=0)))
+    return rows
+
+
+def _model(meta: dict[str, Any]) -> FCCLIP:
+    root = Path(__file__).parents[4]
+    is_resnet = "r50" in meta["config"]
+    overrides = dict(zip(meta["config_overrides"][::2], meta["config_overrides"][1::2], strict=True))
+    # Masks are resized before the sum where panoptic or instance output is on.
+    segments = [overrides.get(f"MODEL.MASK_FORMER.TEST.{kind}_ON", True) for kind in ("PANOPTIC", "INSTANCE")]
+    cfg = load_config(
+        str(root / "configs" / ("fcclip_r50.yaml" if is_resnet else "fcclip_convnextl.yaml")),
+        [
+            *("MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", ""),
+            *("MODEL.MASK2FORMER.RESIZE_SCORES", str(not any(segments))),
+            *("MODEL.FCCLIP.SEEN_WEIGHT", str(meta["alpha"]), "MODEL.FCCLIP.UNSEEN_WEIGHT", str(meta["beta"])),
+            *("MODEL.FCCLIP.ENSEMBLE_ON_VALID_MASK", str(meta["ensemble_on_valid_mask"])),
+        ],
+    )
+    model = build_model(cfg)
+    assert isinstance(model, FCCLIP)
+    return model
+
+
+@contextlib.contextmanager
+def _recording(model: FCCLIP, arrays: _Arrays) -> Iterator[None]:
+    """Intermediates of one pass, under the names of the cases."""
+    visual = model.clip.visual
+    trunk = getattr(visual, "trunk", None)
+    stages = list(trunk.stages) if trunk else [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+    stem = trunk.stem if trunk else visual.act3
+
+    def keep(*names: str) -> Any:
+        return lambda _module, _inputs, out: arrays.update({name: out.clone() for name in names})
+
+    def keep_head(_module: Any, inputs: Any, out: Tensor) -> None:
+        arrays.update(class_embed_in=inputs[0], class_embed_out=out)
+
+    hooks = [stem.register_forward_hook(keep("clip_stem"))]
+    hooks += [m.register_forward_hook(keep(f"clip_res{i}")) for i, m in enumerate(stages, start=2)]
+    hooks += [
+        stages[-1].register_forward_hook(keep("clip_clip_vis_dense")),
+        model.pixel_decoder.mask_features.register_forward_hook(keep("mask_features")),
+        model.class_embed.register_forward_hook(keep_head),
+    ]
+    attention_mask = MaskedDecoder.attention_mask
+
+    def record_first(self: MaskedDecoder, queries: Tensor, features: Tensor) -> Tensor:
+        # The first call is for the raw queries.
+        arrays.setdefault("_first_queries", queries)
+        return attention_mask(self, queries, features)
+
+    with mock.patch.object(MaskedDecoder, "attention_mask", record_first):
+        yield
+    for hook in hooks:
+        hook.remove()
+
+
+@torch.no_grad()
+def _head_arrays(model: FCCLIP, encoded: Encoded, words: Words, recorded: _Arrays) -> _Arrays:
+    """Both classifiers' intermediates on the final masks, and the predictions before any layer."""
+    mask_logits, embeddings = encoded.outputs[0]
+    features, res5 = recorded["mask_features"], recorded["clip_res5"]
+    assert encoded.regions is not None
+    queries = recorded.pop("_first_queries")
+    first = MaskedQueries(
+        queries, (model.decoder.mask_embed(queries) @ features.flatten(2)).unflatten(2, features.shape[2:])
+    )
+    return {
+        "decoder_maskpool_final": pool_masks(features, masks_on_grid(mask_logits, features.shape[2:])),
+        "pred_logits": model.class_logits(embeddings, words, model.logit_scale),
+        "pred_masks": mask_logits,
+        "aux0_pred_logits": model.class_logits(model._embed(first, features), words, model.logit_scale),
+        "aux0_pred_masks": first.mask_logits,
+        "clip_mask_pooled": pool_masks(res5, masks_on_grid(mask_logits, res5.shape[2:])),
+        "clip_region_embedding": encoded.regions.embeddings,
+        "out_vocab_logits": model.class_logits(encoded.regions.embeddings, words, model.clip.logit_scale),
+    }
+
+
+def _same_segments(ours: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> Comparison:
+    same = [(s["id"], s["category_id"], bool(s["isthing"])) for s in ours] == [
+        (s["id"], s["category_id"], bool(s["isthing"])) for s in wanted
+    ]
+    return Comparison(
+        name="panoptic_segments",
+        shape=(len(wanted),),
+        difference=float(not same),
+        relative=float(not same),
+        passed=same,
+        note=f"{len(ours)} segments",
+    )
