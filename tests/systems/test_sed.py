@@ -15,6 +15,7 @@ from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.inference.early_rejection import EarlyRejection
+from twostage.segmenter import batch_vocabulary
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
@@ -138,7 +139,17 @@ def test_auxiliary_heads_and_guidance_stop_gradients():
 def toy_config(*opts):
     return load_config(
         str(ROOT / "configs" / "toybox" / "sed.yaml"),
-        ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.DEVICE", "cpu", *opts],
+        [
+            "MODEL.CLIP.PRETRAINED",
+            "",
+            "MODEL.CLIP.TEXT_CACHE",
+            "",
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.CLIP.TEMPLATES",
+            "single",
+            *opts,
+        ],
     )
 
 
@@ -263,3 +274,33 @@ def test_reference_case(reference, name):
     rows = check(Case.read(reference / "sed" / f"{name}.json"))
     wrong = [row for row in rows if not row.passed]
     assert rows and not wrong, "\n" + format_comparisons(wrong)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["MODEL.COST_AGGREGATION.CLASS_ATTENTION", "nearest", "MODEL.COST_AGGREGATION.NEAREST_CLASSES", "3"],
+        ["MODEL.COST_AGGREGATION.FEED_FORWARD", "experts"],
+        ["MODEL.COST_AGGREGATION.FEED_FORWARD", "shared_experts"],
+        ["MODEL.COST_AGGREGATION.SPATIAL", "deformable"],
+    ],
+    ids=["nearest", "experts", "shared_experts", "deformable"],
+)
+def test_variants_train_and_predict_in_blocks(opts):
+    """Each variant behind its keys: gradients reach every parameter, and evaluation in blocks equals all at once."""
+    torch.manual_seed(0)
+    model = build_model(toy_config(*opts, "MODEL.SED.TRAIN_POOLING", "1"))
+    batch = [entry((64, 64), [f"thing number {i}" for i in range(9)], sem_seg=torch.randint(0, 9, (64, 64)))]
+    model.train()
+    losses = model(batch)
+    assert ("loss_balance" in losses) == ("FEED_FORWARD" in opts[0])
+    torch.stack(list(losses.values())).sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not [name for name in without if ".experts." not in name], without
+    model.eval()
+    with torch.no_grad():
+        encoded, text = model.encode(model.preprocess(batch)), model.text(batch_vocabulary(batch))
+        *_, whole = model.decoder(encoded.features, text)
+        model.decoder.class_block = 4
+        logits, _ = model.decoder.predict(encoded.features, text)
+    torch.testing.assert_close(logits, whole[0], rtol=1e-3, atol=1e-4)

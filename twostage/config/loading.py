@@ -18,6 +18,7 @@ from twostage.config import (
     captions,
     catseg,
     clip,
+    cost_aggregation,
     data,
     early_rejection,
     evaluation,
@@ -55,6 +56,7 @@ GROUPS = (
     catseg.GROUP,
     training_free.GROUP,
     sed.GROUP,
+    cost_aggregation.GROUP,
 )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
+from torch import nn
 
 from twostage.clip.templates import TEMPLATES
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, nearest_count
+from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.sed.decoder import CostGuidance, SEDDecoder, VisualGuidance
 from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
@@ -27,15 +29,21 @@ def build_decoder(cfg: CfgNode, widths: Sequence[int]) -> SEDDecoder:
         visual_guidance=VisualGuidance(in_channels=[res4, res3, res2], out_channels=guidance),
         cost_guidance=CostGuidance(templates=templates, channels=guidance),
         class_block=keys.CLASS_BLOCK,
+        nearest=nearest_count(cfg),
     )
 
 
 def _build_stage(cfg: CfgNode, index: int, channels: int, out_channels: int) -> DecoderStage:
     keys = cfg.MODEL.SED
     guidance = keys.GUIDANCE_CHANNELS[index]
+    if cfg.MODEL.COST_AGGREGATION.SPATIAL == "deformable":
+        spatial: nn.Module = DeformableAggregation(channels=channels, groups=keys.CLASS_HEADS)
+    else:
+        spatial = SpatialAggregation(channels=channels, kernel_size=keys.KERNEL_SIZES[index])
     return DecoderStage(
-        spatial=SpatialAggregation(channels=channels, kernel_size=keys.KERNEL_SIZES[index]),
-        classes=ClassAggregation(
+        spatial=spatial,
+        classes=build_class_aggregation(
+            cfg,
             channels=channels,
             heads=keys.CLASS_HEADS,
             train_pooling=keys.TRAIN_POOLING,

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.nearest_attention import nearest_classes
 from twostage.systems.one_stage.sed.stage import DecoderStage
 
 
@@ -80,11 +82,13 @@ class SEDDecoder(nn.Module):
         visual_guidance: VisualGuidance,
         cost_guidance: CostGuidance,
         class_block: int,
+        nearest: int = 0,
     ) -> None:
         """
         Args:
             channels: of the embedded cost map and of each stage's output.
             class_block: classes computed at a time in `predict`.
+            nearest: classes that each class reads in class aggregation; 0 for all.
         """
         super().__init__()
         self.embed = nn.Conv2d(templates, channels[0], kernel_size=7, padding=3)
@@ -94,6 +98,7 @@ class SEDDecoder(nn.Module):
         self.visual_guidance = visual_guidance
         self.cost_guidance = cost_guidance
         self.class_block = class_block
+        self.nearest = nearest
 
     def forward(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """Logits `[B, T, ...]` of all heads, coarse to fine, for training; the last is the prediction.
@@ -101,12 +106,12 @@ class SEDDecoder(nn.Module):
         All heads but the last read detached maps: they learn for early rejection and do not change the decoder.
         """
         cost = cost_map(features.embeddings, text)
-        x = self.embed_cost(cost)
+        x, seen = self.embed_cost(cost), self._seen(text)
         logits = []
         for index, stage in enumerate(self.stages):
             logits.append(self.head(index, x.detach()))
             guidance = self.cost_guidance(cost, index)
-            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance)
+            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance, seen)
         return [*logits, self.head(len(self.stages), x)]
 
     def predict(
@@ -119,21 +124,24 @@ class SEDDecoder(nn.Module):
         """
         kept = torch.arange(len(text), device=text.device)
         if rejection is not None:
-            kept = rejection.kept(self.early_logits(features, text))
-            text = text[kept]
-        costs = [cost_map(features.embeddings, t) for t in text.split(self.class_block)]
-        blocks = [self.embed_cost(cost) for cost in costs]
+            with record_function("rejection"):
+                kept = rejection.kept(self.early_logits(features, text))
+                text = text[kept]
+        with record_function("cost"):
+            costs = [cost_map(features.embeddings, part) for part in text.split(self.class_block)]
+            blocks = [self.embed_cost(cost) for cost in costs]
         for index, stage in enumerate(self.stages):
             if rejection is not None and index > 0:
-                survivors = rejection.kept(self.head(index, block)[0] for block in blocks)
-                if len(survivors) < len(kept):
-                    kept = kept[survivors]
+                with record_function("rejection"):
+                    survivors = rejection.kept(self.head(index, block)[0] for block in blocks)
+                    kept, text = kept[survivors], text[survivors]
                     blocks, costs = (self._select(parts, survivors) for parts in (blocks, costs))
-            # The last stage's output is only read by the head, so no block of it is kept.
-            outputs = stage(blocks, features.guidance[index], self._guidance_of(costs, index))
-            if index == len(self.stages) - 1:
-                return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
-            blocks = list(outputs)
+            with record_function(f"stage {index + 1}"):
+                # The last stage's output is only read by the head, so no block of it is kept.
+                outputs = stage(blocks, features.guidance[index], self._guidance_of(costs, index), self._seen(text))
+                if index == len(self.stages) - 1:
+                    return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
+                blocks = list(outputs)
         raise AssertionError("a decoder has at least one stage")
 
     def embed_cost(self, cost: Tensor) -> Tensor:
@@ -159,6 +167,10 @@ class SEDDecoder(nn.Module):
             maps = F.conv2d(cost_map(features.embeddings, part)[0], weight, bias, padding=3)
             # The transposed shift: tap (dy, dx) of the 3x3 looks at (y + dy - 1, x + dx - 1).
             yield _add_shifted(maps) + self.heads[0].get_parameter("bias")
+
+    def _seen(self, text: Tensor) -> Tensor | None:
+        """Which of the classes `text` `[T, P, D]` each of them reads, `[T, T]`; None for all."""
+        return nearest_classes(text.mean(dim=1), self.nearest) if self.nearest else None
 
     def _guidance_of(self, costs: Sequence[Tensor], stage: int) -> Callable[[int], Tensor]:
         return lambda position: self.cost_guidance(costs[position], stage)

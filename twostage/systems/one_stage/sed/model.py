@@ -10,6 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor
+from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.convnext import (
@@ -24,6 +25,7 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
 from twostage.predictions import DensePrediction, Frames
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.sed.build import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
@@ -49,6 +51,7 @@ class SED(OpenVocabularySegmenter):
         resolution: int,
         finetune: str,
         rejection: EarlyRejection | None,
+        balance_weight: float,
         **shared: Any,
     ) -> None:
         """
@@ -56,6 +59,7 @@ class SED(OpenVocabularySegmenter):
             resolution: side of the square that images are resized to.
             finetune: which of CLIP's parameters are trained, see `train_parts`.
             rejection: category early rejection in evaluation, None for none.
+            balance_weight: of the load balancing of mixtures of experts, where the decoder has them.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -63,6 +67,7 @@ class SED(OpenVocabularySegmenter):
         self.decoder = decoder
         self.resolution = resolution
         self.rejection = rejection
+        self.balance_weight = balance_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -78,6 +83,7 @@ class SED(OpenVocabularySegmenter):
             "resolution": keys.RESOLUTION,
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "rejection": EarlyRejection.from_config(cfg),
+            "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -94,9 +100,12 @@ class SED(OpenVocabularySegmenter):
         else:
             # In evaluation the padding of a batch is cut off again: every image is stretched by itself.
             square = torch.cat([self._resize(images.tensor[i : i + 1, :, :h, :w]) for i, (h, w) in enumerate(sizes)])
-        pyramid = hierarchical_features(self.clip.visual, square)
-        guidance = self.decoder.visual_guidance([pyramid.res4, pyramid.res3, pyramid.res2])
-        return Encoded(ImageFeatures(dense_embeddings(self.clip.visual, pyramid.res5), guidance), sizes)
+        with record_function("trunk"):
+            pyramid = hierarchical_features(self.clip.visual, square)
+            embeddings = dense_embeddings(self.clip.visual, pyramid.res5)
+        with record_function("guidance"):
+            guidance = self.decoder.visual_guidance([pyramid.res4, pyramid.res3, pyramid.res2])
+        return Encoded(ImageFeatures(embeddings, guidance), sizes)
 
     def _resize(self, images: Tensor) -> Tensor:
         """Stretch `[B, 3, H, W]` to the square; the published resize has no antialiasing."""
@@ -127,4 +136,6 @@ class SED(OpenVocabularySegmenter):
         labels = torch.stack([entry["sem_seg"] for entry in batch]).to(images.tensor.device)
         *early, final = self.decoder(encoded.features, text)
         losses = {"loss_final": one_vs_rest_loss(final, labels)}
-        return losses | {f"loss_stage_{i}": one_vs_rest_loss(logits, labels) for i, logits in enumerate(early)}
+        losses |= {f"loss_stage_{i}": one_vs_rest_loss(logits, labels) for i, logits in enumerate(early)}
+        balance = balance_loss(self.decoder)
+        return losses if balance is None else losses | {"loss_balance": self.balance_weight * balance}

@@ -50,15 +50,20 @@ class DecoderStage(nn.Module):
         self.fusion = fusion
 
     def forward(
-        self, blocks: Sequence[Tensor], visual: Tensor, cost_guidance: Callable[[int], Tensor]
+        self,
+        blocks: Sequence[Tensor],
+        visual: Tensor,
+        cost_guidance: Callable[[int], Tensor],
+        seen: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Blocks of classes `[B, t, C, h, w]` -> blocks `[B, t, C', 2h, 2w]`, made one at a time.
 
         Args:
             visual: guidance `[B, V, 2h, 2w]` that classes share.
             cost_guidance: of a block, `[B, t, G, 2h, 2w]`, by its position.
+            seen: which classes each class may read, see `ClassAggregation.aggregate`.
         """
         visual_term = self.fusion.visual_term(visual)
-        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks])
+        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks], seen=seen)
         for position, block in enumerate(aggregated):
             yield self.fusion(block, visual_term, cost_guidance(position))

@@ -1,0 +1,49 @@
+"""Variants of the aggregation in cost-aggregation systems (CAT-Seg, SED); the defaults are the published systems."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from twostage.config.group import KeyGroup
+from twostage.errors import UserError
+
+
+def _add(cfg: CN) -> None:
+    cfg.MODEL.COST_AGGREGATION = CN()
+    keys = cfg.MODEL.COST_AGGREGATION
+    # How classes exchange: "linear" attention among all, or softmax attention among the "nearest" in text.
+    keys.CLASS_ATTENTION = "linear"
+    # Classes that each class sees with "nearest", itself included.
+    keys.NEAREST_CLASSES = 16
+    # Feed-forward network of the class aggregation: "plain", a mixture of "experts" (sparse top-k gating), or
+    # "shared_experts" (DeepSeekMoE: fine-grained routed experts beside shared ones, with load balancing).
+    keys.FEED_FORWARD = "plain"
+    keys.EXPERTS = 8  # routed ones
+    keys.ACTIVE_EXPERTS = 2  # routed ones that a token goes through
+    keys.SHARED_EXPERTS = 1
+    keys.BALANCE_WEIGHT = 0.01
+    # Spatial aggregation: the system's "own", or "deformable" (DCNv3, 3x3).
+    keys.SPATIAL = "own"
+
+
+def _check(cfg: CN) -> None:
+    keys = cfg.MODEL.COST_AGGREGATION
+    if keys.ACTIVE_EXPERTS > keys.EXPERTS:
+        raise UserError(
+            f"MODEL.COST_AGGREGATION.ACTIVE_EXPERTS {keys.ACTIVE_EXPERTS} must not be more than "
+            f"MODEL.COST_AGGREGATION.EXPERTS {keys.EXPERTS}"
+        )
+
+
+GROUP = KeyGroup(
+    add=_add,
+    choices={
+        "MODEL.COST_AGGREGATION.CLASS_ATTENTION": ("linear", "nearest"),
+        "MODEL.COST_AGGREGATION.FEED_FORWARD": ("plain", "experts", "shared_experts"),
+        "MODEL.COST_AGGREGATION.SPATIAL": ("own", "deformable"),
+    },
+    positive=tuple(
+        f"MODEL.COST_AGGREGATION.{key}" for key in ("NEAREST_CLASSES", "EXPERTS", "ACTIVE_EXPERTS", "SHARED_EXPERTS")
+    ),
+    check=_check,
+)

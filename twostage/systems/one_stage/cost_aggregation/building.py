@@ -1,0 +1,43 @@
+"""The parts that cost-aggregation systems share, as `MODEL.COST_AGGREGATION` describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.experts import ExpertFeedForward
+from twostage.systems.one_stage.cost_aggregation.nearest_attention import NearestClassAggregation
+
+
+def build_class_aggregation(cfg: CfgNode, *, channels: int, slots: int = 0, **settings: int) -> ClassAggregation:
+    """The class aggregation of `MODEL.COST_AGGREGATION`; `settings` are `ClassAggregation`'s.
+
+    Args:
+        slots: see `ClassAggregation`; without meaning where a class sees only the nearest ones.
+    """
+    keys = cfg.MODEL.COST_AGGREGATION
+    common: dict[str, Any] = {**settings, "channels": channels, "feed_forward": _feed_forward(keys, channels)}
+    if keys.CLASS_ATTENTION == "nearest":
+        return NearestClassAggregation(**common)
+    return ClassAggregation(**common, slots=slots)
+
+
+def _feed_forward(keys: CfgNode, channels: int) -> nn.Module | None:
+    if keys.FEED_FORWARD == "plain":
+        return None
+    return ExpertFeedForward(
+        channels=channels,
+        hidden=4 * channels,
+        experts=keys.EXPERTS,
+        active=keys.ACTIVE_EXPERTS,
+        shared=keys.SHARED_EXPERTS if keys.FEED_FORWARD == "shared_experts" else 0,
+    )
+
+
+def nearest_count(cfg: CfgNode) -> int:
+    """How many classes each class sees; 0 where it sees all."""
+    keys = cfg.MODEL.COST_AGGREGATION
+    return keys.NEAREST_CLASSES if keys.CLASS_ATTENTION == "nearest" else 0
