@@ -26,6 +26,7 @@ setup(
             "data/catalogue/*.json",
             "data/catalogue/*.txt",
             "data/catalogue/class_lists/*.json",
+            "evaluation/*.json",
         ],
     },
     install_requires=[

@@ -50,6 +50,32 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Pixels of `label` that are taken for `prediction`: share of the label's pixels and of all, in percent."""
+
+    label: str
+    prediction: str
+    share: float
+    area: float
+    unseen: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """Why pixels are wrong, in percent of all (`twostage.evaluation.oracles`), and figures with oracles.
+
+    Attributes:
+        mask: error that stays when each predicted region gets its best name.
+        classification: error that naming the predicted regions right would repair.
+        oracles: the system itself first.
+    """
+
+    mask: float
+    classification: float
+    oracles: Sequence[SystemResult]
+
+
+@dataclass(frozen=True)
 class Report:
     """What the page shows.
 
@@ -60,6 +86,8 @@ class Report:
         class_names: in the order of `iou_per_class`.
         unseen: indices of the classes that were not trained on.
         examples: pictures.
+        analysis: where the errors come from.
+        confusions: title -> pairs of classes, largest first.
         curves: chart title -> series name -> points (x, y).
         config: yaml.
         environment: name -> value.
@@ -71,6 +99,8 @@ class Report:
     class_names: Sequence[str]
     unseen: Sequence[int] = ()
     examples: Sequence[Example] = ()
+    analysis: ErrorAnalysis | None = None
+    confusions: Mapping[str, Sequence[Confusion]] = field(default_factory=dict)
     curves: Mapping[str, Mapping[str, Points]] = field(default_factory=dict)
     config: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +123,7 @@ def render_report(report: Report) -> str:
         best=_best(report.systems),
         bars=_bars(report),
         absent=sum(value is None for value in report.systems[0].iou_per_class),
+        oracle_columns=_columns(report.analysis.oracles) if report.analysis else [],
         charts={title: line_chart(series, label=title) for title, series in report.curves.items()},
         png=inline_png,
     )
