@@ -15,8 +15,8 @@ from PIL import Image
 
 from twostage.api import find_config
 from twostage.config import load_config
+from twostage.data.labels import write_label_map
 from twostage.engine.run import evaluate
-from twostage.evaluation.labels import write_label_map
 
 SIDE = 1024
 

@@ -18,7 +18,8 @@ from twostage.evaluation import SemanticSegmentationEvaluator
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.oracles import OracleMeasure, renamed
 from twostage.evaluation.told import ToldClasses
-from twostage.systems.training_free.maskclip.model import MaskCLIP
+from twostage.predictions import DensePrediction
+from twostage.segmenter import OpenVocabularySegmenter, frames_of
 
 
 def slow_renamed(regions: np.ndarray, names: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -117,10 +118,24 @@ def test_oracle_classes_are_counted_apart(make_dataset) -> None:
     assert evaluator.measures[1].record()["oracles"]["classes"]["mIoU"] == 100.0
 
 
+class CosineSystem(OpenVocabularySegmenter):
+    """Random features of 8 x 8 patches times text: every class is scored on its own."""
+
+    def encode(self, images):
+        generator = torch.Generator().manual_seed(0)
+        projection = torch.randn(24, 3, 8, 8, generator=generator)
+        return torch.nn.functional.conv2d(images.tensor, projection, stride=8), frames_of(images)
+
+    def decode(self, encoded, text):
+        features, frames = encoded
+        logits = torch.einsum("cd,bdhw->bchw", text, features)
+        return DensePrediction(logits=logits, frames=frames, num_classes=len(text))
+
+
 def test_told_system_predicts_only_what_the_image_shows(make_dataset, tiny_clip) -> None:
-    """MaskCLIP scores classes one by one, so being told is the argmax over the classes of the label."""
+    """A system that scores classes one by one: being told is the argmax over the classes of the label."""
     text = TextEmbedder(clip=tiny_clip, tokenizer=get_tokenizer("ViT-B-32"), templates=["a {}"], split_synonyms=False)
-    model = MaskCLIP(
+    model = CosineSystem(
         clip=tiny_clip, text=text, pixel_mean=[120.0] * 3, pixel_std=[60.0] * 3, size_divisibility=8
     ).eval()
     dataset = make_dataset(num_classes=9, num_images=3)
@@ -153,5 +168,8 @@ def test_prompts_of_a_folded_background(make_dataset) -> None:
     set_labels(dataset, label)
     told = ToldClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
     assert told.prompts_of(dataset.records[0]).tolist() == [0, 3, 4, 5]
+    MetadataCatalog.get(dataset.name).set(background_class=1)
+    told = ToldClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
+    assert told.prompts_of(dataset.records[0]).tolist() == [0, 1, 3, 4, 5]
     set_labels(dataset, np.full((2, 2), 255))
     assert told._oracle(dataset.records[0]) == {}

@@ -192,7 +192,7 @@ def test_two_processes_merge_exactly(make_dataset, tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, str(worker), str(rank), "2", str(tmp_path)], env=environment)
         for rank in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first["results"]["sem_seg"] == results
     assert first["files"] == [Path(image.file_name).name for image in evaluator.images]

@@ -42,7 +42,10 @@ def evaluate_dataset(
     network: nn.Module = model
     own = evaluator if isinstance(evaluator, SemanticSegmentationEvaluator) else None
     if own is not None:
-        finished = own.begin({"weights_sha256": weights, "system_sha256": system_hash(cfg)}, resume=resume)
+        counted = own.begin({"weights_sha256": weights, "system_sha256": system_hash(cfg)}, resume=resume)
+        if counted is None:
+            return (own.finished_results() or {}) if comm.is_main_process() else {}
+        finished = counted
         if cfg.TEST.ORACLES and isinstance(model, OpenVocabularySegmenter):
             network = ToldClasses(model, own.dataset)
     loader = build_loader(cfg, name, finished=finished) if finished else build_loader(cfg, name)

@@ -6,6 +6,7 @@
 | `ignore_label`     | value of pixels that count nowhere                                                                   |
 | `prompt_classes`   | the P names that the model is asked for, where they are not the K classes (optional)                 |
 | `prompt_to_class`  | P indices: the class that each prompt counts as (with `prompt_classes`)                              |
+| `background_class` | the class of pixels that no name fits; an oracle names it whatever is shown (optional)             |
 | `seen_classes`, `unseen_classes` | indices of the split of open-vocabulary benchmarks (optional)                          |
 | `thing_ids`        | indices of the classes that come as countable things, for panoptic quality (optional)                |
 | `image_root`       | folder of the pictures; saved predictions keep the folders below it (optional)                       |
@@ -36,6 +37,7 @@ class EvaluatedDataset:
     ignore_label: int
     prompt_names: tuple[str, ...]
     prompt_to_class: torch.Tensor | None = None  # [P] int64; None: prompts are the classes
+    background_class: int | None = None
     seen: tuple[int, ...] = ()
     unseen: tuple[int, ...] = ()
     things: tuple[int, ...] = ()
@@ -62,12 +64,14 @@ class EvaluatedDataset:
         repeated = [entry for entry, times in Counter(names).items() if times > 1]
         if repeated:
             raise UserError(f"data set '{name}' lists class '{repeated[0]}' more than once; rename one")
+        background = metadata.get("background_class", None)
         found = cls(
             name=name,
             class_names=names,
             ignore_label=int(_required(metadata, name, "ignore_label")),
             prompt_names=tuple(metadata.get("prompt_classes", None) or names),
             prompt_to_class=_prompt_table(metadata, name),
+            background_class=None if background is None else int(background),
             seen=_indices(metadata, "seen_classes"),
             unseen=_indices(metadata, "unseen_classes"),
             things=_indices(metadata, "thing_ids"),
@@ -77,9 +81,11 @@ class EvaluatedDataset:
         return found
 
     def _check_indices(self) -> None:
+        background = () if self.background_class is None else (self.background_class,)
         groups = {
             "seen / unseen": self.seen + self.unseen,
             "thing": self.things,
+            "background": background,
             "prompt_to_class": () if self.prompt_to_class is None else tuple(self.prompt_to_class.tolist()),
         }
         for what, indices in groups.items():

@@ -6,6 +6,7 @@ file on the device the prediction lives on, and keeps of an image only what its 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -85,7 +86,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self._finished: dict[str, dict[str, Any]] = {}
         self.reset()
 
-    def begin(self, subject: Mapping[str, Any], *, resume: bool) -> frozenset[str]:
+    def begin(self, subject: Mapping[str, Any], *, resume: bool) -> frozenset[str] | None:
         """Keep a journal of finished images in the output folder from now on; every process calls this.
 
         Args:
@@ -93,21 +94,25 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             resume: count what a stopped evaluation of the same subject finished.
 
         Returns:
-            `file_name` of the images that need not be predicted again.
+            `file_name` of the images that need not be predicted again; None where nothing is left to do at all, because a
+            finished evaluation of the same subject is there (`finished_results`).
 
         Raises:
             UserError: the journal is of another subject.
         """
-        self._subject = dict(subject)
+        self._subject = {
+            **subject,
+            "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
+            "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
+            "measures": [measure.name for measure in self._measure_types],
+            "predictions": self._predictions_dir is not None,
+        }
         if self._output_dir is None:
             return frozenset()
-        classes = text_hash("\n".join(self.dataset.class_names))
-        measures = [measure.name for measure in self._measure_types]
-        self._journal = Journal(
-            self._output_dir / f"partial-{self.dataset.name}",
-            subject={**self._subject, "class_names_sha256": classes, "measures": measures},
-            rank=comm.get_rank(),
-        )
+        folder = self._output_dir / f"partial-{self.dataset.name}"
+        self._journal = Journal(folder, subject=self._subject, rank=comm.get_rank())
+        if resume and self.finished_results() is not None:
+            return None
         if resume:
             self._finished = self._journal.read()
         # Nobody writes before all have read, or before the old files are gone.
@@ -116,6 +121,18 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             self._journal.clear()
         comm.synchronize()
         return frozenset(self._finished)
+
+    def finished_results(self) -> OrderedDict[str, OrderedDict[str, float]] | None:
+        """What `evaluate` returned in an earlier run of the same subject, from its results file; None without one."""
+        assert self._output_dir is not None
+        path = self._output_dir / f"results-{self.dataset.name}.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if record.get("subject") != self._subject:
+            return None
+        return OrderedDict((task, OrderedDict(values)) for task, values in record["results"].items())
 
     def reset(self) -> None:
         """Forget all images but those of the evaluation that is continued."""
@@ -235,7 +252,8 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
 
     def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
         figures = {key: value for group in results.values() for key, value in group.items()}
-        write_json(folder / f"results-{self.dataset.name}.json", self._record(figures, memory))
+        record = {**self._record(figures, memory), "results": results, "subject": self._subject}
+        write_json(folder / f"results-{self.dataset.name}.json", record)
         write_text(folder / f"results-{self.dataset.name}.md", results_table([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
         if self.skipped:
@@ -264,9 +282,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             "config_sha256": text_hash(self._config_text) if self._config_text else None,
             "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
+            "weights_sha256": self._subject.get("weights_sha256"),
             "versions": versions(),
         }
-        record |= {key: value for key, value in self._subject.items() if key not in record}
         for measure in self.measures:
             record |= measure.record()
         return record

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twostage.evaluation.labels import read_label_map
+from twostage.data.labels import read_label_map
 from twostage.evaluation.oracles import renamed
 from twostage.visualization.examples import make_example, pick_images, read_picture
 from twostage.visualization.overlay import enlarged
