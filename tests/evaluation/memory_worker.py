@@ -1,5 +1,8 @@
-"""Peak memory of an evaluation: `memory_worker.py CONFIG CLASSES FOLDER` evaluates a system with random weights on one
-1024 x 1024 image whose label holds as many of CLASSES classes as fit, and prints the peak resident memory in MiB."""
+"""Peak memory of an evaluation: `memory_worker.py CONFIG CLASSES SIDE FOLDER` evaluates a system with random weights on one
+SIDE x SIDE image whose label holds as many of CLASSES classes as fit, and prints the peak resident memory in MiB.
+
+    for n in 847 10000; do python tests/evaluation/memory_worker.py toybox/san $n 1024 /tmp/memory-$n; done
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,15 @@ from twostage.config import load_config
 from twostage.data.labels import write_label_map
 from twostage.engine.run import evaluate
 
-SIDE = 1024
 
-
-def register(folder: Path, classes: int) -> None:
+def register(folder: Path, classes: int, side: int) -> None:
     """The dataset "memory" of one image in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     picture, label = folder / "a.jpg", folder / "a.png"
-    Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(picture)
-    # Blocks of 8 x 8 pixels: 16,384 regions.
-    write_label_map(label, rng.integers(256, classes, (SIDE // 8, SIDE // 8)).repeat(8, 0).repeat(8, 1))
+    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(picture)
+    # Blocks of 8 x 8 pixels; values above 255 make it a 16-bit file.
+    write_label_map(label, rng.integers(256, classes, (side // 8, side // 8)).repeat(8, 0).repeat(8, 1))
     records = [{"file_name": str(picture), "sem_seg_file_name": str(label)}]
     DatasetCatalog.register("memory", lambda: records)
     MetadataCatalog.get("memory").set(
@@ -39,8 +41,8 @@ def register(folder: Path, classes: int) -> None:
     )
 
 
-def main(config: str, classes: int, folder: Path) -> None:
-    register(folder, classes)
+def main(config: str, classes: int, side: int, folder: Path) -> None:
+    register(folder, classes, side)
     cfg = load_config(
         find_config(config),
         ["MODEL.CLIP.PRETRAINED", "", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.CLIP.TEMPLATES", "single",
@@ -52,4 +54,4 @@ def main(config: str, classes: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
