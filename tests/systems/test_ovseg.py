@@ -53,6 +53,11 @@ def test_geometric_ensemble():
     torch.testing.assert_close(joined[0, 0], generator[0, 0] ** 0.3 * clip[0, 0] ** 0.7)
     # An empty proposal keeps the generator's share alone, which makes its numbers larger.
     torch.testing.assert_close(joined[0, 1], generator[0, 1] ** 0.3)
+    # zsseg's zero-shot setting: for classes that the generator knows, it counts more.
+    seen = torch.tensor([True, False, False, True])
+    split = geometric_ensemble(generator, clip, valid, 0.7, seen)[0, 0]
+    torch.testing.assert_close(split[1:3], joined[0, 0, 1:3])
+    torch.testing.assert_close(split[[0, 3]], (generator**0.7 * clip**0.3)[0, 0, [0, 3]])
     alone = geometric_ensemble(generator, clip, valid, 0)
     assert torch.equal(alone[0, 2], clip[0, 2]) and not alone[0, 1].any()
 
@@ -134,6 +139,14 @@ def test_scores_follow_the_formula(model):
     torch.testing.assert_close(scores, wanted, rtol=1e-3, atol=1e-4)
     resized = F.interpolate(wanted[None], size=(41, 60), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(model.decode(encoded, text).scores([(41, 60)])[0], resized, rtol=1e-3, atol=1e-4)
+
+
+def test_seen_classes_are_those_of_the_training_set():
+    zsseg = build("MODEL.OVSEG.SEEN_CLASSES_OF", "toybox_train")
+    words = zsseg.embed_vocabulary(Vocabulary.from_words(["grass", "lava", "plain red circle"]))
+    assert words.seen.tolist() == [True, False, True]
+    with pytest.raises(UserError, match=r"toybox_trian.*did you mean"):
+        build("MODEL.OVSEG.SEEN_CLASSES_OF", "toybox_trian")
 
 
 def test_batch_equals_images_alone(model):

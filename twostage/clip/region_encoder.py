@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from twostage.clip.mask_prompt import masked_image_embeddings
 from twostage.clip.region_crops import Cropper, mask_boxes
@@ -72,9 +73,11 @@ class RegionEncoder:
 
     def _embed(self, visual: Tower, image: Tensor, weights: Tensor, boxes: Tensor) -> Tensor:
         """Unit embeddings of one chunk of regions."""
-        crops = self.cropper(image, weights, boxes)
+        with record_function("crop"):
+            crops = self.cropper(image, weights, boxes)
         masks = crops.masks if self.use_prompts else None
-        return F.normalize(masked_image_embeddings(visual, crops.images, masks), dim=-1)
+        with record_function("clip"):
+            return F.normalize(masked_image_embeddings(visual, crops.images, masks), dim=-1)
 
 
 def distinct_masks(masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def geometric_ensemble(generator: Tensor, clip: Tensor, valid: Tensor, weight: float) -> Tensor:
+def geometric_ensemble(
+    generator: Tensor, clip: Tensor, valid: Tensor, weight: float, seen: Tensor | None = None
+) -> Tensor:
     """Class weights `[B, Q, C]`: generator^(1 - w) * clip^w, not normalised again.
 
     An empty proposal has no CLIP score and counts as clip = 1, so that its numbers grow. `weight` 0 means CLIP alone, and
@@ -19,11 +21,15 @@ def geometric_ensemble(generator: Tensor, clip: Tensor, valid: Tensor, weight: f
         generator: probabilities `[B, Q, C]`, those of C + 1 classes without void.
         clip: probabilities `[B, Q, C]`.
         valid: bool `[B, Q]`, False for empty proposals.
+        seen: bool `[C]`, classes that the generator was trained on; for these the two swap their exponents (zsseg).
     """
     shown = valid[..., None]
     if weight == 0:
         return torch.where(shown, clip, 0)
-    return generator ** (1 - weight) * torch.where(shown, clip, 1) ** weight
+    share = torch.full_like(clip[0, 0], weight)
+    if seen is not None:
+        share = torch.where(seen, 1 - share, share)
+    return generator ** (1 - share) * torch.where(shown, clip, 1) ** share
 
 
 def best_proposals(weights: Tensor, valid: Tensor, classes: int) -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
+from torch.profiler import record_function
 
+import twostage.data
 import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
@@ -19,6 +23,7 @@ from twostage.clip.region_crops import Cropper
 from twostage.clip.region_encoder import RegionEncoder, Regions
 from twostage.clip.vit import require_vit
 from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.errors import UserError, near_names
 from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.maskformer import MaskFormer
@@ -45,10 +50,14 @@ class Encoded(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Unit text embeddings `text` `[C, D]`, of which the first `asked` are what the user asked for; then their rival."""
+    """Unit text embeddings `text` `[C, D]`, of which the first `asked` are what the user asked for; then their rival.
+
+    `seen` bool `[C]` says which of them the generator was trained on, None where all count as unseen.
+    """
 
     text: Tensor
     asked: int
+    seen: Tensor | None = None
 
 
 @META_ARCH_REGISTRY.register()
@@ -72,6 +81,7 @@ class OVSeg(OpenVocabularySegmenter):
         ensemble_weight: float,
         best_proposals_only: bool,
         mask_threshold: float,
+        seen_names: Collection[str] = (),
         **shared: Any,
     ) -> None:
         """
@@ -80,6 +90,7 @@ class OVSeg(OpenVocabularySegmenter):
             regions: how CLIP classifies proposals; None leaves it to the generator.
             logit_scale: factor of cosine similarities.
             ensemble_weight, best_proposals_only, mask_threshold: see `twostage.config.ovseg`.
+            seen_names: classes that the generator was trained on, where the ensemble treats them differently.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -93,6 +104,7 @@ class OVSeg(OpenVocabularySegmenter):
         self.ensemble_weight = ensemble_weight
         self.best_proposals_only = best_proposals_only
         self.mask_threshold = mask_threshold
+        self.seen_names = frozenset(seen_names)
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self.register_buffer("clip_mean", torch.tensor(CLIP_PIXEL_MEAN).view(3, 1, 1), persistent=False)
@@ -118,6 +130,7 @@ class OVSeg(OpenVocabularySegmenter):
             "ensemble_weight": keys.ENSEMBLE_WEIGHT,
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
             "mask_threshold": keys.MASK_THRESHOLD,
+            "seen_names": _class_names(keys.SEEN_CLASSES_OF),
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -137,11 +150,16 @@ class OVSeg(OpenVocabularySegmenter):
         if self.best_proposals_only and len(names) == 1:
             return Words(self.text(Vocabulary((*names, OTHERS))), 1)
         asked = 1 if self.best_proposals_only and len(names) == 2 and names[1] == OTHERS else len(names)
-        return Words(self.text(vocabulary), asked)
+        text = self.text(vocabulary)
+        seen = (
+            torch.tensor([name in self.seen_names for name in names], device=text.device) if self.seen_names else None
+        )
+        return Words(text, asked, seen)
 
     def encode(self, images: ImageList) -> Encoded:
-        proposals = self.generator(self.backbone(images.tensor))
-        outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
+        with record_function("generator"):
+            proposals = self.generator(self.backbone(images.tensor))
+            outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
         frames = frames_of(images)
         regions = None if self.training else self._recognise(images, outputs[0][0], frames)
         return Encoded(outputs, regions, frames)
@@ -153,10 +171,11 @@ class OVSeg(OpenVocabularySegmenter):
         found = []
         grid = (mask_logits.shape[-2], mask_logits.shape[-1])
         for index, size in enumerate(frames.images):
-            resample = frames.resampler(index, grid, size, mask_logits.device)
+            with record_function("masks"):
+                probabilities = frames.resampler(index, grid, size, mask_logits.device)(mask_logits[index]).sigmoid_()
             pixels = images[index] * self.pixel_std + self.pixel_mean
             image = (pixels - self.clip_mean) / self.clip_std
-            found.append(self.regions(self.clip.visual, image, resample(mask_logits[index]).sigmoid_()))
+            found.append(self.regions(self.clip.visual, image, probabilities))
         return Regions(torch.stack([r.embeddings for r in found]), torch.stack([r.valid for r in found]))
 
     def classifier(self, text: Tensor) -> Tensor:
@@ -172,7 +191,7 @@ class OVSeg(OpenVocabularySegmenter):
             # CLIP chooses among the classes; void is dropped before its softmax, and after the generator's.
             clip = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
             generator = class_logits.softmax(dim=-1)[..., :-1]
-            weights = geometric_ensemble(generator, clip, encoded.regions.valid, self.ensemble_weight)
+            weights = geometric_ensemble(generator, clip, encoded.regions.valid, self.ensemble_weight, text.seen)
             if self.best_proposals_only:
                 weights = best_proposals(weights, encoded.regions.valid, text.asked)
         return MaskPrediction(
@@ -207,3 +226,13 @@ def _region_encoder(cfg: CfgNode, visual: Any) -> RegionEncoder:
         use_prompts=keys.MASK_PROMPTS,
         batch_size=keys.CROP_BATCH,
     )
+
+
+def _class_names(dataset: str) -> Collection[str]:
+    """The classes of a data set, none for ""."""
+    if not dataset:
+        return ()
+    if dataset not in DatasetCatalog.list():
+        near = near_names(dataset, DatasetCatalog.list())
+        raise UserError(f"MODEL.OVSEG.SEEN_CLASSES_OF is {dataset!r}, which is no known data set{near}")
+    return list(MetadataCatalog.get(dataset).stuff_classes)
