@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.clip import region_encoder, vit
-from twostage.clip.region_crops import mask_boxes
-from twostage.clip.region_encoder import RegionEncoder
+from twostage.clip.region_crops import Cropper, mask_boxes
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.matching import HungarianMatcher
 from twostage.proposals.position import sine_position_code
@@ -40,6 +39,9 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
     class_embed = model.class_embed(hs)
     classifier = model.classifier(words.text)
     grid = (arrays["input_proj"].shape[2], arrays["input_proj"].shape[3])
+    mask_grid = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
+    own_size = encoded.frames.images[0]
+    resample = encoded.frames.resampler(0, mask_grid, own_size, prediction.mask_logits.device)
     arrays |= {
         "backbone_input": images.tensor,
         "pos_embed": sine_position_code(grid, hs.shape[-1], hs.device).T.unflatten(1, grid)[None],
@@ -47,6 +49,7 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
         "class_embed_out": class_embed,
         "mask_embed_out": model.generator.mask_embed(hs),
         "pred_masks": prediction.mask_logits,
+        "mask_prob": resample(prediction.mask_logits[0]).sigmoid(),
         "pred_embeds": class_embed[-1],
         "mask_cls_logits": prediction.class_logits,
         "text_features_with_non_object": classifier / model.logit_scale,
@@ -103,16 +106,18 @@ def _recording_generator(model: OVSeg, arrays: Arrays) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recording_regions(arrays: Arrays) -> Iterator[None]:
-    """Probabilities, crops and CLIP tokens; chunks are put together and each mask gets its twin's."""
+    """Crops and CLIP tokens; chunks are put together and each mask gets its twin's."""
     chunks: dict[str, list[Tensor]] = defaultdict(list)
     inverse: list[Tensor] = []
     blocks: list[Any] = []
-    call, distinct = RegionEncoder.__call__, region_encoder.distinct_masks
+    cut, distinct = Cropper.__call__, region_encoder.distinct_masks
     embed, block, features = vit.embed_image, vit.run_block, region_encoder.masked_image_embeddings
 
-    def record_call(self: RegionEncoder, visual: Any, image: Tensor, probabilities: Tensor) -> Any:
-        arrays["mask_prob"] = probabilities
-        return call(self, visual, image, probabilities)
+    def record_cut(self: Cropper, *args: Any) -> Any:
+        crops = cut(self, *args)
+        chunks["clip_crops"].append(crops.images)
+        chunks["clip_region_masks"].append(crops.masks)
+        return crops
 
     def record_distinct(masks: Tensor, boxes: Tensor) -> Any:
         which, back = distinct(masks, boxes)
@@ -122,10 +127,7 @@ def _recording_regions(arrays: Arrays) -> Iterator[None]:
     def record_features(visual: Any, crops: Tensor, masks: Tensor | None) -> Tensor:
         blocks[:] = list(visual.transformer.resblocks)[:_BLOCKS]
         out = features(visual, crops, masks)
-        chunks["clip_crops"].append(crops)
         chunks["clip_image_features_unnormalised"].append(out)
-        if masks is not None:
-            chunks["clip_region_masks"].append(masks)
         return out
 
     def record_embed(*args: Any) -> Any:
@@ -140,7 +142,7 @@ def _recording_regions(arrays: Arrays) -> Iterator[None]:
         return out
 
     with (
-        mock.patch.object(RegionEncoder, "__call__", record_call),
+        mock.patch.object(Cropper, "__call__", record_cut),
         mock.patch.object(region_encoder, "distinct_masks", record_distinct),
         mock.patch.object(region_encoder, "masked_image_embeddings", record_features),
         mock.patch.object(vit, "embed_image", record_embed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -15,15 +16,17 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import Tensor
 
-from twostage.checkpoint.reference import Case, Comparison, compare_sets
+from twostage.checkpoint.reference import RELATIVE_TOLERANCE, Case, Comparison, compare_sets
 from twostage.checkpoint.renaming import check_complete
 from twostage.checkpoint.seeded import seeded_image, seeded_state
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
+from twostage.predictions import UNLABELLED
 from twostage.systems.two_stage.ovseg.model import OVSeg
 from twostage.systems.two_stage.ovseg.recording import recorded_inference, recorded_training
 from twostage.systems.two_stage.ovseg.reference_units import UNITS
+from twostage.vocabulary import Vocabulary
 
 _CONFIGS = {
     "base": "configs/ovseg_r101c_vitb.yaml",
@@ -48,6 +51,9 @@ _KEYS = {
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": None,
 }
 _GRADIENT_TOLERANCE = 1e-3
+# Arrays that follow the thresholded masks, and the share of their entries that a flipped pixel may change.
+_THRESHOLDED = ("valid_boxes", "valid_mask_area", "clip_crops", "clip_region_masks", "clip_after", "clip_block")
+_FLIPPED = 0.02
 
 
 def check(case: Case) -> list[Comparison]:
@@ -122,38 +128,34 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
     labels = arrays.pop("label_map")
     rows = [_compare(case, name, arrays) for name in case.names if not name.startswith("tweak")]
     # The label map that evaluation uses must say the same as the full scores.
-    same = float((labels == arrays["sem_seg"].argmax(dim=0)).float().mean())
-    note = "demo: blank pixels say so" if model.best_proposals_only else ""
+    wanted = arrays["sem_seg"].argmax(dim=0)
     if model.best_proposals_only:
-        voted = arrays["sem_seg"].amax(dim=0) > 0
-        same = float((labels == torch.where(voted, arrays["sem_seg"].argmax(dim=0), -1)).float().mean())
+        # The demo's label maps leave pixels of no word unlabelled; the authors' visualiser does that.
+        asked = model.embed_vocabulary(Vocabulary.from_words(meta["class_names_used"], unique=False)).asked
+        wanted = torch.where((arrays["sem_seg"].amax(dim=0) > 0) & (wanted < asked), wanted, UNLABELLED)
+    off = float((labels != wanted).float().mean())
     rows.append(
-        Comparison(
-            name="label_map",
-            shape=tuple(labels.shape),
-            difference=1 - same,
-            relative=1 - same,
-            passed=same >= 0.999,
-            note=note,
-        )
+        Comparison(name="label_map", shape=tuple(labels.shape), difference=off, relative=off, passed=off <= 1e-3)
     )
     return rows
 
 
 def _compare(case: Case, name: str, arrays: Mapping[str, Any]) -> Comparison:
-    """One array; boxes and areas may be off by a pixel or so where a logit is within float noise of the threshold."""
+    """One array; of those that follow the thresholded masks a few entries may be off.
+
+    The cases count the pixels whose logit is within float noise of the threshold (`mask_threshold_margins`): each may fall
+    on either side, which moves an edge of a box or a patch of a crop.
+    """
     row = case.compare(name, arrays[name])
-    if name not in ("valid_boxes_xyxy", "valid_mask_area") or row.passed or not np.isfinite(row.difference):
+    if row.passed or not np.isfinite(row.difference) or not name.startswith(_THRESHOLDED):
         return row
-    wrong = int((np.asarray(arrays[name]) != case.arrays[name]).sum())
-    few = wrong <= max(2, case.arrays[name].size // 50)
-    return Comparison(
-        name=name,
-        shape=row.shape,
-        difference=row.difference,
-        relative=row.relative,
-        passed=few and row.difference <= 2,
-        note=f"{wrong} entries differ, at most by {row.difference:.0f}",
+    stored = case.arrays[name] if name in case.arrays else case.arrays[f"{name}__val"]
+    ours = np.asarray(arrays[name])
+    ours = ours if name in case.arrays else ours.reshape(-1)[case.arrays[f"{name}__idx"]]
+    limit = RELATIVE_TOLERANCE * float(np.abs(stored).max())
+    wrong = int((np.abs(ours.astype(np.float64) - stored) > limit).sum())
+    return dataclasses.replace(
+        row, passed=wrong <= _FLIPPED * stored.size, note=f"{wrong} of {stored.size} entries off by a flipped pixel"
     )
 
 
@@ -215,8 +217,13 @@ def _official_names(model: OVSeg) -> dict[str, str]:
 
 
 def _check_optimizer(model: OVSeg, case: Case, cfg: CfgNode, official: Mapping[str, str]) -> list[Comparison]:
-    """Trainable parameters with learning-rate multiplier and weight decay, under official names."""
+    """Trainable parameters with learning-rate multiplier and weight decay, under official names.
+
+    The list is a file beside the case; without it there is nothing to compare with.
+    """
     path = case.path.parent / case.meta["trainable_list"]
+    if not path.is_file():
+        return []
     stored = json.loads(path.read_text(encoding="utf-8"))
     wanted = {name: (e["lr_multiplier"], e["weight_decay"]) for name, e in stored["trainable"].items()}
     settings = parameter_settings(cfg, model)
