@@ -31,6 +31,8 @@ _RUNNERS = {
     "ovseg": "twostage.systems.two_stage.ovseg.reference",
     "SAN": "twostage.systems.two_stage.san.reference",
     "SCLIP": "twostage.systems.training_free.reference",
+    "SCAN": "twostage.systems.two_stage.scan.reference",
+    "SCAN training": "twostage.systems.two_stage.scan.reference",
     "SegCLIP": "twostage.systems.one_stage.segclip.reference",
 }
 

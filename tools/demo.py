@@ -5,6 +5,8 @@
 
 Names are separated by commas; where a name holds synonyms, separate names by semicolons ("cat; sofa, couch"), or give a
 file (.txt, one class per line). Writes <picture>_overlay.png and <picture>_labels.png and prints what covers how much.
+With --things "cat" (names of the vocabulary that come as countable objects; for systems that predict masks) also writes
+panoptic segments: <picture>_panoptic.png, <picture>_segments.png and <picture>_segments.json.
 """
 
 from __future__ import annotations
@@ -28,11 +30,17 @@ def main() -> None:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--input", nargs="+", required=True, metavar="FILE_OR_FOLDER")
     parser.add_argument("--vocabulary", required=True, help="names, or a .txt / .json file of names")
+    parser.add_argument("--things", help="names that are countable: also write panoptic segments")
+    parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args()
     # Everything that can be wrong is looked at before the model is built.
     vocabulary = Vocabulary.parse(args.vocabulary)
+    things = Vocabulary.parse(args.things).names if args.things is not None else ()
+    unknown = [name for name in things if name not in vocabulary.names]
+    if unknown:
+        raise UserError(f"--things has {unknown[0]!r}, which is not in the vocabulary")
     images = list_images(args.input)
     cfg = load_config(args.config_file, args.opts)
     output = Path(args.output)
@@ -49,6 +57,8 @@ def main() -> None:
             broken.append(f"{error}")
             continue
         result.save(output, stem)
+        if args.things is not None:
+            result.panoptic(things, score_threshold=args.min_score).save(output, stem)
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.areas().items())
         tqdm.write(f"{path}: {shares}")
     if broken:

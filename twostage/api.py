@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.images import read_rgb
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError, near_names
-from twostage.files import atomic_path
-from twostage.predictions import Prediction
+from twostage.evaluation.panoptic import segment_map_to_rgb
+from twostage.files import atomic_path, write_text
+from twostage.predictions import MaskPrediction, Prediction
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.vocabulary import Vocabulary
 
@@ -87,6 +89,21 @@ class Segmentation:
 
         return draw_segmentation(self.image, self.labels, self.names)
 
+    def panoptic(self, things: Sequence[str], *, score_threshold: float = 0.8) -> PanopticSegmentation:
+        """Segments that don't overlap: one per object of a name in `things`, one per other name.
+
+        Raises:
+            UserError: the system predicts no masks, or a thing is not in the vocabulary.
+        """
+        if not isinstance(self.prediction, MaskPrediction):
+            raise UserError("panoptic segments need a system that predicts masks, such as SAN, Mask2Former or OVSeg")
+        for name in things:
+            if name not in self.names:
+                raise UserError(f"thing {name!r} is not in the vocabulary{near_names(name, self.names)}")
+        indices = [self.names.index(name) for name in things]
+        ((ids, segments),) = self.prediction.panoptic([self.labels.shape], indices, score_threshold=score_threshold)
+        return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
+
     def save(self, folder: str | Path, stem: str) -> list[Path]:
         """Write `<stem>_overlay.png` and `<stem>_labels.png` (8 bit, 16 above 256 names); returns their paths."""
         folder = Path(folder)
@@ -96,6 +113,41 @@ class Segmentation:
             f"{stem}_labels.png": Image.fromarray(labels),
         }
         return [_save_picture(picture, folder / name) for name, picture in pictures.items()]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PanopticSegmentation:
+    """Which object or stuff each pixel belongs to.
+
+    Attributes:
+        ids: int32 `[H, W]`, 0 where there is no segment.
+        segments: dicts with `id`, `category_id` (index into `names`) and `isthing`.
+        names: the vocabulary.
+        image: uint8 RGB `[H, W, 3]`.
+    """
+
+    ids: np.ndarray
+    segments: tuple[dict[str, Any], ...]
+    names: tuple[str, ...]
+    image: np.ndarray
+
+    def overlay(self) -> np.ndarray:
+        """uint8 RGB picture with the segments painted over it and a legend."""
+        from twostage.visualization.panoptic import draw_panoptic
+
+        return draw_panoptic(self.image, self.ids, self.segments, self.names)
+
+    def save(self, folder: str | Path, stem: str) -> list[Path]:
+        """Write `<stem>_panoptic.png` (picture) and `<stem>_segments.png` (ids as R + 256 G + 65536 B), with the list of
+        segments in `<stem>_segments.json`; returns their paths."""
+        folder = Path(folder)
+        listed = [{**s, "name": self.names[s["category_id"]]} for s in self.segments]
+        write_text(folder / f"{stem}_segments.json", json.dumps(listed, indent=1))
+        pictures = {
+            f"{stem}_panoptic.png": Image.fromarray(self.overlay()),
+            f"{stem}_segments.png": Image.fromarray(segment_map_to_rgb(self.ids)),
+        }
+        return [*(_save_picture(p, folder / n) for n, p in pictures.items()), folder / f"{stem}_segments.json"]
 
 
 class Segmenter:

@@ -8,6 +8,7 @@ A system is a `META_ARCH_REGISTRY` entry that derives from `OpenVocabularySegmen
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
-from twostage.predictions import Frames, Prediction
+from twostage.inference.segments import instances, proposals
+from twostage.predictions import Frames, MaskPrediction, Prediction
 from twostage.vocabulary import Vocabulary
 
 
@@ -31,6 +33,7 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         clip: the open_clip model, under open_clip's own parameter names.
         output: "labels" gives `sem_seg_labels` `[height, width]` (evaluation, demo), "scores" gives `sem_seg`
             `[C, height, width]` (Detectron2's convention, for parity and export).
+        segments: what systems that predict masks add to their outputs.
     """
 
     clip: ClipModel
@@ -57,6 +60,7 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         self.text = text
         self.size_divisibility = size_divisibility
         self.output = output
+        self.segments = SegmentOutput()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -79,7 +83,7 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, else one dict per image; see the module's text and `preprocess` for the inputs.
 
         Batch entries hold `image` `[3, H, W]` RGB 0..255, `height` and `width` (output size; the image's where absent),
@@ -97,11 +101,45 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         images = [(entry["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for entry in batch]
         return ImageList.from_tensors(images, self.size_divisibility)
 
-    def finish(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def finish(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """Output dicts at `sizes`, as `self.output` says."""
         if self.output == "scores":
-            return [{"sem_seg": scores} for scores in prediction.scores(sizes)]
-        return [{"sem_seg_labels": labels} for labels in prediction.label_maps(sizes)]
+            results: list[dict[str, Any]] = [{"sem_seg": scores} for scores in prediction.scores(sizes)]
+        else:
+            results = [{"sem_seg_labels": labels} for labels in prediction.label_maps(sizes)]
+        if isinstance(prediction, MaskPrediction):
+            for key, values in self.segments.of(prediction, sizes).items():
+                for result, value in zip(results, values, strict=True):
+                    result[key] = value
+        return results
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentOutput:
+    """What outputs hold besides the semantic map, from systems that predict masks.
+
+    Attributes:
+        panoptic: `panoptic_seg` (ids int32 `[height, width]`, segments), see `MaskPrediction.panoptic`.
+        instances: `instances`, see `inference.segments.instances`.
+        proposals: `proposals`, see `inference.segments.proposals`.
+        things: classes (of the vocabulary) that come as countable things; the others are stuff.
+    """
+
+    panoptic: bool = False
+    instances: bool = False
+    proposals: bool = False
+    things: Sequence[int] = ()
+
+    def of(self, prediction: MaskPrediction, sizes: Sequence[tuple[int, int]]) -> dict[str, list[Any]]:
+        """Output key -> one entry per image."""
+        found: dict[str, list[Any]] = {}
+        if self.panoptic:
+            found["panoptic_seg"] = list(prediction.panoptic(sizes, self.things))
+        if self.instances:
+            found["instances"] = list(instances(prediction, sizes, self.things))
+        if self.proposals:
+            found["proposals"] = list(proposals(prediction, sizes))
+        return found
 
 
 def frames_of(images: ImageList) -> Frames:

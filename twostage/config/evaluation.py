@@ -16,6 +16,10 @@ def _add(cfg: CN) -> None:
     cfg.TEST.ORACLES = False
     # Also compute panoptic quality, where system and data set have segments.
     cfg.TEST.PANOPTIC = False
+    # Also measure mask proposals, whatever their class: average recall at 10, 50 and 100, best IoU.
+    cfg.TEST.PROPOSALS = False
+    # Also compute semantic-guided IoU (SCAN); for and PC-459.
+    cfg.TEST.SG_IOU = False
     # Leave out images whose picture or label file is broken, and list them in the results file, instead of stopping.
     cfg.TEST.SKIP_BROKEN = False
 

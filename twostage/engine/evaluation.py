@@ -15,7 +15,7 @@ from twostage.engine.hooks import on_terminal
 from twostage.evaluation import SemanticSegmentationEvaluator
 from twostage.evaluation.results import text_hash
 from twostage.evaluation.told import ToldClasses
-from twostage.segmenter import OpenVocabularySegmenter
+from twostage.segmenter import OpenVocabularySegmenter, SegmentOutput
 
 Records = list[dict[str, Any]]
 
@@ -46,8 +46,12 @@ def evaluate_dataset(
         if counted is None:
             return (own.finished_results() or {}) if comm.is_main_process() else {}
         finished = counted
-        if cfg.TEST.ORACLES and isinstance(model, OpenVocabularySegmenter):
-            network = ToldClasses(model, own.dataset)
+        if isinstance(model, OpenVocabularySegmenter):
+            model.segments = SegmentOutput(
+                panoptic=cfg.TEST.PANOPTIC, proposals=cfg.TEST.PROPOSALS, things=own.dataset.prompt_things
+            )
+            if cfg.TEST.ORACLES:
+                network = ToldClasses(model, own.dataset)
     loader = build_loader(cfg, name, finished=finished) if finished else build_loader(cfg, name)
     quiet = not (comm.is_main_process() and on_terminal())
     shown = tqdm(_Readable(loader, own), desc=name, unit="image", leave=False, disable=quiet)

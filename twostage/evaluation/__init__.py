@@ -14,8 +14,10 @@ from twostage.evaluation.measures import BoundaryMeasure, Measure
 from twostage.evaluation.metrics import SemanticFigures, harmonic_mean, semantic_figures
 from twostage.evaluation.oracles import OracleMeasure
 from twostage.evaluation.panoptic import PanopticMeasure
+from twostage.evaluation.proposals import ProposalMeasure
 from twostage.evaluation.results import results_table
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
+from twostage.evaluation.semantic_guided import SemanticGuidedMeasure
 
 __all__ = [
     "ConfusionMatrix",
@@ -34,6 +36,8 @@ _MEASURES: dict[str, type[Measure]] = {
     "BOUNDARY_IOU": BoundaryMeasure,
     "ORACLES": OracleMeasure,
     "PANOPTIC": PanopticMeasure,
+    "PROPOSALS": ProposalMeasure,
+    "SG_IOU": SemanticGuidedMeasure,
 }
 
 

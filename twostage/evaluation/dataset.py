@@ -52,6 +52,13 @@ class EvaluatedDataset:
         """The largest value that a label file may hold."""
         return max(self.num_classes - 1, self.ignore_label)
 
+    @property
+    def prompt_things(self) -> tuple[int, ...]:
+        """Indices of the prompts that count as things."""
+        if self.prompt_to_class is None:
+            return self.things
+        return tuple(i for i, c in enumerate(self.prompt_to_class.tolist()) if c in self.things)
+
     @classmethod
     def from_metadata(cls, name: str) -> EvaluatedDataset:
         """Read and check the metadata of a registered data set.

@@ -154,12 +154,18 @@ def _named_points(meta: Mapping[str, Any], criterion: MaskLosses, names: Sequenc
 
 
 def check_training(
-    model: Any, case: Case, cfg: CfgNode, batch: list[dict[str, Any]], trainable: Mapping[str, Sequence[float]]
+    model: Any,
+    case: Case,
+    cfg: CfgNode,
+    batch: list[dict[str, Any]],
+    trainable: Mapping[str, Sequence[float]],
+    unmade: str = "-",
 ) -> list[Comparison]:
     """One training step: predictions, matches, losses, gradients, and how every trainable parameter is optimized.
 
     Args:
         trainable: official name -> (learning-rate multiplier, weight decay).
+        unmade: arrays whose names begin so are not made here.
     """
     meta = case.meta
     arrays: Arrays = {}
@@ -189,7 +195,7 @@ def check_training(
     arrays["points_match_final_0_first8"] = stream(meta["weight_seed"], "points:match:final:0").random(
         (1, model.criterion.num_points, 2), dtype=np.float32
     )[0, :8]
-    rows = [case.compare(name, arrays[name]) for name in case.names if name in arrays]
+    rows = [case.compare(name, arrays[name]) for name in case.names if not name.startswith(unmade)]
     rows += [case.compare_number(name, step[name].item(), wanted) for name, wanted in meta["losses_weighted"].items()]
     rows.append(case.compare_number("total_weighted", total.item(), meta["total_weighted"]))
     return rows + _check_parameters(model, case, cfg, trainable)

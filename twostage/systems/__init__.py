@@ -8,3 +8,4 @@ from twostage.systems.two_stage.fcclip import model as _fcclip  # noqa: F401
 from twostage.systems.two_stage.mask2former import model as _mask2former  # noqa: F401
 from twostage.systems.two_stage.ovseg import model as _ovseg  # noqa: F401
 from twostage.systems.two_stage.san import model as _san  # noqa: F401
+from twostage.systems.two_stage.scan import model as _scan  # noqa: F401

@@ -1,0 +1,251 @@
+"""SCAN: Open-Vocabulary Segmentation with Semantic-Assisted Calibration (Liu et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.region_crops import Cropper
+from twostage.clip.vit import Tower, embed_image, project_tokens, require_vit, run_blocks
+from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.errors import UserError
+from twostage.predictions import Frames, MaskPrediction
+from twostage.proposals.generator import MaskGenerator, build_mask_generator
+from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.mlp import MLP
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.systems.two_stage.ovseg.ensemble import geometric_ensemble
+from twostage.systems.two_stage.scan.calibration import Calibration, Context
+from twostage.systems.two_stage.scan.contextual_shift import ShiftedRegions
+from twostage.systems.two_stage.scan.weights import checkpoint_table
+
+# Cosine similarities are multiplied by this; CLIP's own scale is not used.
+_LOGIT_SCALE = 100.0
+
+
+class Regions(NamedTuple):
+    """Unit CLIP embeddings `[B, Q, D]` of the final masks' regions, and bool `[B, Q]`, which masks are not empty."""
+
+    embeddings: Tensor
+    valid: Tensor
+
+
+class Encoded(NamedTuple):
+    """What SCAN knows about images without the vocabulary.
+
+    `outputs` holds (mask logits `[B, Q, h, w]`, unit query embeddings `[B, Q, D]`), the final output first; `regions` is
+    None in training.
+    """
+
+    outputs: list[tuple[Tensor, Tensor]]
+    regions: Regions | None
+    frames: Frames
+
+
+@META_ARCH_REGISTRY.register()
+class SCAN(OpenVocabularySegmenter):
+    """Mask2Former whose queries are calibrated with CLIP's view of the whole picture, and CLIP's view of masked crops.
+
+    Trainable: the generator, the head to CLIP's space, the calibration and the void embedding. `clip` is the tower for
+    regions (adapted to shifted crops at release) and for text, `context_clip` an untouched image tower.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        generator: MaskGenerator,
+        class_embed: MLP,
+        calibration: Calibration,
+        criterion: MaskLosses,
+        regions: ShiftedRegions,
+        context_blocks: list[int],
+        shift_blocks: list[int],
+        ensemble_weight: float,
+        weigh_void: bool,
+        **shared: Any,
+    ) -> None:
+        """
+        Args:
+            class_embed: from queries to CLIP's embedding space.
+            regions: how masks become CLIP embeddings.
+            context_blocks: blocks of CLIP (from 1) whose patches are the calibration's context.
+            shift_blocks, ensemble_weight, weigh_void: see `twostage.config.scan`.
+            shared: see `OpenVocabularySegmenter`.
+        """
+        super().__init__(**shared)
+        self.clip.requires_grad_(False)
+        self.context_clip = copy.deepcopy(self.clip.visual)
+        self.generator = generator
+        self.class_embed = class_embed
+        self.calibration = calibration
+        self.criterion = criterion
+        self.regions = regions
+        self.context_blocks = tuple(context_blocks)
+        self.shift_blocks = tuple(shift_blocks)
+        self.ensemble_weight = ensemble_weight
+        self.weigh_void = weigh_void
+        width = self.clip.visual.proj.shape[1]
+        self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.register_buffer("clip_mean", torch.tensor(CLIP_PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("clip_std", torch.tensor(CLIP_PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from `MODEL.SCAN`, `MODEL.MASK2FORMER`, the backbone's keys and `MODEL.CLIP`."""
+        clip, tokenizer = load_clip_from_config(cfg)
+        require_vit(clip.visual, "SCAN")
+        keys = cfg.MODEL.SCAN
+        blocks = len(clip.visual.transformer.resblocks)
+        for block in (*keys.CONTEXT_BLOCKS, *keys.SHIFT_BLOCKS):
+            if block > blocks:
+                raise UserError(
+                    f"MODEL.SCAN.CONTEXT_BLOCKS or SHIFT_BLOCKS has {block}; {cfg.MODEL.CLIP.NAME!r} has {blocks} blocks"
+                )
+        width, embedding = clip.visual.proj.shape
+        calibration = Calibration(
+            clip_width=width,
+            width=embedding,
+            heads=keys.HEADS,
+            sigmas=keys.FREQUENCY_SIGMA,
+            fusion_layers=keys.FUSION_LAYERS,
+            refine_layers=keys.REFINE_LAYERS,
+            refine_hidden=keys.REFINE_HIDDEN,
+            dropout=keys.REFINE_DROPOUT,
+        )
+        return {
+            "clip": clip,
+            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            "generator": build_mask_generator(cfg),
+            "class_embed": MLP([cfg.MODEL.MASK2FORMER.WIDTH, keys.EMBED_HIDDEN, embedding]),
+            "calibration": calibration,
+            "criterion": MaskLosses.from_config(cfg),
+            "regions": ShiftedRegions(
+                # In CLIP's normalised units its mean colour is zero.
+                cropper=Cropper(size=_side(clip.visual)),
+                threshold=keys.MASK_THRESHOLD,
+                ratio=keys.SHIFT_RATIO,
+                batch_size=keys.CROP_BATCH,
+            ),
+            "context_blocks": keys.CONTEXT_BLOCKS,
+            "shift_blocks": keys.SHIFT_BLOCKS,
+            "ensemble_weight": keys.ENSEMBLE_WEIGHT,
+            "weigh_void": keys.WEIGH_VOID,
+            "size_divisibility": cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def checkpoint_table(self) -> CheckpointTable:
+        """Official names of this model's tensors."""
+        return checkpoint_table()
+
+    def encode(self, images: ImageList) -> Encoded:
+        masked = self.generator(images.tensor)
+        # Behind the last layer but one a mask is predicted and not trained, as published.
+        masked = masked[:1] + masked[1:-1]
+        clip_images = self._clip_images(images)
+        context, class_tokens = self._look_at_all(clip_images)
+        # Queries don't meet in the calibration, so those of all layers go through it together.
+        queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
+        embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
+        outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
+        frames = frames_of(images)
+        if self.training:
+            return Encoded(outputs, None, frames)
+        return Encoded(outputs, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens), frames)
+
+    def _clip_images(self, images: ImageList) -> ImageList:
+        """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
+        normalised = [
+            (images[i] * self.pixel_std + self.pixel_mean - self.clip_mean) / self.clip_std for i in range(len(images))
+        ]
+        return ImageList.from_tensors(normalised, self.size_divisibility)
+
+    @torch.no_grad()
+    def _context_tokens(self, clip_images: ImageList) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
+        """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
+        tower = self.context_clip
+        side = _side(tower)
+        # Squeezed into CLIP's square together with the padding, by nearest pixels.
+        squeezed = F.interpolate(clip_images.tensor, size=(side, side), mode="nearest")
+        taps = {*self.context_blocks, *self.shift_blocks}
+        last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+        maps = [tapped[block].patch_map for block in self.context_blocks]
+        class_tokens = {block: tapped[block].class_token[:, 0] for block in self.shift_blocks}
+        return maps, project_tokens(tower, last.class_token)[:, 0], class_tokens
+
+    def _look_at_all(self, clip_images: ImageList) -> tuple[Context, dict[int, Tensor]]:
+        maps, class_embedding, class_tokens = self._context_tokens(clip_images)
+        return self.calibration.context(maps, class_embedding), class_tokens
+
+    def _look_at_regions(
+        self, clip_images: ImageList, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
+    ) -> Regions:
+        grid = (mask_logits.shape[-2], mask_logits.shape[-1])
+        found = []
+        for index, size in enumerate(frames.images):
+            resample = frames.resampler(index, grid, size, mask_logits.device)
+            own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
+            probabilities = resample(mask_logits[index]).sigmoid_()
+            found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
+        embeddings, valid = zip(*found, strict=True)
+        return Regions(torch.stack(embeddings), torch.stack(valid))
+
+    def classifier(self, text: Tensor) -> Tensor:
+        """Rows `[C + 1, D]` that embeddings are compared with: text and void, unit length, times the logit scale."""
+        return _LOGIT_SCALE * torch.cat([text, F.normalize(self.void_embedding, dim=-1)])
+
+    def decode(self, encoded: Encoded, text: Tensor) -> MaskPrediction:
+        mask_logits, embeddings = encoded.outputs[0]
+        classifier = self.classifier(text)
+        class_logits = embeddings @ classifier.T
+        assert encoded.regions is not None, "predictions are made in eval mode"
+        probabilities = class_logits.softmax(dim=-1)
+        # Void is dropped after the generator's softmax and before that of the regions.
+        in_vocabulary, void = probabilities[..., :-1], probabilities[..., -1:]
+        regions = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
+        weights = geometric_ensemble(in_vocabulary, regions, encoded.regions.valid, self.ensemble_weight)
+        # Where every mask is empty there is nothing but the generator to go by.
+        weights = torch.where(encoded.regions.valid.any(dim=1)[:, None, None], weights, in_vocabulary)
+        return MaskPrediction(
+            mask_logits=mask_logits,
+            class_logits=class_logits,
+            class_weights=weigh_against_void(weights, void) if self.weigh_void else weights,
+            frames=encoded.frames,
+            resize_scores=True,
+        )
+
+    def losses(
+        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+    ) -> dict[str, Tensor]:
+        classifier = self.classifier(text)
+        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
+        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        return self.criterion(outputs, targets)
+
+
+def weigh_against_void(weights: Tensor, void: Tensor) -> Tensor:
+    """Class weights `[B, Q, C]` made to sum to what `void` `[B, Q, 1]` leaves, as published in the logarithm.
+
+    The published form is softmax(log([softmax(log weights) * (1 - void), void] + 1e-8)) without its last column.
+    """
+    shares = weights / weights.sum(dim=-1, keepdim=True)
+    joined = torch.cat([shares * (1 - void), void], dim=-1) + 1e-8
+    return (joined / joined.sum(dim=-1, keepdim=True))[..., :-1]
+
+
+def _side(visual: Tower) -> int:
+    """Side in pixels of the pictures that CLIP was trained on."""
+    size = visual.image_size
+    return int(size[0] if isinstance(size, tuple | list) else size)
