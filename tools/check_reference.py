@@ -26,6 +26,7 @@ _RUNNERS = {
     "Mask2Former training": "twostage.systems.two_stage.mask2former.reference",
     "Mask2Former": "twostage.systems.two_stage.mask2former.reference",
     "MaskCLIP": "twostage.systems.training_free.reference",
+    "MaskCLIP+": "twostage.systems.training_free.maskclip_plus.reference",
     "NACLIP": "twostage.systems.training_free.reference",
     "SED": "twostage.systems.one_stage.sed.reference",
     "ovseg": "twostage.systems.two_stage.ovseg.reference",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from twostage.errors import UserError
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Rename:
     Attributes:
         first: added to the official number to get ours.
         last: highest number on our side that the rule covers, None for any.
+        value: (official tensor to ours, ours to official) where the same numbers are stored in another shape.
 
     >>> Rename("head.blocks.{i}.", "blocks.{i}.", first=9).to_ours("head.blocks.1.weight")
     'blocks.10.weight'
@@ -27,6 +32,7 @@ class Rename:
     ours: str
     first: int = 0
     last: int | None = None
+    value: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = (_same, _same)
 
     def to_ours(self, name: str) -> str | None:
         """Our name for an official one, None where the rule does not apply."""
@@ -86,12 +92,14 @@ class CheckpointTable:
             name = self._current(given)
             if any(re.fullmatch(pattern, name) for pattern in self.dropped):
                 continue
-            ours = next((new for rule in self.renames if (new := rule.to_ours(name)) is not None), None)
-            if ours is None:
+            rule, ours = next(
+                ((rule, new) for rule in self.renames if (new := rule.to_ours(name)) is not None), (None, None)
+            )
+            if rule is None or ours is None:
                 raise UserError(f"checkpoint '{source}' has {given!r}, which no official {self.system} checkpoint has")
             if ours in result:
                 raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {given!r})")
-            result[ours] = tensor
+            result[ours] = rule.value[0](tensor)
         return result
 
     def _current(self, name: str) -> str:
@@ -105,9 +113,11 @@ class CheckpointTable:
         """
         result: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
-            official = next((new for rule in self.renames if (new := rule.to_official(name)) is not None), None)
-            if official is not None:
-                result[official] = tensor
+            rule, official = next(
+                ((rule, new) for rule in self.renames if (new := rule.to_official(name)) is not None), (None, None)
+            )
+            if rule is not None and official is not None:
+                result[official] = rule.value[1](tensor)
             elif not any(re.fullmatch(pattern, name) for pattern in self.fresh):
                 raise KeyError(f"{self.system} has no official name for {name!r}")
         return result

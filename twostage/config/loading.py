@@ -25,6 +25,7 @@ from twostage.config import (
     fcclip,
     mask2former,
     mask_loss,
+    maskclip_plus,
     maskformer,
     ovseg,
     san,
@@ -57,6 +58,7 @@ GROUPS = (
     segclip.GROUP,
     catseg.GROUP,
     training_free.GROUP,
+    maskclip_plus.GROUP,
     sed.GROUP,
     cost_aggregation.GROUP,
 )

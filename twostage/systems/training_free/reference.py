@@ -53,7 +53,7 @@ def _build(case: Case, config: str, opts: list[str]) -> TrainingFree:
     # Weights come from the seed, so what they were trained with can't be read off a tag.
     cfg.MODEL.CLIP.QUICK_GELU = "on"
     model = build_model(cfg).eval()
-    load_seeded(model, model.checkpoint_table(), case.meta)
+    load_seeded(model, model.checkpoint_table(), {"weight_seed": case.meta["weight_seed"]})
     return model
 
 

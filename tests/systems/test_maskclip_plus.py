@@ -1,0 +1,162 @@
+"""MaskCLIP+: its networks, pseudo labels and schedule at tiny size, checkpoint names, reference cases."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import build_model
+
+from twostage.checkpoint.reference import Case, format_comparisons
+from twostage.config import load_config
+from twostage.errors import UserError
+from twostage.systems.training_free.maskclip_plus.network import DeepLabV2Head, DeepLabV3PlusHead, DilatedResNet
+from twostage.systems.training_free.maskclip_plus.reference import check
+from twostage.systems.training_free.maskclip_plus.weights import checkpoint_table
+from twostage.vocabulary import Vocabulary
+
+NAMES = ["background", "sky", "grass", "blue star"]
+
+
+def build(*opts):
+    overrides = ["MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.META_ARCHITECTURE", "MaskClipPlus"]
+    overrides += ["MODEL.CLIP.NAME", "toybox-vit", "MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEMPLATES", "single"]
+    overrides += ["MODEL.MASKCLIP_PLUS.BACKBONE", "resnet10t", "MODEL.MASKCLIP_PLUS.PRETRAINED", "False"]
+    torch.manual_seed(0)
+    return build_model(load_config("", [*overrides, *opts]))
+
+
+def batch(labels, names=NAMES):
+    torch.manual_seed(1)
+    images = torch.rand(len(labels), 3, *labels.shape[1:]) * 255
+    return [{"image": i, "sem_seg": label, "vocabulary": names} for i, label in zip(images, labels, strict=True)]
+
+
+def test_labels_are_hidden_and_made_up_by_the_teacher():
+    model = build("MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[1,3]").train()
+    labels = torch.tensor([0, 1, 2, 3, 255])[
+        torch.randint(0, 5, (2, 48, 64), generator=torch.Generator().manual_seed(0))
+    ]
+    hidden = model.hide(labels)
+    assert torch.equal(hidden == -1, (labels == 1) | (labels == 3))
+    images = model.preprocess(batch(labels))
+    text = model.embed_vocabulary(Vocabulary.from_words(NAMES))
+    made = model.pseudo_labels(hidden, torch.zeros(2, 128, 6, 8), text, images.tensor)
+    patches = model.tower(images.tensor).patches
+    cosine = torch.einsum("ud,bdhw->buhw", text[[1, 3]], F.normalize(patches, dim=1))
+    wanted = torch.tensor([1, 3])[F.interpolate(cosine, size=(48, 64), mode="bilinear").argmax(1)]
+    assert torch.equal(made, torch.where(hidden == -1, wanted, labels))
+
+
+def test_annotation_free_hides_everything_but_ignored_pixels():
+    model = build()
+    hidden = model.hide(torch.tensor([[[0, 3, 255]]]))
+    assert hidden.tolist() == [[[-1, -1, 255]]]
+
+
+def test_the_network_labels_itself_after_the_first_phase():
+    model = build("MODEL.MASKCLIP_PLUS.CLIP_GUIDED_ITERATIONS", "1").train()
+    features = torch.randn(1, 128, 6, 8)
+    text = model.embed_vocabulary(Vocabulary.from_words(NAMES))
+    hidden = torch.full((1, 48, 64), -1)
+    images = model.preprocess(batch(hidden.clamp_min(0))).tensor
+    scores = torch.einsum("ud,bdhw->buhw", text, features)
+    own = F.interpolate(scores, size=(48, 64), mode="bilinear").argmax(1)
+    assert (model.pseudo_labels(hidden, features, text, images) != own).float().mean() > 0.2
+    model.iteration += 1
+    assert torch.equal(model.pseudo_labels(hidden, features, text, images), own)
+
+
+def test_the_loss_counts_ignored_pixels_in_its_mean():
+    model = build("MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[3]").train()
+    labels = torch.full((1, 48, 64), 255)
+    labels[:, :12] = 1
+    entries = batch(labels)
+    images = model.preprocess(entries)
+    text = model.embed_vocabulary(Vocabulary.from_words(NAMES))
+    encoded = model.encode(images)
+    (loss,) = model.losses(encoded, text, entries, images).values()
+    logits = F.interpolate(model.logits(encoded.features, text), size=(48, 64), mode="bilinear")
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, ignore_index=255) / 4)
+    assert int(model.iteration) == 1
+    labels.fill_(255)
+    (nothing,) = model.losses(encoded, text, batch(labels), images).values()
+    assert nothing.item() == 0
+
+
+def test_only_the_network_trains():
+    model = build("MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[3]").train()
+    losses = model(batch(torch.zeros(2, 64, 64, dtype=torch.int64)))
+    losses["loss_ce"].backward()
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"backbone", "head"}
+    assert all(p.grad is not None for name, p in model.named_parameters() if p.requires_grad)
+    assert not model.clip.training and model.backbone.training
+
+
+def test_a_learned_background_takes_the_first_class():
+    model = build("MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[2]", "MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND", "True").eval()
+    text = model.embed_vocabulary(Vocabulary.from_words(NAMES))
+    assert len(text) == 3
+    features = torch.randn(1, 128, 2, 2)
+    logits = model.logits(features, text)
+    background = F.normalize(model.background_embedding, dim=-1)
+    torch.testing.assert_close(logits[:, 0], torch.einsum("d,bdhw->bhw", background[0], features))
+    # A hidden class is number 2 of the vocabulary, row 1 of the text.
+    made = model.pseudo_labels(torch.full((1, 16, 16), -1), features, text, torch.zeros(1, 3, 16, 16))
+    assert set(made.unique().tolist()) == {2}
+    with pytest.raises(UserError, match="first class is 'background'"):
+        model.embed_vocabulary(Vocabulary.from_words(NAMES[1:]))
+    with pytest.raises(UserError, match="HIDDEN_CLASSES"):
+        build("MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND", "True")
+
+
+def test_networks_keep_stride_eight():
+    backbone = DilatedResNet("resnet10t").eval()
+    stages = backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(stage.shape[2:]) for stage in stages] == [(16, 24), (8, 12), (8, 12), (8, 12)]
+    assert DeepLabV2Head(backbone.channels, 16).eval()(stages).shape == (1, 16, 8, 12)
+    assert DeepLabV3PlusHead(backbone.channels, 16).eval()(stages).shape == (1, 16, 16, 24)
+    with pytest.raises(UserError, match="resnet101c"):
+        DilatedResNet("vit_base_patch16_224")
+
+
+VARIANTS = [
+    "maskclipplus-vit16-context59", "maskclipplus-r50-voc20", "maskclipplus-r50x16-voc20",
+    "maskclipplus-zeroshot-r50-voc21", "maskclipplus-zeroshot-r50-context60-deeplabv3plus",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_official_tensor_is_accounted_for(reference, variant):
+    keys = json.loads((reference / "trainingfree" / f"keys-{variant}.json").read_text())
+    official = {name: torch.empty(entry["shape"], device="meta") for name, entry in keys.items()}
+    table = checkpoint_table(resnet_teacher="vit" not in variant)
+    assert table.recognises(official)
+    ours = table.to_ours(official, source="keys")
+    back = table.to_official(ours)
+    assert sorted(back) == sorted(set(official) - {"decode_head.text_embeddings"})
+    assert all(back[name].shape == official[name].shape for name in back)
+
+
+def test_teacher_tensors_change_their_shape_not_their_values():
+    model = build()
+    table = model.checkpoint_table()
+    state = model.state_dict()
+    official = table.to_official(state)
+    assert official["decode_head.proj.weight"].shape == (128, 128, 1, 1)
+    assert official["decode_head.clip.cls_token"].shape == (1, 1, 128)
+    back = table.to_ours(official, source="round trip")
+    missing = set(state) - set(back)
+    assert missing and all(name.startswith("clip.") and not name.startswith("clip.visual.") for name in missing)
+    assert all(torch.equal(back[name], state[name]) for name in back)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["public-maskclipplus-vit16-infer", "public-maskclipplus-train-annofree"])
+def test_reference_case(reference, name):
+    rows = check(Case.read(reference / "trainingfree" / f"{name}.json"))
+    wrong = [row for row in rows if not row.passed]
+    assert rows and not wrong, "\n" + format_comparisons(wrong)

@@ -1,0 +1,40 @@
+"""Keys of MaskCLIP+; its teacher's are `MODEL.TRAINING_FREE`."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from twostage.config.group import KeyGroup
+from twostage.errors import UserError
+
+
+def _add(cfg: CN) -> None:
+    cfg.MODEL.MASKCLIP_PLUS = CN()
+    keys = cfg.MODEL.MASKCLIP_PLUS
+    # The network that is trained: a timm ResNet at output stride 8, from ImageNet weights (downloaded) or not.
+    keys.BACKBONE = "resnet101c"
+    keys.PRETRAINED = True
+    keys.HEAD = "deeplabv2"  # deeplabv2 | deeplabv3plus
+    # Classes of the training set whose labels are hidden and made up; [] for all (annotation-free).
+    keys.HIDDEN_CLASSES = []
+    # CLIP makes up labels before this iteration, the network itself from then on; -1: CLIP always does.
+    keys.CLIP_GUIDED_ITERATIONS = -1
+    # Class 0 of the vocabulary is "background" and gets a learned embedding.
+    keys.LEARNED_BACKGROUND = False
+
+
+def _check(cfg: CN) -> None:
+    keys = cfg.MODEL.MASKCLIP_PLUS
+    if keys.LEARNED_BACKGROUND and 0 in keys.HIDDEN_CLASSES:
+        raise UserError(
+            "MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES holds 0, the background, which has no name to make labels from; take it "
+            "out, or set LEARNED_BACKGROUND to False"
+        )
+    if keys.LEARNED_BACKGROUND and not keys.HIDDEN_CLASSES:
+        raise UserError(
+            "MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND needs labels of the background; list the classes without labels in "
+            "HIDDEN_CLASSES"
+        )
+
+
+GROUP = KeyGroup(add=_add, choices={"MODEL.MASKCLIP_PLUS.HEAD": ("deeplabv2", "deeplabv3plus")}, check=_check)

@@ -1,0 +1,171 @@
+"""Runs MaskCLIP+ as a reference case says and hands out the same arrays that the case stores."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from twostage.checkpoint.reference import Case, Comparison, compare_sets, load_seeded
+from twostage.checkpoint.seeded import seeded_image, seeded_tensor, stream
+from twostage.config import load_config
+from twostage.data.mapper import to_tensor
+from twostage.engine.optimizer import parameter_settings
+from twostage.errors import UserError
+from twostage.systems.training_free.maskclip_plus.model import MaskClipPlus
+
+_ROOT = Path(__file__).parents[4]
+_TEXT = "decode_head.text_embeddings"
+
+
+def check(case: Case) -> list[Comparison]:
+    """Compare every array and figure of a MaskCLIP+ case with ours."""
+    cfg = load_config(
+        str(_ROOT / "configs" / _config_of(case)),
+        ["MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", ""],
+    )
+    cfg.MODEL.MASKCLIP_PLUS.PRETRAINED = False
+    model = build_model(cfg)
+    load_seeded(model, model.checkpoint_table(), {"weight_seed": case.meta["weight_seed"]})
+    if "losses" in case.meta:
+        return _check_training(model.train(), case, cfg)
+    return _check_inference(model.eval(), case)
+
+
+def _config_of(case: Case) -> str:
+    """Our config of an official one, such as `maskclip_plus_vit16_deeplabv2_r101-d8_480x480_4k_pascal_context_59`."""
+    name = case.meta["config"]
+    teacher = re.search(r"_(vit16|r50x16|r50)_", name)
+    benchmark = re.search(r"(context|voc|coco|city|ade)", name)
+    if teacher is None or benchmark is None:
+        raise UserError(f"the case's config {name!r} names no known teacher and benchmark")
+    setting = "zeroshot_" if "zero" in name else ""
+    backbone = {"vit16": "vitb", "r50": "r50", "r50x16": "r50x16"}[teacher[1]]
+    background = "60" if name.endswith("60") else "59"
+    tail = {"context": f"context{background}", "voc": "voc20", "coco": "coco_stuff"}.get(benchmark[1], benchmark[1])
+    if setting and benchmark[1] == "voc":
+        tail = "voc21"
+    return f"maskclip_plus/{setting}{backbone}_{tail}.yaml"
+
+
+def _text(case: Case, classes: int, size: int) -> Tensor:
+    return seeded_tensor(_TEXT, (classes, size), case.meta["weight_seed"])
+
+
+def _num_classes(case: Case, name: str) -> int:
+    shape = case.arrays[name].shape if name in case.arrays else case.arrays[f"{name}__shape"]
+    return int(shape[1])
+
+
+@torch.no_grad()
+def _check_inference(model: MaskClipPlus, case: Case) -> list[Comparison]:
+    entry = case.meta["image"]
+    size = (entry["height"], entry["width"])
+    images = model.preprocess([{"image": to_tensor(seeded_image(*size, entry["seed"]))}])
+    learned = model.background_embedding is not None
+    text = _text(case, _num_classes(case, "logits_patch") - learned, int(model.clip.visual.output_dim))
+    stages = model.backbone(images.tensor)
+    encoded = model.encode(images)
+    prediction = model.decode(encoded, text)
+    arrays: dict[str, Any] = {f"backbone{index}": stage for index, stage in enumerate(stages)}
+    arrays |= {
+        "decode_feat": encoded.features,
+        "logits_patch": prediction.logits,
+        "sem_seg": prediction.scores([size])[0][None],
+        "argmax": prediction.label_maps([size])[0][::4, ::4],
+    }
+    return [case.compare(name, arrays[name]) for name in case.names]
+
+
+def _check_training(model: MaskClipPlus, case: Case, cfg: Any) -> list[Comparison]:
+    meta = case.meta
+    labels = _labels(meta)
+    pixels = [
+        {"image": to_tensor(seeded_image(entry["height"], entry["width"], entry["seed"]))} for entry in meta["images"]
+    ]
+    images = model.preprocess(pixels)
+    text = _text(case, _num_classes(case, "logits_plain"), int(model.clip.visual.output_dim))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = []
+    for run, wanted in meta["losses"].items():
+        model.load_state_dict(state)
+        model.zero_grad()
+        rows += _check_step(model, case, run, wanted, images, labels, text)
+    return [case.compare("gt", labels[:, None]), *rows, _check_optimizer(model, meta, cfg)]
+
+
+def _check_step(
+    model: MaskClipPlus, case: Case, run: str, wanted: dict[str, Any], images: Any, labels: Tensor, text: Tensor
+) -> list[Comparison]:
+    """One training step with the settings of `run`: losses, label maps and gradients."""
+    model.key_smoothing = wanted["overrides"].get("ks_thresh", 0.0)
+    model.prompt_denoising = wanted["overrides"].get("pd_thresh", 0.0)
+    model.tower.with_keys = bool(model.key_smoothing)
+    model.iteration.fill_(wanted["iteration"])
+    encoded = model.encode(images)
+    logits = model.logits(encoded.features, text)
+    rows = [case.compare(f"logits_{run}", logits)]
+    if wanted["overrides"].get("distill"):
+        return rows + _check_distillation(model, case, wanted, encoded.features.detach(), labels, images.tensor)
+    targets = model.pseudo_labels(labels, encoded.features.detach(), text, images.tensor)
+    resized = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    loss = F.cross_entropy(resized, targets, ignore_index=255, reduction="sum") / targets.numel()
+    loss.backward()
+    with torch.no_grad():
+        plain = F.normalize(model.tower(model.pad_for_teacher(images.tensor)).patches, dim=1)
+    accuracy = 100 * float((resized.argmax(dim=1) == targets).float().mean())
+    rows += [
+        case.compare(f"target_{run}", targets[:, None]),
+        case.compare(f"clip_cos_{run}", torch.einsum("cd,bdhw->bchw", text, plain)),
+        case.compare_number(f"loss_ce {run}", loss.item(), wanted["decode.loss_ce"]),
+        case.compare_number(f"acc_seg {run}", accuracy, wanted["decode.acc_seg"], tolerance=1e-3),
+    ]
+    official = model.checkpoint_table().to_official(dict(model.named_parameters()))
+    for name, norm in case.meta["grad_norms"][run].items():
+        gradient = official[name].grad
+        assert gradient is not None, f"{name} has no gradient"
+        rows.append(case.compare_number(f"grad_norm {run} {name}", gradient.norm().item(), norm, tolerance=2e-3))
+    return rows
+
+
+@torch.no_grad()
+def _check_distillation(
+    model: MaskClipPlus, case: Case, wanted: dict[str, Any], features: Tensor, labels: Tensor, images: Tensor
+) -> list[Comparison]:
+    """The distillation term of the authors' code, which has no gradient and which we therefore leave out of training."""
+    teacher = F.normalize(model.tower(model.pad_for_teacher(images)).patches, dim=1)
+    teacher = F.interpolate(teacher, size=features.shape[-2:], mode="bilinear", align_corners=False)
+    targets = torch.where(labels == -1, 255, labels)
+    return [
+        case.compare("target_distill", targets[:, None]),
+        case.compare_number("loss_distill", F.l1_loss(features, teacher).item(), wanted["decode.loss_distill"]),
+    ]
+
+
+def _labels(meta: dict[str, Any]) -> Tensor:
+    """The case's label maps `[B, H, W]`: blocks of 32 pixels, -1 for hidden and 255 for ignored ones."""
+    values = np.asarray(meta["gt"]["labels"])
+    maps = []
+    for entry, seed in zip(meta["images"], meta["gt"]["seeds"], strict=True):
+        height, width = entry["height"], entry["width"]
+        rng = stream(seed, f"gt:{height}x{width}")
+        blocks = rng.integers(0, len(values), (-(-height // 32), -(-width // 32)))
+        maps.append(np.kron(values[blocks], np.ones((32, 32), np.int64))[:height, :width])
+    return torch.from_numpy(np.stack(maps)).long()
+
+
+def _check_optimizer(model: MaskClipPlus, meta: dict[str, Any], cfg: Any) -> Comparison:
+    """Trainable parameters under official names, with learning rate multiplier and weight decay."""
+    rule = meta["trainable"]
+    decay = float(re.search(r"weight decay ([\d.e-]+)", rule["rule"])[1])  # type: ignore[index]
+    ours = {}
+    for name, setting in parameter_settings(cfg, model).items():
+        official = next(iter(model.checkpoint_table().to_official({name: torch.zeros(1, 1)})))
+        ours[official] = (setting.lr / cfg.SOLVER.BASE_LR, setting.weight_decay)
+    return compare_sets("trainable parameters", ours, dict.fromkeys(rule["names"], (1.0, decay)))
