@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
+from open_clip.transformer import TextTransformer
 
 from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.clip.templates import TEMPLATES
+from twostage.clip.text import TextEmbedder
 from twostage.config import load_config
 from twostage.data.registration import configure_datasets
 from twostage.errors import UserError
@@ -248,3 +251,30 @@ def test_protocols_ask_for_the_published_names(reference, path):
     # Only class lists with a background may have a threshold.
     threshold = cfg.MODEL.TRAINING_FREE.PROBABILITY_THRESHOLD
     assert bool(threshold) == (lists[benchmark]["background_index"] == 0 and method != "maskclip")
+
+
+@torch.no_grad()
+def test_siglip_text_reads_every_position():
+    """A tower without causal mask sees the padding, so nothing may be cut off."""
+    torch.manual_seed(0)
+    tower = TextTransformer(
+        context_length=8,
+        vocab_size=50,
+        width=16,
+        heads=2,
+        layers=1,
+        output_dim=12,
+        no_causal_mask=True,
+        pool_type="last",
+    ).eval()
+
+    def tokenizer(texts, context_length):
+        rows = [[len(word) + 1 for word in text.split()][:context_length] for text in texts]
+        return torch.tensor([row + [1] * (context_length - len(row)) for row in rows])
+
+    clip = SimpleNamespace(text=tower)
+    text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=("a {}",), split_synonyms=True)
+    wanted = F.normalize(tower(tokenizer(["a cat", "a doggy"], 8)), dim=-1)
+    torch.testing.assert_close(text.embed_names(["cat", "doggy"]), wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="context of 8"):
+        text.embed_names(["xx " * 9])

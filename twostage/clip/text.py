@@ -133,6 +133,21 @@ class TextEmbedder:
         return self._encode_tokens(tokens[:, :longest].to(self._device))
 
     @property
+    def _reads_end_of_text(self) -> bool:
+        """Whether a causal tower is read at the end-of-text token. SigLIP's sees all positions, padding included."""
+        return self._tower.attn_mask is not None and getattr(self._tower, "pool_type", "argmax") == "argmax"
+
+    def _check_padded(self, prompts: Sequence[str], tokens: Tensor) -> None:
+        """UserError for a prompt whose tokens `[N, L]` do not end in padding, as an empty text's do."""
+        padding = self._tokenizer([""], context_length=tokens.shape[1])[0, -1]
+        too_long = (tokens[:, -1] != padding).nonzero().flatten()
+        if len(too_long):
+            raise UserError(
+                f"prompt {prompts[int(too_long[0])]!r} is longer than CLIP's context of {tokens.shape[1] - 1} tokens; shorten "
+                "the class name"
+            )
+
+    @property
     def _device(self) -> torch.device:
         return self._tower.token_embedding.weight.device
 
@@ -163,6 +178,9 @@ class TextEmbedder:
         context = int(self._tower.context_length)
         # One position more than fits shows what open_clip would cut off in silence.
         tokens = self._tokenizer(list(prompts), context_length=context + 1)
+        if not self._reads_end_of_text:
+            self._check_padded(prompts, tokens)
+            return tokens[:, :context].to(self._device)
         lengths = tokens.argmax(dim=-1) + 1
         too_long = int(lengths.argmax())
         if int(lengths[too_long]) > context:
@@ -174,6 +192,8 @@ class TextEmbedder:
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features `[N, D]` at the end-of-text token (the largest id) of token ids `[N, L]`."""
         tower = self._tower
+        if not self._reads_end_of_text:
+            return tower(tokens)
         length = tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         mask = tower.attn_mask[:length, :length] if tower.attn_mask is not None else None

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor
+from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.dense import DenseTower, use_exact_gelu
@@ -163,7 +164,8 @@ class TrainingFree(OpenVocabularySegmenter):
             patch=self.tower.patch_size,
             through_canvas=bool(self.tile) or self.through_input_size,
         )
-        parts = [self.tower(windows) for windows in mosaic.cut(image).split(self.windows_per_batch)]
+        with record_function("trunk"):
+            parts = [self.tower(windows) for windows in mosaic.cut(image).split(self.windows_per_batch)]
         patches = torch.cat([part.patches for part in parts])
         class_embeddings = None
         if self.feature_surgery and parts[0].class_embedding is not None:
@@ -178,8 +180,10 @@ class TrainingFree(OpenVocabularySegmenter):
         )
 
     def decode(self, encoded: list[EncodedImage], text: NameEmbeddings) -> NamePrediction:
+        with record_function("similarities"):
+            images = [ImageMaps(self.similarities(image, text.rows), image.mosaic, image.guide) for image in encoded]
         return NamePrediction(
-            images=[ImageMaps(self.similarities(image, text.rows), image.mosaic, image.guide) for image in encoded],
+            images=images,
             classes=text.classes,
             num_classes=text.num_classes,
             rule=self.rule,

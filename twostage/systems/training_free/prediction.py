@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
@@ -161,8 +162,12 @@ class NamePrediction:
         # Refinement holds whole maps of the output's size, so fewer names at a time keep memory flat.
         step = blocks.CLASS_BLOCK if refine is None else max(1, blocks.STRIP_FLOATS // (size[0] * size[1]))
         for start in range(0, len(maps), step):
-            block = resample(maps[start : start + step], rows.start, rows.stop)
-            yield slice(start, start + step), block if refine is None else refine(block)
+            with record_function("resize"):
+                block = resample(maps[start : start + step], rows.start, rows.stop)
+            if refine is not None:
+                with record_function("PAMR"):
+                    block = refine(block)
+            yield slice(start, start + step), block
 
 
 def _better(first: _Best, second: _Best) -> _Best:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from twostage.clip.vit import Tokens, merge_heads, project_qkv, resize_position_
 from twostage.config import load_config
 from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
+from twostage.data.registration import use_class_names
 from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import Size, TileGrid
@@ -267,11 +267,20 @@ def _maskclip_features(model: TrainingFree, images: Tensor) -> dict[str, Any]:
     }
 
 
+# MaskCLIP's benchmarks by their number of classes.
+_BENCHMARKS = {
+    19: "cityscapes_val",
+    20: "pascal_voc_20_val",
+    59: "pascal_context_59_val",
+    150: "ade20k_150_val",
+    171: "coco_stuff_val",
+}
+
+
 def _maskclip_vocabulary(case: Case) -> Vocabulary:
-    """The class list of the case's benchmark, from the classes.json beside it."""
-    lists = json.loads((case.path.parent / "classes.json").read_text(encoding="utf-8"))
-    prefix = f"maskclip_{case.meta['class_set']}"
-    key = next((key for key in lists if key.startswith(prefix)), None)
-    if key is None:
-        raise UserError(f"classes.json beside the case has no list that begins with {prefix!r}")
-    return Vocabulary(tuple(", ".join(names) for names in lists[key]["names"]))
+    """MaskCLIP's own class list of the case's benchmark."""
+    count = _shape(case, "text_features")[0]
+    if count not in _BENCHMARKS:
+        raise UserError(f"the case has {count} classes, as none of MaskCLIP's benchmarks")
+    use_class_names(_BENCHMARKS[count], "maskclip")
+    return Vocabulary.from_dataset(_BENCHMARKS[count])

@@ -73,7 +73,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
             key_smoothing, prompt_denoising: the teacher's refinements, 0 for none.
             pad_teacher: zero-pad the teacher's input to whole patches.
             hidden_classes: classes without labels; [] for all of them (annotation-free).
-            clip_guided_iterations: from this iteration on the network labels its own images; negative: never.
+            clip_guided_iterations: from this iteration on (the first is 1) the network labels its own images; negative: never.
             learned_background: class 0 is the background, with a learned embedding instead of its name's.
             shared: see `OpenVocabularySegmenter`.
         """
@@ -162,8 +162,8 @@ class MaskClipPlus(OpenVocabularySegmenter):
     ) -> dict[str, Tensor]:
         labels = self.hide(stack_labels(batch, images))
         logits = self.logits(encoded.features, text)
-        targets = self.pseudo_labels(labels, encoded.features.detach(), text, images.tensor)
         self.iteration += 1
+        targets = self.pseudo_labels(labels, encoded.features.detach(), text, images.tensor)
         logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
         # As in mmseg, ignored pixels count in the mean.
         loss = F.cross_entropy(logits, targets, ignore_index=_IGNORE, reduction="sum") / targets.numel()

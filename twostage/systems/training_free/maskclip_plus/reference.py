@@ -30,6 +30,8 @@ def check(case: Case) -> list[Comparison]:
         str(_ROOT / "configs" / _config_of(case)),
         ["MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", ""],
     )
+    if "deeplabv3plus" in case.meta["config"]:
+        cfg.MODEL.MASKCLIP_PLUS.HEAD = "deeplabv3plus"
     cfg.MODEL.MASKCLIP_PLUS.PRETRAINED = False
     model = build_model(cfg)
     load_seeded(model, model.checkpoint_table(), {"weight_seed": case.meta["weight_seed"]})
@@ -38,27 +40,29 @@ def check(case: Case) -> list[Comparison]:
     return _check_inference(model.eval(), case)
 
 
+# Benchmark by the number of classes, background included.
+_BENCHMARKS = {20: "voc20", 21: "voc21", 59: "context59", 60: "context60", 171: "coco_stuff"}
+
+
 def _config_of(case: Case) -> str:
     """Our config of an official one, such as `maskclip_plus_vit16_deeplabv2_r101-d8_480x480_4k_pascal_context_59`."""
     name = case.meta["config"]
     teacher = re.search(r"_(vit16|r50x16|r50)_", name)
-    benchmark = re.search(r"(context|voc|coco|city|ade)", name)
+    benchmark = _BENCHMARKS.get(_num_classes(case))
     if teacher is None or benchmark is None:
-        raise UserError(f"the case's config {name!r} names no known teacher and benchmark")
+        raise UserError(f"the case's config {name!r} names no known teacher, or its class count no known benchmark")
     setting = "zeroshot_" if "zero" in name else ""
-    backbone = {"vit16": "vitb", "r50": "r50", "r50x16": "r50x16"}[teacher[1]]
-    background = "60" if name.endswith("60") else "59"
-    tail = {"context": f"context{background}", "voc": "voc20", "coco": "coco_stuff"}.get(benchmark[1], benchmark[1])
-    if setting and benchmark[1] == "voc":
-        tail = "voc21"
-    return f"maskclip_plus/{setting}{backbone}_{tail}.yaml"
+    clip = {"vit16": "vitb", "r50": "r50", "r50x16": "r50x16"}[teacher[1]]
+    return f"maskclip_plus/{setting}{clip}_{benchmark}.yaml"
 
 
 def _text(case: Case, classes: int, size: int) -> Tensor:
     return seeded_tensor(_TEXT, (classes, size), case.meta["weight_seed"])
 
 
-def _num_classes(case: Case, name: str) -> int:
+def _num_classes(case: Case) -> int:
+    """Channels of the logits, a learned background included."""
+    name = next(name for name in case.names if name.startswith("logits_"))
     shape = case.arrays[name].shape if name in case.arrays else case.arrays[f"{name}__shape"]
     return int(shape[1])
 
@@ -69,7 +73,7 @@ def _check_inference(model: MaskClipPlus, case: Case) -> list[Comparison]:
     size = (entry["height"], entry["width"])
     images = model.preprocess([{"image": to_tensor(seeded_image(*size, entry["seed"]))}])
     learned = model.background_embedding is not None
-    text = _text(case, _num_classes(case, "logits_patch") - learned, int(model.clip.visual.output_dim))
+    text = _text(case, _num_classes(case) - learned, int(model.clip.visual.output_dim))
     stages = model.backbone(images.tensor)
     encoded = model.encode(images)
     prediction = model.decode(encoded, text)
@@ -90,7 +94,8 @@ def _check_training(model: MaskClipPlus, case: Case, cfg: Any) -> list[Compariso
         {"image": to_tensor(seeded_image(entry["height"], entry["width"], entry["seed"]))} for entry in meta["images"]
     ]
     images = model.preprocess(pixels)
-    text = _text(case, _num_classes(case, "logits_plain"), int(model.clip.visual.output_dim))
+    learned = model.background_embedding is not None
+    text = _text(case, _num_classes(case) - learned, int(model.clip.visual.output_dim))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     rows = []
     for run, wanted in meta["losses"].items():
@@ -110,19 +115,17 @@ def _check_step(
     model.iteration.fill_(wanted["iteration"])
     encoded = model.encode(images)
     logits = model.logits(encoded.features, text)
-    rows = [case.compare(f"logits_{run}", logits)]
+    rows = [case.compare(f"logits_{run}", logits)] if f"logits_{run}" in case.names else []
     if wanted["overrides"].get("distill"):
         return rows + _check_distillation(model, case, wanted, encoded.features.detach(), labels, images.tensor)
     targets = model.pseudo_labels(labels, encoded.features.detach(), text, images.tensor)
     resized = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     loss = F.cross_entropy(resized, targets, ignore_index=255, reduction="sum") / targets.numel()
     loss.backward()
-    with torch.no_grad():
-        plain = F.normalize(model.tower(model.pad_for_teacher(images.tensor)).patches, dim=1)
     accuracy = 100 * float((resized.argmax(dim=1) == targets).float().mean())
+    arrays = {f"target_{run}": targets[:, None], f"clip_cos_{run}": _teacher_cosines(model, images.tensor, text)}
+    rows += [case.compare(name, array) for name, array in arrays.items() if name in case.names]
     rows += [
-        case.compare(f"target_{run}", targets[:, None]),
-        case.compare(f"clip_cos_{run}", torch.einsum("cd,bdhw->bchw", text, plain)),
         case.compare_number(f"loss_ce {run}", loss.item(), wanted["decode.loss_ce"]),
         case.compare_number(f"acc_seg {run}", accuracy, wanted["decode.acc_seg"], tolerance=1e-3),
     ]
@@ -132,6 +135,15 @@ def _check_step(
         assert gradient is not None, f"{name} has no gradient"
         rows.append(case.compare_number(f"grad_norm {run} {name}", gradient.norm().item(), norm, tolerance=2e-3))
     return rows
+
+
+@torch.no_grad()
+def _teacher_cosines(model: MaskClipPlus, images: Tensor, text: Tensor) -> Tensor:
+    """Cosines of the classes without labels, before refinement."""
+    first = int(model.background_embedding is not None)
+    rows = text[[c - first for c in model.hidden_classes]] if model.hidden_classes else text
+    patches = model.tower(model.pad_for_teacher(images)).patches
+    return torch.einsum("cd,bdhw->bchw", rows, F.normalize(patches, dim=1))
 
 
 @torch.no_grad()
