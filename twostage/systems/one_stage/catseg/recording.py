@@ -18,6 +18,7 @@ from twostage.clip.vit import Tokens
 from twostage.systems.one_stage.catseg import model as catseg_model
 from twostage.systems.one_stage.catseg.guides import BackboneGuide
 from twostage.systems.one_stage.catseg.model import CATSeg
+from twostage.systems.one_stage.catseg.views import ClassScores
 
 
 class Recording:
@@ -58,6 +59,12 @@ class Recording:
     def _record_clip(self) -> None:
         visual, blocks = self.model.clip.visual, list(self.model.clip.visual.transformer.resblocks)
         run, cost, features = vit.run_block, catseg_model.cost_map, self.model.dense_features
+        class_scores = self.model.class_scores
+
+        def keep_logits(*args: Any) -> ClassScores:
+            scores = class_scores(*args)
+            self.whole["logits"] = scores.logits
+            return scores
 
         def run_block(block: Any, x: Tensor) -> Tensor:
             out = run(block, x)
@@ -80,6 +87,7 @@ class Recording:
         self._patch(vit, "run_block", run_block)
         self._patch(catseg_model, "cost_map", cost_map)
         self._patch(self.model, "dense_features", dense_features)
+        self._patch(self.model, "class_scores", keep_logits)
         self._hook(visual.ln_post, lambda args, _o: self.whole.update(clip_transformer_out=args[0].transpose(0, 1)))
 
     def _record_guidance(self) -> None:
