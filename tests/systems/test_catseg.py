@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from torch import nn
 
 import twostage.systems  # noqa: F401
@@ -18,7 +19,7 @@ from twostage.errors import UserError
 from twostage.predictions import DensePrediction
 from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
-from twostage.systems.one_stage.catseg.reference import check
+from twostage.systems.one_stage.catseg.reference import check, check_optimizer, published_config
 from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation, WindowAttention
@@ -308,6 +309,21 @@ def test_every_official_tensor_is_accounted_for(reference, variant):
     assert table.recognises(tensors) and not other.recognises(tensors)
     kept = table.to_official(table.to_ours(tensors, source="keys"))
     assert sorted(kept) == sorted(name for name in keys if not name.endswith("attn_mask"))
+
+
+@pytest.mark.parametrize("variant", ["b", "l", "v1-r101", "v1-swinb"])
+def test_full_size_parameters_are_the_published_ones(reference, variant):
+    """Names, shapes, what is trained and how; on the meta device, so that nothing is computed or held."""
+    meta = json.loads((reference / "catseg" / f"trainable-{variant}.json").read_text())
+    keys = json.loads((reference / "catseg" / f"keys-{variant}.json").read_text())
+    cfg = published_config(meta)
+    with torch.device("meta"), mock.patch.object(nn.Module, "to", lambda self, *_args, **_kwargs: self):
+        model = META_ARCH_REGISTRY.get("CATSeg")(cfg)
+    official = model.checkpoint_table().to_official(model.state_dict())
+    wanted = {name: key["shape"] for name, key in keys.items() if not name.endswith("block_2.attn_mask")}
+    assert {name: list(tensor.shape) for name, tensor in official.items()} == wanted
+    rows = check_optimizer(model, meta, cfg)
+    assert len(rows) == 2 and all(row.passed for row in rows), format_comparisons(rows)
 
 
 def test_official_names_of_a_tiny_model_come_back():

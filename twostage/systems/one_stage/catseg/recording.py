@@ -132,8 +132,10 @@ class Recording:
 
     def _record_decoder(self) -> None:
         aggregator = self.model.aggregator
-        for number, stage in enumerate(aggregator.decoder, start=1):
-            self._hook(stage.up, lambda _a, out, name=f"decoder{number}_up": self._keep(name, self._by_view(out)))
+        stages: list[Any] = list(aggregator.decoder)
+        for number, stage in enumerate(stages, start=1):
+            name = f"decoder{number}_up"
+            self._hook(stage, lambda args, _o, name=name, stage=stage: self._keep(name, stage.upsample(args[0])))
             self._hook(stage, lambda _a, out, name=f"decoder{number}_out": self._keep(name, out))
         self._hook(aggregator.head, lambda _a, out: self._keep("decoder_head", self._by_view(out)))
 

@@ -36,17 +36,18 @@ def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a CAT-Seg case with ours."""
     if "v2" in case.meta:
         return _check_prompts(case.meta)
-    cfg = _config(case.meta)
+    cfg = published_config(case.meta)
     model = build_model(cfg)
     load_seeded(model, model.checkpoint_table(), case.meta)
     if "loss" in case.meta:
-        return _check_training(model.train(), case, cfg) + _check_optimizer(model, case.meta, cfg)
+        return _check_training(model.train(), case, cfg) + check_optimizer(model, case.meta, cfg)
     if "trainable" in case.meta:
-        return _check_optimizer(model, case.meta, cfg)
+        return check_optimizer(model, case.meta, cfg)
     return _check_inference(model.eval(), case)
 
 
-def _config(meta: dict[str, Any]) -> CfgNode:
+def published_config(meta: dict[str, Any]) -> CfgNode:
+    """Our config for the official one that a case names, with the case's settings; on the CPU, without weights."""
     root = Path(__file__).parents[4]
     opts = ["MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", ""]
     cfg = load_config(str(root / "configs" / _CONFIGS[meta["config"]]), opts)
@@ -189,7 +190,7 @@ def _training_batch(meta: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[st
     return batch, arrays
 
 
-def _check_optimizer(model: CATSeg, meta: dict[str, Any], cfg: CfgNode) -> list[Comparison]:
+def check_optimizer(model: CATSeg, meta: dict[str, Any], cfg: CfgNode) -> list[Comparison]:
     """Trainable parameters with learning-rate multiplier and weight decay, under official names; their number."""
     wanted = {n: (round(e["lr_multiplier"], 9), e["weight_decay"]) for n, e in meta["trainable"].items()}
     settings = parameter_settings(cfg, model)
@@ -208,7 +209,7 @@ def _check_optimizer(model: CATSeg, meta: dict[str, Any], cfg: CfgNode) -> list[
 def _check_prompts(meta: dict[str, Any]) -> list[Comparison]:
     """Prompts and token ids of class names, through the text embedder of the published configs."""
     rows = []
-    model = build_model(_config({"config": "vitb_384.yaml"}))
+    model = build_model(published_config({"config": "vitb_384.yaml"}))
     for entry in meta["v2"]:
         ((name,),) = model.text.names(Vocabulary.from_words([entry["name"]]))
         prompts = model.text.prompts(name)

@@ -44,6 +44,10 @@ class UpsamplingFusion(nn.Module):
         weight = self.conv1.weight[:, self.upsampled : self.upsampled + self.visual]
         return F.conv2d(visual, weight, padding=1)
 
+    def upsample(self, x: Tensor) -> Tensor:
+        """`[B, t, C, h, w]` -> `[B, t, U, 2h, 2w]`, which `forward` does without making it."""
+        return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
     def forward(self, x: Tensor, visual_term: Tensor, cost: Tensor | None = None) -> Tensor:
         """Refined maps `[B, t, out, 2h, 2w]`.
 
@@ -52,11 +56,50 @@ class UpsamplingFusion(nn.Module):
             visual_term: see there.
             cost: guidance per class `[B, t, G, 2h, 2w]`.
         """
-        own = self.up(x.flatten(0, 1))
-        weight = self.conv1.weight[:, : self.upsampled]
+        maps = x.flatten(0, 1)
+        y = self._upsampled_term(maps)
         if cost is not None:
-            own = torch.cat([own, cost.flatten(0, 1)], dim=1)
-            weight = torch.cat([weight, self.conv1.weight[:, self.upsampled + self.visual :]], dim=1)
-        y = F.conv2d(own, weight, padding=1).unflatten(0, x.shape[:2]) + visual_term[:, None]
+            y = y + F.conv2d(cost.flatten(0, 1), self.conv1.weight[:, self.upsampled + self.visual :], padding=1)
+        y = y.unflatten(0, x.shape[:2]) + (visual_term + self._bias_term(maps))[:, None]
         y = F.relu(self.norm1(y.flatten(0, 1)))
         return F.relu(self.norm2(self.conv2(y))).unflatten(0, x.shape[:2])
+
+    def _upsampled_term(self, maps: Tensor) -> Tensor:
+        """Share `[N, out, 2h, 2w]` of the first convolution that comes from upsampling `[N, C, h, w]`, without `up`'s bias.
+
+        Both convolutions are linear, so they are one: each pixel of the finer grid sees 2x2 pixels of the coarser one, which
+        takes half the work of going through the upsampled map.
+        """
+        kernel = merged_kernel(self.up.weight, self.conv1.weight[:, : self.upsampled])
+        # Position p of the convolution (it pads by one) gives the rows 2p - 1 and 2p of the finer grid.
+        return F.pixel_shuffle(F.conv2d(maps, kernel, padding=1), 2)[:, :, 1:-1, 1:-1]
+
+    def _bias_term(self, maps: Tensor) -> Tensor:
+        """What `up`'s bias adds to the first convolution: `[1, out, 2h, 2w]`, less at the border than inside."""
+        height, width = maps.shape[-2:]
+        bias = self.up.bias.view(1, -1, 1, 1).expand(-1, -1, 2 * height, 2 * width)
+        return F.conv2d(bias, self.conv1.weight[:, : self.upsampled], padding=1)
+
+
+def merged_kernel(up: Tensor, convolution: Tensor) -> Tensor:
+    """One 2x2 kernel `[4 O, C, 2, 2]` for a transposed convolution (kernel and stride 2) followed by a 3x3 convolution.
+
+    Its outputs are in the order that `pixel_shuffle` wants: for each of the O channels the odd then the even row, and of
+    these the odd then the even column, of the finer grid.
+
+    Args:
+        up: `[C, M, 2, 2]`.
+        convolution: `[O, M, 3, 3]`.
+    """
+    # paths[r, t, k, u]: fine row r (0: odd, 1: even) sees coarse row t through kernel row k where it lies on fine row u.
+    paths = up.new_zeros(2, 2, 3, 2)
+    for fine, coarse, row, inside in (
+        (0, 0, 0, 0),
+        (0, 0, 1, 1),
+        (0, 1, 2, 0),
+        (1, 0, 0, 1),
+        (1, 1, 1, 0),
+        (1, 1, 2, 1),
+    ):
+        paths[fine, coarse, row, inside] = 1
+    return torch.einsum("omyx,ptyu,qsxv,cmuv->opqcts", convolution, paths, paths, up).flatten(0, 2)

@@ -161,8 +161,9 @@ def _recording_decoder(decoder: SEDDecoder, recorded: Recorded) -> Iterator[None
         hooks += [
             _keep(stage.spatial, recorded[f"dec{number}_cnext"]),
             _keep(stage.fusion, recorded[f"dec{number}_out"]),
-            # The fusion's up convolution sees classes folded into the batch.
-            _keep(stage.fusion.up, recorded[f"dec{number}_up"], unfold=lambda out, args: out[None]),
+            _keep(
+                stage.fusion, recorded[f"dec{number}_up"], unfold=lambda _o, args, f=stage.fusion: f.upsample(args[0])
+            ),
             stage.fusion.register_forward_pre_hook(
                 lambda _m, args, parts=recorded[f"dec{number}_attn"]: parts.append(args[0])
             ),
