@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.clip.region_encoder import distinct_masks
 from twostage.config import load_config
+from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.predictions import UNLABELLED
+from twostage.systems.two_stage.ovseg import model as ovseg_model
 from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
 from twostage.systems.two_stage.ovseg.model import OVSeg
-from twostage.systems.two_stage.ovseg.reference import check, tweaked
+from twostage.systems.two_stage.ovseg.reference import _official_names, check, tweaked
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
@@ -239,6 +241,31 @@ def test_every_official_tensor_is_accounted_for(reference, variant, has_prompts)
     left = set(keys) - set(table.to_official(ours))
     constants = {"criterion.empty_weight", "clip_adapter.pixel_mean", "clip_adapter.pixel_std"}
     assert left == constants | (set() if has_prompts else {"clip_adapter.clip_model.visual.mask_embedding"})
+
+
+@pytest.mark.parametrize(("variant", "config"), [("base", "ovseg_r101c_vitb"), ("large", "ovseg_swinb_vitl")])
+def test_published_parameters_train_as_published(reference, monkeypatch, variant, config):
+    """Names, learning-rate multipliers and weight decay; without memory, and with a small CLIP since CLIP is frozen."""
+    load = ovseg_model.load_clip_from_config
+
+    def load_on_cpu(cfg):
+        with torch.device("cpu"):
+            return load(cfg)
+
+    monkeypatch.setattr(ovseg_model, "load_clip_from_config", load_on_cpu)
+    options = ["MODEL.DEVICE", "cpu", "MODEL.CLIP.NAME", "toybox-vit", "MODEL.CLIP.PRETRAINED", ""]
+    cfg = load_config(
+        f"configs/{config}.yaml", [*options, "MODEL.CLIP.QUICK_GELU", "auto", "MODEL.CLIP.TEXT_CACHE", ""]
+    )
+    with torch.device("meta"):
+        model = OVSeg(cfg)
+    stored = json.loads((reference / "ovseg" / f"trainable-{variant}.json").read_text())
+    wanted = {name: (e["lr_multiplier"], e["weight_decay"]) for name, e in stored["trainable"].items()}
+    official = _official_names(model)
+    settings = parameter_settings(cfg, model)
+    ours = {official[n]: (round(s.lr / cfg.SOLVER.BASE_LR, 6), s.weight_decay) for n, s in settings.items()}
+    assert ours == wanted
+    assert stored["base_lr"] == cfg.SOLVER.BASE_LR
 
 
 @pytest.mark.parametrize("name", ["public-unit-region", "public-unit-criterion"])
