@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+from twostage.systems.one_stage.cost_aggregation.nearest_attention import nearest_classes
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 
 # Class maps (views times classes) that are worked on at a time where no gradients are kept.
@@ -35,18 +37,29 @@ class Guidance(NamedTuple):
 class AggregatorLayer(nn.Module):
     """Spatial, then class aggregation; either can be left out (the paper's ablation)."""
 
-    def __init__(self, *, spatial: SpatialAggregation | None, classes: ClassAggregation | None) -> None:
+    def __init__(
+        self, *, spatial: SpatialAggregation | DeformableAggregation | None, classes: ClassAggregation | None
+    ) -> None:
         super().__init__()
         self.spatial = spatial
         self.classes = classes
 
-    def forward(self, blocks: list[Tensor], appearance: Tensor | None, text: Sequence[Tensor] | None) -> list[Tensor]:
-        """Class maps in blocks `[V, t, C, h, w]`; `appearance` `[V, G, h, w]`, `text` per block `[V, t, G]`."""
+    def forward(
+        self,
+        blocks: list[Tensor],
+        appearance: Tensor | None,
+        text: Sequence[Tensor] | None,
+        seen: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Class maps in blocks `[V, t, C, h, w]`; `appearance` `[V, G, h, w]`, `text` per block `[V, t, G]`.
+
+        `seen`: which classes each class may read, see `ClassAggregation.aggregate`.
+        """
         if self.spatial is not None:
             guidance = self.spatial.norm_guidance(appearance)
             blocks = [self.spatial(block, guidance) for block in blocks]
         if self.classes is not None:
-            blocks = list(self.classes.aggregate(blocks, text))
+            blocks = list(self.classes.aggregate(blocks, text, seen))
         return blocks
 
 
@@ -67,6 +80,7 @@ class Aggregator(nn.Module):
         decoder_channels: Sequence[int],
         decoder_guidance: Sequence[int],
         cost: bool = True,
+        nearest: int = 0,
     ) -> None:
         """
         Args:
@@ -75,6 +89,7 @@ class Aggregator(nn.Module):
             appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
             decoder_channels, decoder_guidance: of the decoder's two stages.
+            nearest: classes that each class reads in class aggregation; 0 for all.
             cost: False aggregates image and text features instead of their similarity (the paper's baseline).
         """
         super().__init__()
@@ -84,6 +99,7 @@ class Aggregator(nn.Module):
             self.embed = nn.Conv2d(embedding, channels, kernel_size=7, padding=3)
             self.embed_text = nn.Linear(embedding, channels)
         self.cost = cost
+        self.nearest = nearest
         self.appearance = self.text = None
         if appearance_channels:
             self.appearance = nn.Conv2d(appearance_source, appearance_channels, kernel_size=3, padding=1)
@@ -128,8 +144,9 @@ class Aggregator(nn.Module):
         parts = class_slices(cost, keep_gradients=torch.is_grad_enabled())
         blocks = [self._embed(embeddings, cost[:, part], text[:, part]) for part in parts]
         words = None if self.text is None else [F.relu(self.text(text[:, part])) for part in parts]
+        seen = nearest_classes(text, self.nearest) if self.nearest else None
         for layer in self.layers:
-            blocks = layer(blocks, appearance, words)
+            blocks = layer(blocks, appearance, words, seen)
         return blocks
 
     def _embed(self, embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from twostage.clip.templates import TEMPLATES
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, between_scales
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, nearest_count
+from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 
 
@@ -63,24 +64,30 @@ def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels) -> Aggr
         embedding=visual.proj.shape[1],
         appearance_source=channels.appearance,
         decoder_sources=channels.decoder,
-        layers=[_layer(keys, guidance) for _ in range(keys.LAYERS)],
+        layers=[_layer(cfg, guidance) for _ in range(keys.LAYERS)],
         channels=keys.CHANNELS,
         appearance_channels=guidance if keys.SPATIAL_AGGREGATION else 0,
         text_channels=guidance if keys.CLASS_AGGREGATION else 0,
         decoder_channels=keys.DECODER_CHANNELS,
         decoder_guidance=keys.DECODER_GUIDANCE_CHANNELS,
         cost=keys.AGGREGATE == "cost",
+        nearest=nearest_count(cfg),
     )
 
 
-def _layer(keys: CfgNode, guidance: int) -> AggregatorLayer:
-    spatial = classes = None
-    if keys.SPATIAL_AGGREGATION:
+def _layer(cfg: CfgNode, guidance: int) -> AggregatorLayer:
+    keys = cfg.MODEL.CATSEG
+    spatial: SpatialAggregation | DeformableAggregation | None = None
+    classes = None
+    if keys.SPATIAL_AGGREGATION and cfg.MODEL.COST_AGGREGATION.SPATIAL == "deformable":
+        spatial = DeformableAggregation(channels=keys.CHANNELS, groups=keys.HEADS, guidance_channels=guidance)
+    elif keys.SPATIAL_AGGREGATION:
         spatial = SpatialAggregation(
             channels=keys.CHANNELS, guidance_channels=guidance, heads=keys.HEADS, window=keys.WINDOW
         )
     if keys.CLASS_AGGREGATION:
-        classes = ClassAggregation(
+        classes = build_class_aggregation(
+            cfg,
             channels=keys.CHANNELS,
             heads=keys.HEADS,
             train_pooling=keys.POOLING,

@@ -40,6 +40,7 @@ from twostage.systems.one_stage.catseg.views import (
 )
 from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 
 
@@ -77,6 +78,7 @@ class CATSeg(OpenVocabularySegmenter):
         train_views: WholeImage,
         test_views: WholeImage | SlidingWindow,
         finetune: str,
+        balance_weight: float,
         **shared: Any,
     ) -> None:
         """
@@ -88,6 +90,7 @@ class CATSeg(OpenVocabularySegmenter):
             early_rejection: in evaluation, drops classes by the cost map before they are aggregated.
             train_views, test_views: what CLIP looks at.
             finetune: see `twostage.clip.finetuning`.
+            balance_weight: of the load balancing of mixtures of experts, where the aggregator has them.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -98,6 +101,7 @@ class CATSeg(OpenVocabularySegmenter):
         self.own_residual = own_residual
         self.class_slots = class_slots
         self.early_rejection = early_rejection
+        self.balance_weight = balance_weight
         self.train_views = train_views
         self.test_views = test_views
 
@@ -120,6 +124,7 @@ class CATSeg(OpenVocabularySegmenter):
             "train_views": WholeImage(),
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
+            "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -187,7 +192,10 @@ class CATSeg(OpenVocabularySegmenter):
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        """`loss_sem_seg`: binary cross entropy of every class at every pixel, ignored pixels as negatives."""
+        """`loss_sem_seg`: binary cross entropy of every class at every pixel, ignored pixels as negatives.
+
+        With mixtures of experts, `loss_balance` besides.
+        """
         labels = [entry["sem_seg"].to(encoded.embeddings.device) for entry in batch]
         stacked = ImageList.from_tensors(labels, self.size_divisibility, pad_value=255).tensor
         scores = self.class_scores(encoded, text)
@@ -195,7 +203,9 @@ class CATSeg(OpenVocabularySegmenter):
         if scores.kept is not None:
             full = logits.new_full((len(logits), scores.num_classes, *logits.shape[2:]), REJECTED)
             logits = full.scatter(1, scores.kept[..., None, None].expand_as(logits), logits)
-        return {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
+        losses = {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
+        balance = balance_loss(self.aggregator)
+        return losses if balance is None else losses | {"loss_balance": self.balance_weight * balance}
 
 
 def best_classes(cost: Tensor, count: int) -> Tensor | None:

@@ -36,11 +36,11 @@ class DeformableConvolution(nn.Module):
         rows, columns = torch.meshgrid(torch.arange(3) - 1, torch.arange(3) - 1, indexing="ij")
         self.register_buffer("base", torch.stack([columns, rows], dim=-1).view(_POINTS, 2).float(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[M, h, w, C]` -> the same shape."""
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """`[M, h, w, C]` -> the same shape; `guidance` of that shape helps to choose the places, but is not gathered."""
         maps, height, width, _ = x.shape
         near = self.neighbourhood(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        near = F.gelu(self.norm(near))
+        near = F.gelu(self.norm(near if guidance is None else near + guidance))
         shift = self.offset(near).view(maps, height, width, self.groups, _POINTS, 2) + self.base
         weight = self.weight(near).view(maps, height, width, self.groups, _POINTS).softmax(dim=-1)
         sampled = _sample(self.input(x), shift)
@@ -67,16 +67,29 @@ def _sample(x: Tensor, shift: Tensor) -> Tensor:
 class DeformableAggregation(nn.Module):
     """A pre-norm block of `DeformableConvolution` and a feed-forward network on the map of each class."""
 
-    def __init__(self, *, channels: int, groups: int) -> None:
+    def __init__(self, *, channels: int, groups: int, guidance_channels: int = 0) -> None:
+        """
+        Args:
+            guidance_channels: of image guidance, which the choice of places sees; 0 for none.
+        """
         super().__init__()
+        self.guide = nn.Linear(guidance_channels, channels) if guidance_channels else None
         self.norm1 = nn.LayerNorm(channels)
         self.convolution = DeformableConvolution(channels=channels, groups=groups)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, t, C, h, w]` -> the same shape."""
+    def norm_guidance(self, guidance: Tensor | None) -> Tensor | None:
+        """`[B, G, h, w]` -> projected `[B, 1, h, w, C]`, once for all classes."""
+        if guidance is None or self.guide is None:
+            return None
+        return self.guide(guidance.permute(0, 2, 3, 1))[:, None]
+
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """`[B, t, C, h, w]` -> the same shape, with `norm_guidance`'s result where there is guidance."""
         y = x.flatten(0, 1).permute(0, 2, 3, 1)
-        y = y + self.convolution(self.norm1(y))
+        if guidance is not None:
+            guidance = guidance.expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1)
+        y = y + self.convolution(self.norm1(y), guidance)
         y = y + self.mlp(self.norm2(y))
         return y.permute(0, 3, 1, 2).unflatten(0, x.shape[:2])
