@@ -171,3 +171,18 @@ def test_reference_case(reference):
     rows = check(Case.read(reference / "fcclip" / "public-convnextl-small.json"))
     wrong = [row for row in rows if not row.passed]
     assert rows and not wrong, "\n" + format_comparisons(wrong)
+
+
+def test_ensemble_equals_the_reference_run(reference):
+    """The case stores both classifiers' logits whole, so that this part needs no model."""
+    case = Case.read(reference / "fcclip" / "public-convnextl-small.json")
+    logits = {}
+    for name in ("pred_logits", "out_vocab_logits"):
+        shape = tuple(case.arrays[f"{name}__shape"])
+        assert len(case.arrays[f"{name}__idx"]) == math.prod(shape)
+        logits[name] = torch.as_tensor(case.arrays[f"{name}__val"]).view(shape)
+    ensemble = GeometricEnsemble(seen_weight=case.meta["alpha"], unseen_weight=case.meta["beta"], valid_only=False)
+    seen = torch.tensor(case.meta["category_overlapping_mask"], dtype=torch.bool)
+    joined = ensemble(logits["pred_logits"], logits["out_vocab_logits"], seen, torch.ones(1, 250, dtype=torch.bool))
+    row = case.compare("mask_cls_final", joined[0])
+    assert row.passed, row
