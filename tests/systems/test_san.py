@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.checkpoint.seeded import seeded_image, seeded_tensor
+from twostage.clip import recognition
 from twostage.clip.vit import embed_image, run_blocks
-from twostage.systems.two_stage.san import recognition
 from twostage.systems.two_stage.san.reference import _dense_mask, check
 from twostage.systems.two_stage.san.side_adapter import MaskDecoder, SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table

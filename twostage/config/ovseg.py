@@ -25,6 +25,11 @@ def _add(cfg: CN) -> None:
     # Data set whose classes the generator was trained on: for these it is generator^w * clip^(1 - w) (zsseg's zero-shot
     # setting). "": every class counts as unseen.
     cfg.MODEL.OVSEG.SEEN_CLASSES_OF = ""
+    # How CLIP looks at a proposal. crop: at a masked crop, with or without mask prompts (MASK_PROMPTS); mask_pool: at the
+    # dense features inside the mask; attention_bias: by a class token that sees only the mask in the last blocks.
+    cfg.MODEL.OVSEG.REGIONS = "crop"
+    # Of attention_bias: how many of CLIP's last blocks.
+    cfg.MODEL.OVSEG.BIASED_BLOCKS = 3
     # Crops: what is painted outside the mask (CLIP's mean colour or black), growth of the box, and whether the mask
     # probability mixes image and background (matting) instead of the thresholded mask.
     cfg.MODEL.OVSEG.BACKGROUND = "mean"  # mean | zero
@@ -41,7 +46,8 @@ def _add(cfg: CN) -> None:
 def _check(cfg: CN) -> None:
     keys = cfg.MODEL.OVSEG
     is_ovseg = cfg.MODEL.META_ARCHITECTURE == "OVSeg"
-    if is_ovseg and keys.ENSEMBLE and keys.MASK_PROMPTS and not cfg.MODEL.CLIP.MASK_PROMPT_DEPTH:
+    prompted = keys.ENSEMBLE and keys.REGIONS == "crop" and keys.MASK_PROMPTS
+    if is_ovseg and prompted and not cfg.MODEL.CLIP.MASK_PROMPT_DEPTH:
         raise UserError(
             "MODEL.OVSEG.MASK_PROMPTS is True, but MODEL.CLIP.MASK_PROMPT_DEPTH is 0; set it (OVSeg has 3) or switch the "
             "prompts off"
@@ -52,13 +58,17 @@ def _check(cfg: CN) -> None:
 
 GROUP = KeyGroup(
     add=_add,
-    choices={"MODEL.OVSEG.BACKGROUND": ("mean", "zero")},
+    choices={
+        "MODEL.OVSEG.BACKGROUND": ("mean", "zero"),
+        "MODEL.OVSEG.REGIONS": ("crop", "mask_pool", "attention_bias"),
+    },
     positive=(
         "MODEL.OVSEG.EMBED_HIDDEN",
         "MODEL.OVSEG.LOGIT_SCALE",
         "MODEL.OVSEG.SIZE_DIVISIBILITY",
         "MODEL.OVSEG.EXPAND_RATIO",
         "MODEL.OVSEG.CROP_BATCH",
+        "MODEL.OVSEG.BIASED_BLOCKS",
     ),
     fraction=("MODEL.OVSEG.MASK_THRESHOLD", "MODEL.OVSEG.ENSEMBLE_WEIGHT"),
     check=_check,

@@ -19,6 +19,7 @@ import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.mask_prompt import has_mask_prompts
+from twostage.clip.region_classifiers import BiasedRegions, PooledRegions, RegionClassifier
 from twostage.clip.region_crops import Cropper
 from twostage.clip.region_encoder import RegionEncoder, Regions
 from twostage.clip.vit import require_vit
@@ -76,7 +77,7 @@ class OVSeg(OpenVocabularySegmenter):
         generator: MaskFormer,
         class_embed: MLP,
         criterion: MaskLosses,
-        regions: RegionEncoder | None,
+        regions: RegionClassifier | None,
         logit_scale: float,
         ensemble_weight: float,
         best_proposals_only: bool,
@@ -125,7 +126,7 @@ class OVSeg(OpenVocabularySegmenter):
             "generator": MaskFormer.from_config(cfg, {name: int(shape.channels or 0) for name, shape in shapes}),
             "class_embed": MLP([cfg.MODEL.MASKFORMER.WIDTH, keys.EMBED_HIDDEN, clip.visual.proj.shape[1]]),
             "criterion": MaskLosses.from_config(cfg),
-            "regions": _region_encoder(cfg, clip.visual) if keys.ENSEMBLE else None,
+            "regions": _region_classifier(cfg, clip.visual) if keys.ENSEMBLE else None,
             "logit_scale": keys.LOGIT_SCALE,
             "ensemble_weight": keys.ENSEMBLE_WEIGHT,
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
@@ -213,9 +214,13 @@ class OVSeg(OpenVocabularySegmenter):
         return self.criterion(outputs, targets)
 
 
-def _region_encoder(cfg: CfgNode, visual: Any) -> RegionEncoder:
+def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
     """How CLIP classifies proposals, from `MODEL.OVSEG`."""
     keys = cfg.MODEL.OVSEG
+    if keys.REGIONS == "mask_pool":
+        return PooledRegions(threshold=keys.MASK_THRESHOLD)
+    if keys.REGIONS == "attention_bias":
+        return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
     colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
     red, green, blue = ((c - m) / s for c, m, s in zip(colour, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, strict=True))
     size = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size

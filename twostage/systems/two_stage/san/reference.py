@@ -18,12 +18,12 @@ from torch import Tensor
 
 from twostage.checkpoint.reference import Case, Comparison, compare_sets, load_seeded
 from twostage.checkpoint.seeded import seeded_image, stream
+from twostage.clip import recognition
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.matching import HungarianMatcher
 from twostage.systems.two_stage.san import model as san_model
-from twostage.systems.two_stage.san import recognition
 from twostage.systems.two_stage.san.model import SAN
 from twostage.vocabulary import Vocabulary
 
