@@ -77,6 +77,7 @@ class UpsamplingFusion(nn.Module):
     def _bias_term(self, maps: Tensor) -> Tensor:
         """What `up`'s bias adds to the first convolution: `[1, out, 2h, 2w]`, less at the border than inside."""
         height, width = maps.shape[-2:]
+        assert self.up.bias is not None
         bias = self.up.bias.view(1, -1, 1, 1).expand(-1, -1, 2 * height, 2 * width)
         return F.conv2d(bias, self.conv1.weight[:, : self.upsampled], padding=1)
 
