@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.modeling import Backbone, build_backbone
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
@@ -26,7 +27,12 @@ class MaskGenerator(nn.Module):
 
     def forward(self, images: Tensor) -> list[MaskedQueries]:
         """From normalised images `[B, 3, H, W]`: the final output, in training followed by the auxiliary ones."""
-        return self.decoder(self.pixel_decoder(self.backbone(images)))
+        with record_function("backbone"):
+            features = self.backbone(images)
+        with record_function("pixel decoder"):
+            pixels = self.pixel_decoder(features)
+        with record_function("masked decoder"):
+            return self.decoder(pixels)
 
 
 def build_mask_generator(cfg: CfgNode) -> MaskGenerator:

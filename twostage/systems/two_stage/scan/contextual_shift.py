@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import record_function
 
 from twostage.clip.mask_prompt import visible_patches
 from twostage.clip.region_crops import Cropper, mask_boxes
@@ -55,10 +56,12 @@ class ShiftedRegions:
         parts = []
         for first in range(0, len(regions), self.batch_size):
             part = regions[first : first + self.batch_size]
-            crops = self.cropper(image, part.to(image.dtype), mask_boxes(part))
+            with record_function("crop"):
+                crops = self.cropper(image, part.to(image.dtype), mask_boxes(part))
             visible = visible_patches(crops.masks, visual.conv1.kernel_size[0])[..., 0] > 0
             replace = shift_background(visible, class_tokens, ratio=self.ratio, first=first)
-            parts.append(F.normalize(image_embeddings(visual, crops.images, replace), dim=-1))
+            with record_function("clip"):
+                parts.append(F.normalize(image_embeddings(visual, crops.images, replace), dim=-1))
         if parts:
             embeddings[valid] = torch.cat(parts).to(embeddings.dtype)
         return embeddings, valid

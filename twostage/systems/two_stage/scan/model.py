@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
@@ -155,10 +156,12 @@ class SCAN(OpenVocabularySegmenter):
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
         clip_images = self._clip_images(images)
-        context, class_tokens = self._look_at_all(clip_images)
+        with record_function("context"):
+            context, class_tokens = self._look_at_all(clip_images)
         # Queries don't meet in the calibration, so those of all layers go through it together.
-        queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
-        embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
+        with record_function("calibration"):
+            queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
+            embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
         frames = frames_of(images)
         if self.training:
