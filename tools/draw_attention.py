@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
@@ -100,5 +99,4 @@ def picture(image: np.ndarray, maps: dict[str, np.ndarray], names: tuple[str, ..
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        run_cli(main)
+    run_cli(main)
