@@ -1,50 +1,155 @@
-"""Make labels in the layout twostage reads, from the original downloads.
+"""Datasets: what there is, labels from the original downloads, and checks of what lies on disk.
 
-    python tools/prepare_datasets.py list
-    python tools/prepare_datasets.py prepare coco_stuff --source stuffthingmaps_trainval2017/
-    python tools/prepare_datasets.py prepare toybox
+    python tools/prepare_datasets.py list [NAME]
+    python tools/prepare_datasets.py prepare ade20k_150 --source downloads/
+    python tools/prepare_datasets.py verify A-847
+    python tools/prepare_datasets.py verify path/to/my_folder
 
-Everything goes under $DETECTRON2_DATASETS (default: datasets/).
+NAME is a benchmark, any registered name of it, or what papers call it. Everything goes under $DETECTRON2_DATASETS (default:
+datasets/). Labels that exist already are kept, so a stopped `prepare` goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from tabulate import tabulate
+
+import twostage.data  # noqa: F401  (registers the datasets)
 from twostage.config import datasets_root
-from twostage.data.coco_stuff import prepare_coco_stuff
+from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, dataset_info, find_benchmark
+from twostage.data.catalogue.folders import folder_infos
+from twostage.data.preparation.prepare import prepare
+from twostage.data.preparation.recipes import download_of
+from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_toybox
+from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError, run_cli
 
-_DATASETS = {
-    "coco_stuff": "COCO-Stuff-171, from stuffthingmaps_trainval2017.zip; images train2017/ and val2017/ go to coco/",
-    "toybox": "the embedded procedural benchmark; needs no source, also writes itself on first use",
-}
+TOYBOX = "toybox"
 
 
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what can be prepared")
-    prepare = commands.add_parser("prepare", help="make the labels of a dataset")
-    prepare.add_argument("name", choices=sorted(_DATASETS))
-    prepare.add_argument("--source", metavar="DIR", help="the unpacked original download")
-    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    listing = commands.add_parser("list", help="the benchmarks, or all about one of them")
+    listing.add_argument("name", nargs="?")
+    for name, text in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("name", help="a benchmark" + (" or a folder of your own" if name == "verify" else ""))
+        command.add_argument(
+            "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
+        )
+        command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+        command.add_argument(
+            "--skip-broken", action="store_true", help="count and list broken files, don't stop at them"
+        )
+    commands.choices["prepare"].add_argument(
+        "--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets"
+    )
     args = parser.parse_args()
-    if args.command == "list":
-        for name, what in _DATASETS.items():
-            print(f"{name:12} {what}")
+    {"list": run_list, "prepare": run_prepare, "verify": run_verify}[args.command](args)
+
+
+def run_list(args: argparse.Namespace) -> None:
+    """Print the table of benchmarks, or the facts of one."""
+    if args.name is not None:
+        print_facts(find_benchmark(args.name))
         return
-    if args.name == "toybox":
+    rows = [[TOYBOX, "", 54, 8, "train, val", "writes itself on first use"]]
+    for benchmark in benchmarks().values():
+        own = [benchmark.info(split, next(iter(split.registered))) for split in benchmark.splits.values()]
+        state = ", ".join(info.split for info in own if info.label_root.is_dir() and info.image_root.is_dir())
+        rows.append(
+            [
+                benchmark.name,
+                ", ".join(benchmark.published),
+                benchmark.num_labels,
+                benchmark.label_bits,
+                ", ".join(f"{info.split} {info.count or ''}".strip() for info in own),
+                state or "-",
+            ]
+        )
+    print(tabulate(rows, headers=["name", "in papers", "classes", "bits", "splits (pictures)", "on this disk"]))
+    print(f"\nfolder of all datasets: '{datasets_root()}'; `list NAME` shows registered names and class-name variants")
+
+
+def print_facts(benchmark: Benchmark) -> None:
+    """Everything about one benchmark that a user may want to type or download."""
+    print(f"{benchmark.name}: {benchmark.title}\n\ndownload: {download_of(benchmark)}")
+    for split in benchmark.splits.values():
+        info = benchmark.info(split, next(iter(split.registered)))
+        extra = [f"{split.zero_shot} (seen and unseen apart)"] if split.zero_shot else []
+        print(f"\n{split.name}\n  registered as: {', '.join([*split.registered, *extra])}")
+        print(f"  pictures: {info.image_root}\n  labels:   {info.label_root}")
+    print("\nclass names (DATASETS.CLASS_NAMES)")
+    for variant in benchmark.classes.variants:
+        systems = ", ".join(variant.systems) or "-"
+        print(f"  {variant.variant}: used by {systems}; {variant.source}")
+    sizes = ", ".join(f"{system} {short}/{longest}" for system, (short, longest) in benchmark.test_sizes.items())
+    print(f"\ntest sizes of the papers (short edge/longest edge): {sizes}")
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    """Make labels and print what was done."""
+    if args.name == TOYBOX:
         print(f"toybox is in '{ensure_toybox(datasets_root())}'")
         return
-    if args.source is None:
-        raise UserError(f"prepare {args.name} needs --source DIR: {_DATASETS[args.name]}")
-    counts = prepare_coco_stuff(Path(args.source), workers=args.workers)
-    print("labels: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+    benchmark = find_benchmark(args.name)
+    source = Path(args.source).expanduser() if args.source else datasets_root()
+    reports = prepare(benchmark, source, splits=args.splits, workers=args.workers, skip_broken=args.skip_broken)
+    for split, report in reports.items():
+        info = benchmark.info(benchmark.splits[split], next(iter(benchmark.splits[split].registered)))
+        print(
+            f"{benchmark.name} {split}: {report.written} label maps written, {report.kept} kept from before, "
+            f"{report.left_out} left out because only ignored pixels remained, {len(report.broken)} broken"
+        )
+        for line in report.broken:
+            print(f"  skipped: {line}")
+        print(f"  labels: {info.label_root}")
+        if not info.image_root.is_dir():
+            print(f"  pictures are still missing: put them into {info.image_root} ({download_of(benchmark)})")
+    print(f"check it by: python tools/prepare_datasets.py verify {benchmark.name}")
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    """Check all splits on disk; exit code 1 where something is wrong."""
+    infos = [info for info in infos_of(args.name) if not args.splits or info.split in args.splits]
+    if not infos:
+        raise UserError(f"'{args.name}' has no split {' or '.join(args.splits)}")
+    wrong = False
+    for info in infos:
+        verdict = verify(info, workers=args.workers, skip_broken=args.skip_broken)
+        print(f"{info.name}\n{verdict.text()}")
+        wrong |= bool(verdict.problems)
+    if wrong:
+        sys.exit(1)
+
+
+def infos_of(name: str) -> list[DatasetInfo]:
+    """The splits that a command-line NAME means; of a benchmark without --splits those whose labels are on disk."""
+    if name == TOYBOX:
+        return toybox_infos()
+    if Path(name).is_dir():
+        return folder_infos([name])
+    benchmark = find_benchmark(name)
+    own = [benchmark.info(split, next(iter(split.registered))) for split in benchmark.splits.values()]
+    if name not in (benchmark.name, *benchmark.published):
+        own = [info for info in own if info.split == dataset_info(name).split] if _is_registered(name) else own
+    on_disk = [info for info in own if info.label_root.is_dir()]
+    return on_disk or own
+
+
+def _is_registered(name: str) -> bool:
+    try:
+        dataset_info(name)
+    except UserError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""A folder of one's own: classes files, splits, registration by config, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from twostage.config import load_config
+from twostage.data.catalogue import dataset_info
+from twostage.data.catalogue.folders import folder_infos, read_folder_classes
+from twostage.data.loaders import check_dataset
+from twostage.data.registration import configure_datasets
+from twostage.errors import UserError
+from twostage.evaluation.dataset import EvaluatedDataset
+from twostage.vocabulary import Vocabulary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """`pets` with two pictures and classes.txt."""
+    root = tmp_path / "pets"
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(root / "images" / f"{name}.png")
+        Image.fromarray(np.ones((6, 8), np.uint8)).save(root / "labels" / f"{name}.png")
+    (root / "classes.txt").write_text("cat\nsofa, couch\n\nlawn \n")
+    return root
+
+
+@pytest.fixture
+def registered():
+    """Forgets what a test has registered."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_one_config_line_registers(folder: Path, registered: None) -> None:
+    cfg = load_config(opts=["DATASETS.FOLDERS", f"('{folder}',)", "DATASETS.TEST", "('pets',)"])
+    configure_datasets(cfg)
+    configure_datasets(cfg)  # every process calls it
+    check_dataset("pets")
+    records = DatasetCatalog.get("pets")
+    assert [Path(record["file_name"]).name for record in records] == ["a.png", "b.png"]
+    assert Vocabulary.from_dataset("pets").names == ("cat", "sofa, couch", "lawn")
+    assert EvaluatedDataset.from_metadata("pets").ignore_label == 255
+    (folder / "classes.txt").write_text("cat\nsofa\n")
+    configure_datasets(cfg)
+    assert dataset_info("pets").class_names == ("cat", "sofa")
+
+
+def test_splits_and_names(folder: Path) -> None:
+    for kind in ("images", "labels"):
+        for split in ("train", "val"):
+            (folder / kind / split).mkdir()
+    assert [info.name for info in folder_infos([f"mine={folder}"])] == ["mine_train", "mine_val"]
+    infos = folder_infos([str(folder)])
+    assert [info.name for info in infos] == ["pets_train", "pets_val"]
+    assert infos[1].label_root == folder / "labels" / "val"
+    with pytest.raises(UserError, match="two folders are called 'pets_train'"):
+        folder_infos([str(folder), str(folder)])
+
+
+def test_classes_json(folder: Path) -> None:
+    content = {
+        "classes": [
+            {"name": "cat", "synonyms": ["kitty"], "color": [1, 2, 3], "thing": True},
+            {"name": "lawn", "color": [4, 5, 6], "thing": False},
+        ],
+        "ignore_label": 99,
+    }
+    (folder / "classes.json").write_text(json.dumps(content))
+    info = folder_infos([str(folder)])[0]
+    assert info.class_names == ("cat, kitty", "lawn") and info.things == (0,) and info.ignore_label == 99
+    assert info.metadata()["stuff_colors"] == [[1, 2, 3], [4, 5, 6]] and info.metadata()["thing_ids"] == [0]
+    (folder / "classes.json").write_text(
+        json.dumps({"classes": ["cat", ["sofa", "couch"]], "palette": [[0] * 3, [9] * 3]})
+    )
+    classes = read_folder_classes(folder)
+    assert (
+        classes.names == ("cat", "sofa, couch") and classes.colors == ((0, 0, 0), (9, 9, 9)) and classes.things is None
+    )
+    (folder / "classes.json").write_text(json.dumps([f"class {i}" for i in range(300)]))
+    info = folder_infos([str(folder)])[0]
+    assert (info.label_bits, info.ignore_label, info.num_classes) == (16, 65535, 300)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ({"classes": ["cat", "Cat"]}, "'Cat' twice"),
+        ({"classes": []}, "is empty"),
+        ({"classes": ["cat"], "colours": []}, "unknown key 'colours'"),
+        ({"classes": ["cat"], "palette": [[0, 0]]}, r"one colour \[R, G, B\]"),
+        ({"classes": ["cat"], "palette": [[0, 0, 256]]}, r"one colour \[R, G, B\]"),
+        ({"classes": ["cat", "dog"], "ignore_label": 1}, "ignore_label 1 must lie between the 2 classes"),
+        ({"classes": [{"label": "cat"}]}, "must have 'name'"),
+        ({"classes": [["", "cat"]]}, "is no class name"),
+        ({"names": ["cat"]}, "list 'classes'"),
+        ("cat", "list of names"),
+    ],
+)
+def test_wrong_classes_file(folder: Path, content: object, part: str) -> None:
+    (folder / "classes.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=part) as caught:
+        read_folder_classes(folder)
+    assert "classes.json" in str(caught.value)
+
+
+def test_wrong_folders(folder: Path, tmp_path: Path, registered: None) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        folder_infos([str(tmp_path / "nothing")])
+    (folder / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"neither classes\.txt"):
+        folder_infos([str(folder)])
+    with pytest.raises(UserError, match="has no 'images/'"):
+        folder_infos([str(tmp_path)])
+    (folder / "classes.txt").write_text("cat\n")
+    taken = load_config(opts=["DATASETS.FOLDERS", f"('toybox_train={folder}',)"])
+    with pytest.raises(UserError, match=r"'toybox_train', which is taken.*my_name="):
+        configure_datasets(taken)

@@ -1,0 +1,121 @@
+"""Runs many small conversions: in parallel, with a progress bar, going on where a stopped run was."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from twostage.errors import UserError
+from twostage.files import atomic_path
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+# Starting processes takes seconds.
+_WORTH_PROCESSES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One label map to be made.
+
+    Attributes:
+        source: the original file.
+        target: the label map to write.
+        content: what the conversion needs besides the file.
+    """
+
+    source: Path
+    target: Path
+    content: Any = None
+
+
+# Writes the job's target; False where there is nothing to be written (only ignored pixels are left).
+Convert = Callable[[Job], bool]
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of the jobs of one split.
+
+    Attributes:
+        written, kept: label maps made now, and found from an earlier run.
+        left_out: originals of which only ignored pixels would be left.
+        broken: one line for each original that could not be converted.
+    """
+
+    written: int = 0
+    kept: int = 0
+    left_out: int = 0
+    broken: list[str] = dataclasses.field(default_factory=list)
+
+
+def run_jobs(jobs: Sequence[Job], convert: Convert, *, workers: int, title: str, skip_broken: bool = False) -> Report:
+    """Convert all jobs whose target does not exist yet.
+
+    Raises:
+        UserError: an original is broken (with `skip_broken` it is counted and listed instead).
+    """
+    todo = [job for job in jobs if not job.target.is_file()]
+    report = Report(kept=len(jobs) - len(todo))
+    for folder in {job.target.parent for job in todo}:
+        with _readable_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    for outcome in parallel(partial(_attempt, convert=convert), todo, workers=workers, title=title):
+        if isinstance(outcome, str):
+            if not skip_broken:
+                raise UserError(f"{outcome}; repair it, or leave such files out by --skip-broken")
+            report.broken.append(outcome)
+        elif outcome:
+            report.written += 1
+        else:
+            report.left_out += 1
+    return report
+
+
+def _attempt(job: Job, *, convert: Convert) -> bool | str:
+    """What `convert` says, or the text of a UserError (exceptions of worker processes would stop all others)."""
+    try:
+        return convert(job)
+    except UserError as error:
+        return str(error)
+
+
+def parallel(function: Callable[[Item], T], items: Sequence[Item], *, workers: int, title: str) -> Iterator[T]:
+    """`function` of every item, in any order, in `workers` processes, with a progress bar."""
+    if workers <= 1 or len(items) < _WORTH_PROCESSES:
+        yield from _progress(map(function, items), len(items), title)
+        return
+    # A fresh process per worker, because the parent may already run torch's threads.
+    with get_context("spawn").Pool(min(workers, len(items))) as pool:
+        chunk = max(1, min(64, len(items) // (4 * workers)))
+        yield from _progress(pool.imap_unordered(function, items, chunksize=chunk), len(items), title)
+
+
+def _progress(outcomes: Iterable[T], total: int, title: str) -> Iterable[T]:
+    return tqdm(outcomes, total=total, desc=title, unit="file")
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write uint8 or uint16 `[H, W]` as PNG of that width, whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(labels).save(temporary, format="PNG")
+
+
+@contextlib.contextmanager
+def _readable_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"folder '{folder}' can't be made ({error.strerror}); set DETECTRON2_DATASETS to a folder you can write to"
+        ) from error
