@@ -44,7 +44,7 @@ def main() -> None:
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
         )
-        command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+        command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at a time")
         command.add_argument(
             "--skip-broken", action="store_true", help="count and list broken files, don't stop at them"
         )

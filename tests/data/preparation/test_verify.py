@@ -61,7 +61,7 @@ def test_figures(root: Path) -> None:
     assert figures["ignored pixels"] == "50.0 %" and figures["most frequent"] == "wall 37.5 %, building 12.5 %"
 
 
-def test_many_files_in_several_processes(root: Path) -> None:
+def test_many_files_in_several_threads(root: Path) -> None:
     for index in range(20):
         put("ade20k_150_val", grid(0, 1, index), stem=f"{index:02d}")
     one = verify(dataset_info("ade20k_150_val"), workers=1)

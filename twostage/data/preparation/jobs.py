@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,9 +19,6 @@ from twostage.files import atomic_path
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-
-# Starting processes takes seconds.
-_WORTH_PROCESSES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +80,7 @@ def run_jobs(jobs: Sequence[Job], convert: Convert, *, workers: int, title: str,
 
 
 def _attempt(job: Job, *, convert: Convert) -> bool | str:
-    """What `convert` says, or the text of a UserError (exceptions of worker processes would stop all others)."""
+    """What `convert` says, or the text of a UserError, so that one broken file does not stop the others."""
     try:
         return convert(job)
     except UserError as error:
@@ -91,18 +88,13 @@ def _attempt(job: Job, *, convert: Convert) -> bool | str:
 
 
 def parallel(function: Callable[[Item], T], items: Sequence[Item], *, workers: int, title: str) -> Iterator[T]:
-    """`function` of every item, in any order, in `workers` processes, with a progress bar."""
-    if workers <= 1 or len(items) < _WORTH_PROCESSES:
-        yield from _progress(map(function, items), len(items), title)
-        return
-    # A fresh process per worker, because the parent may already run torch's threads.
-    with get_context("spawn").Pool(min(workers, len(items))) as pool:
-        chunk = max(1, min(64, len(items) // (4 * workers)))
-        yield from _progress(pool.imap_unordered(function, items, chunksize=chunk), len(items), title)
+    """`function` of every item, in any order, in `workers` threads, with a progress bar.
 
-
-def _progress(outcomes: Iterable[T], total: int, title: str) -> Iterable[T]:
-    return tqdm(outcomes, total=total, desc=title, unit="file")
+    Threads, because nearly all of the time is spent in decoding and encoding, which leave Python's lock, and processes
+    would first have to import torch.
+    """
+    with ThreadPool(max(1, workers)) as pool:
+        yield from tqdm(pool.imap_unordered(function, items), total=len(items), desc=title, unit="file")
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
