@@ -43,3 +43,12 @@ def test_from_file(tmp_path):
         Vocabulary.from_file(json_file)
     with pytest.raises(UserError, match=r"none\.txt"):
         Vocabulary.parse("none.txt")
+
+
+def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:
+    import twostage.data  # noqa: F401  (registers the datasets)
+
+    assert Vocabulary.parse("voc_sem_seg_val").names[19] == "tv"
+    assert len(Vocabulary.parse("voc_2012_test_background_sem_seg")) == 59
+    (tmp_path / "classes.txt").write_text("cat\nsofa, couch\n")
+    assert Vocabulary.parse(str(tmp_path)).names == ("cat", "sofa, couch")

@@ -4,7 +4,8 @@
         --output out/ MODEL.WEIGHTS san_vit_b_16.pth
 
 Names are separated by commas; where a name holds synonyms, separate names by semicolons ("cat; sofa, couch"), or give a
-file (.txt, one class per line). Writes <picture>_overlay.png and <picture>_labels.png and prints what covers how much.
+file (.txt, one class per line), a dataset (`ade20k_150_val`) or a dataset folder of your own. Writes
+<picture>_overlay.png and <picture>_labels.png and prints what covers how much.
 With --things "cat" (names of the vocabulary that come as countable objects; for systems that predict masks) also writes
 panoptic segments: <picture>_panoptic.png, <picture>_segments.png and <picture>_segments.json.
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
 from twostage.data.images import list_images
+from twostage.data.registration import configure_datasets, use_class_names
 from twostage.errors import UserError, run_cli
 from twostage.files import check_writable
 from twostage.vocabulary import Vocabulary
@@ -29,20 +32,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--input", nargs="+", required=True, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--vocabulary", required=True, help="names, or a .txt / .json file of names")
+    parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
     parser.add_argument("--things", help="names that are countable: also write panoptic segments")
     parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args()
     # Everything that can be wrong is looked at before the model is built.
+    cfg = load_config(args.config_file, args.opts)
+    configure_datasets(cfg)
+    if args.vocabulary in DatasetCatalog.list():
+        use_class_names(args.vocabulary, cfg.DATASETS.CLASS_NAMES)
     vocabulary = Vocabulary.parse(args.vocabulary)
     things = Vocabulary.parse(args.things).names if args.things is not None else ()
     unknown = [name for name in things if name not in vocabulary.names]
     if unknown:
         raise UserError(f"--things has {unknown[0]!r}, which is not in the vocabulary")
     images = list_images(args.input)
-    cfg = load_config(args.config_file, args.opts)
     output = Path(args.output)
     check_writable(output, "choose another --output")
     segmenter = Segmenter(build_from_config(cfg), cfg)

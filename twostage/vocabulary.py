@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from twostage.data.catalogue.folders import read_folder_classes
 from twostage.errors import UserError
 
 
@@ -90,13 +91,18 @@ class Vocabulary:
 
     @classmethod
     def parse(cls, text: str) -> Vocabulary:
-        """A command-line value: a file's path, or names separated by commas (by semicolons where names hold synonyms).
+        """A command-line value: names separated by commas (by semicolons where names hold synonyms), a file of names, a
+        registered dataset, or a dataset folder of your own.
 
         >>> Vocabulary.parse("cat; sofa, couch").names
         ('cat', 'sofa, couch')
         """
         if text.endswith((".txt", ".json")):
             return cls.from_file(text)
+        if text in DatasetCatalog.list():
+            return cls.from_dataset(text)
+        if Path(text).is_dir():
+            return cls.from_words(read_folder_classes(Path(text)).names, source=f"class list of '{text}'")
         separator = ";" if ";" in text else ","
         if not text.strip(" ,;"):
             raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")

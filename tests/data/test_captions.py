@@ -107,7 +107,7 @@ def test_sets_with_captions_and_sets_with_labels_do_not_mix(monkeypatch: pytest.
     register_caption_set("test_pairs", lambda: [{"file_name": "a.png", "caption": "a"}])
     try:
         assert is_caption_set("test_pairs") and not is_caption_set("toybox_train")
-        monkeypatch.setattr(loaders, "dataset_records", lambda name: [{"dataset_name": name}])
+        monkeypatch.setattr(loaders, "dataset_records", lambda name, **kwargs: [{"dataset_name": name}])
         assert len(loaders.training_records(["test_pairs", "toybox_captions"])) == 2
         with pytest.raises(UserError, match="don't mix"):
             loaders.training_records(["test_pairs", "toybox_train"])

@@ -154,3 +154,39 @@ def test_empty_dataset_is_named(tmp_path: Path) -> None:
             loaders.dataset_records("loader_test_empty")
     finally:
         DatasetCatalog.remove("loader_test_empty")
+
+
+def fragile(record: dict[str, Any]) -> dict[str, Any]:
+    """A mapper to which every third record is broken."""
+    if record["id"] % 3 == 0:
+        raise UserError(f"image '{record['id']}.png' can't be read")
+    return draw(record)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_training_files_are_replaced_and_listed_once(workers: int) -> None:
+    def loader(seed: int = 3) -> TrainingLoader:
+        records = [{"id": i} for i in range(7)]
+        stream = SampleStream(records, mapper=fragile, seed=seed, skip_broken=True)
+        return TrainingLoader(stream, total_batch=3, num_workers=workers)
+
+    def batches_of(loader: TrainingLoader) -> list[list[dict[str, Any]]]:
+        iterator = iter(loader)
+        return [next(iterator) for _ in range(8)]
+
+    first = loader()
+    taken = batches_of(first)
+    assert all(len(batch) == 3 and all(entry["id"] % 3 for entry in batch) for batch in taken)
+    assert sorted(first.broken) == [f"image '{i}.png' can't be read" for i in (0, 3, 6)]
+    assert "broken" not in taken[0][0]
+    assert batches_of(loader()) == taken  # the substitutes follow from the seed, too
+    # What is not broken comes as without skipping.
+    plain = SampleStream([{"id": i} for i in range(7)], mapper=draw, seed=3)
+    whole = [entry for batch in taken for entry in batch]
+    assert all(whole[n] == plain[n] for n in range(24) if plain[n]["id"] % 3)
+
+
+def test_nothing_but_broken_files_is_an_error() -> None:
+    stream = SampleStream([{"id": 0}], mapper=fragile, seed=0, skip_broken=True)
+    with pytest.raises(UserError, match=r"20 files in a row are broken.*0\.png"):
+        stream[0]

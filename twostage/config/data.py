@@ -14,6 +14,9 @@ def _add(cfg: CN) -> None:
     # Whose class names to ask for on the benchmarks: auto (those that belong to the registered name), or a published
     # system (catseg, san, fcclip, ...). Names move mIoU.
     cfg.DATASETS.CLASS_NAMES = "auto"
+    # Leave broken training pictures and labels out, count and list them in the log, instead of stopping. (The command
+    # option --skip-broken sets this and TEST.SKIP_BROKEN.)
+    cfg.DATALOADER.SKIP_BROKEN = False
     cfg.INPUT.FORMAT = "RGB"
     # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear).
     cfg.INPUT.RESIZE_TEST = "pillow"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ from twostage.data.randomness import derive_seed, seeded_sampling
 from twostage.errors import UserError
 
 Mapper = Callable[[Record], Record]
+
+logger = logging.getLogger(__name__)
+
+# Where so many files in a row are broken, something else is wrong.
+_MOST_SUBSTITUTES = 20
 
 
 def check_dataset(name: str) -> None:
@@ -66,15 +72,22 @@ def _missing_folder(name: str) -> str | None:
     return next((str(folder) for folder in folders if folder and not Path(folder).is_dir()), None)
 
 
-def dataset_records(name: str) -> list[Record]:
-    """The records of a dataset, each with its `dataset_name`.
+def dataset_records(name: str, *, skip_broken: bool = False) -> list[Record]:
+    """The records of a dataset, each with its `dataset_name`; with `skip_broken` labels without a picture are left out.
 
     Raises:
-        UserError: see `check_dataset`; or the folders hold no images.
+        UserError: see `check_dataset`; or the folders hold no images, or pictures are missing.
     """
     check_dataset(name)
+    info = MetadataCatalog.get(name).get("info", None)
     try:
-        records = DatasetCatalog.get(name)
+        if skip_broken and info is not None:
+            broken: list[str] = []
+            records = info.records(broken=broken)
+            for line in broken:
+                logger.warning("Left out of '%s': %s", name, line)
+        else:
+            records = DatasetCatalog.get(name)
     except (OSError, AssertionError) as error:  # load_sem_seg asserts that there are label files
         raise UserError(f"dataset '{name}' can't be listed: {' '.join(str(error).split())}") from error
     if not records:
@@ -84,15 +97,15 @@ def dataset_records(name: str) -> list[Record]:
     return [{**record, "dataset_name": name} for record in records]
 
 
-def training_records(names: Sequence[str]) -> list[Record]:
-    """The records of all training sets, in the order of `names`.
+def training_records(names: Sequence[str], *, skip_broken: bool = False) -> list[Record]:
+    """The records of all training sets, in the order of `names`; `skip_broken` as in `dataset_records`.
 
     Raises:
         UserError: none given, or sets that do not share class list and ignore label.
     """
     if not names:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
-    records = [record for name in names for record in dataset_records(name)]
+    records = [record for name in names for record in dataset_records(name, skip_broken=skip_broken)]
     first = MetadataCatalog.get(names[0])
     if len({is_caption_set(name) for name in names}) > 1:
         raise UserError(
@@ -117,17 +130,31 @@ class SampleStream(Dataset[Record]):
     """Training samples by their number in the run; an endless sequence of shuffled epochs.
 
     Every epoch is a permutation of the records, drawn from (seed, epoch). Attribute `seed` may be set until the first
-    sample is taken.
+    sample is taken. With `skip_broken` another record, drawn from the number, stands in for one that can't be read; the
+    reasons come along as `broken`.
     """
 
-    def __init__(self, records: Sequence[Record], *, mapper: Mapper, seed: int) -> None:
+    def __init__(self, records: Sequence[Record], *, mapper: Mapper, seed: int, skip_broken: bool = False) -> None:
         self.records = records
         self.mapper = mapper
         self.seed = seed
+        self.skip_broken = skip_broken
 
     def __getitem__(self, number: int) -> Record:
         epoch, place = divmod(number, len(self.records))
         index = _permutation(self.seed, epoch, len(self.records))[place]
+        if not self.skip_broken:
+            return self._sample(number, index)
+        broken: list[str] = []
+        while len(broken) < _MOST_SUBSTITUTES:
+            try:
+                return {**self._sample(number, index), "broken": broken}
+            except UserError as error:
+                broken.append(str(error))
+                index = derive_seed("substitute", self.seed, number, len(broken)) % len(self.records)
+        raise UserError(f"{len(broken)} files in a row are broken, the last: {broken[-1]}; check the dataset by verify")
+
+    def _sample(self, number: int, index: int) -> Record:
         with seeded_sampling(derive_seed("sample", self.seed, number)):
             return self.mapper(self.records[index])
 
@@ -190,12 +217,29 @@ class RecordLoader(DataLoader):
 
 
 class TrainingLoader(RecordLoader):
-    """Endless loader of this rank's share of every total batch."""
+    """Endless loader of this rank's share of every total batch.
+
+    Attributes:
+        broken: why records were left out, each once (`DATALOADER.SKIP_BROKEN`); they are logged when they turn up.
+    """
 
     def __init__(self, stream: SampleStream, *, total_batch: int, num_workers: int) -> None:
         self.stream = stream
         self.numbers = SampleNumbers(total_batch=total_batch, rank=comm.get_rank(), world_size=comm.get_world_size())
+        self.broken: list[str] = []
         super().__init__(stream, num_workers=num_workers, batch_sampler=self.numbers)
+
+    def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]
+        for batch in super().__iter__():
+            for record in batch:
+                self._note(record.pop("broken", ()))
+            yield batch
+
+    def _note(self, broken: Sequence[str]) -> None:
+        for line in broken:
+            if line not in self.broken:
+                self.broken.append(line)
+                logger.warning("Skipped (%d so far): %s", len(self.broken), line)
 
     def start_at(self, *, iteration: int, seed: int) -> None:
         """Where the next `iter(loader)` begins, and the run's seed."""
@@ -240,9 +284,11 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
 
     Images are not grouped by aspect ratio: training pads or crops to one size, and the order stays that of the numbers.
     """
-    records = DatasetFromList(training_records(cfg.DATASETS.TRAIN), copy=False)
+    skip_broken = bool(cfg.DATALOADER.SKIP_BROKEN)
+    records = DatasetFromList(training_records(cfg.DATASETS.TRAIN, skip_broken=skip_broken), copy=False)
     kind = CaptionMapper if is_caption_set(cfg.DATASETS.TRAIN[0]) else SemanticTrainingMapper
-    stream = SampleStream(records, mapper=mapper or kind.from_config(cfg), seed=max(int(cfg.SEED), 0))
+    mapper = mapper or kind.from_config(cfg)
+    stream = SampleStream(records, mapper=mapper, seed=max(int(cfg.SEED), 0), skip_broken=skip_broken)
     return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -257,7 +303,8 @@ def build_test_loader(
         mapper: default `SemanticTestMapper`.
         finished: `file_name` of images to leave out.
     """
-    records = [record for record in dataset_records(name) if record["file_name"] not in finished]
+    known = dataset_records(name, skip_broken=bool(cfg.TEST.SKIP_BROKEN))
+    records = [record for record in known if record["file_name"] not in finished]
     mapped = _MappedRecords(
         DatasetFromList(records, copy=False),
         mapper or SemanticTestMapper.from_config(cfg),

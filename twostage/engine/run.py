@@ -28,9 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments; on one machine the processes' address is chosen for you."""
+    """Detectron2's arguments and `--skip-broken`; on one machine the processes' address is chosen for you."""
     parser = default_argument_parser(epilog)
     parser.set_defaults(dist_url="auto")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
     return parser
 
 
@@ -40,7 +41,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: anything wrong in config, data, checkpoint or output folder.
     """
-    cfg = load_config(args.config_file, args.opts)
+    skip = (
+        [text for key in ("DATALOADER", "TEST") for text in (f"{key}.SKIP_BROKEN", "True")] if args.skip_broken else []
+    )
+    cfg = load_config(args.config_file, [*skip, *args.opts])
     cfg.MODEL.DEVICE = resolve_device(cfg)
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
