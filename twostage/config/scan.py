@@ -25,8 +25,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.SCAN.MASK_THRESHOLD = 0.4
     # Share w of CLIP's regions in generator^(1 - w) * clip^w; 0 is CLIP alone.
     cfg.MODEL.SCAN.ENSEMBLE_WEIGHT = 0.7
-    # Contextual shift: after these blocks (counted from 1) a region's blank patches become zero, and this share of them
-    # the whole picture's class token.
+    # Contextual shift: after these blocks (counted from 1) this share of a region's blank patches becomes the whole
+    # picture's class token.
     cfg.MODEL.SCAN.SHIFT_BLOCKS = [1, 3, 5]
     cfg.MODEL.SCAN.SHIFT_RATIO = 0.05
     # Class scores are weighed against the void score once more (published for A-847 and PC-459).

@@ -1,8 +1,8 @@
 """SCAN's contextual shift: what a masked crop leaves blank becomes, in part, the whole picture (SCAN, section 3.3).
 
-After some of CLIP's blocks a region's background tokens are set to zero, but for a random few, which become the class
-token that the untouched CLIP has of the whole picture after the same block. The published inference draws them anew every
-time; here the draw is the same for the same picture.
+After some of CLIP's blocks a random few of a region's background tokens become the class token that the untouched CLIP has
+of the whole picture after the same block; the others stay. The published inference draws them anew every time; here the
+draw is the same for the same picture.
 
 Legend: V regions, P patches, W width, D embedding size, S side of a crop.
 """
@@ -87,8 +87,7 @@ def shift_background(
         noise = replacement_noise(layer, background, first).masked_fill(visible, float("inf"))
         rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
         chosen = (rank < number[:, None])[..., None]
-        shifted = torch.where(chosen, class_tokens[layer].to(tokens.dtype), 0)
-        return torch.where(visible[..., None], tokens, shifted)
+        return torch.where(chosen, class_tokens[layer].to(tokens.dtype), tokens)
 
     return replace
 
