@@ -34,7 +34,7 @@ _PROBE_SEED = 9001
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, choices=sorted(RECIPES))
-    parser.add_argument("--steps", type=int, help="per phase; default: those of the shipped weights")
+    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
     parser.add_argument("--output", type=Path, help="file to write; default: the shipped one")
@@ -65,24 +65,23 @@ def report(model: nn.Module) -> None:
 
 def main() -> None:
     args = _arguments()
-    phases = [replace(recipe, seed=args.seed) for recipe in RECIPES[args.model]]
+    recipe = replace(RECIPES[args.model], seed=args.seed)
     if args.steps is not None:
         if args.steps < 1:
             raise UserError(f"--steps is {args.steps}; it must be at least 1")
-        phases = [replace(recipe, steps=args.steps) for recipe in phases]
+        recipe = replace(recipe, steps=args.steps)
     torch.set_num_threads(args.threads)
     write_merges(toybox_models.MERGES_FILE)
     toybox_models.register_toybox_models()
     torch.manual_seed(args.seed)
     model = open_clip.create_model(args.model)
     start = time.time()
+    train(model, recipe)
     path = args.output or _WEIGHTS_FOLDER / f"{args.model}.safetensors"
-    for phase, recipe in enumerate(phases):
-        train(model, recipe, fresh=phase == 0)
-        save_weights(model, path)
-        # Go on from what was written: a stopped run has the phases before, and each phase can be repeated by itself.
-        model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-        print(f"phase {phase + 1}: {recipe.steps} steps, {(time.time() - start) / 60:.1f} minutes; wrote {path}")
+    save_weights(model, path)
+    print(f"{recipe.steps} steps, {(time.time() - start) / 60:.1f} minutes; wrote {path}")
+    # Measured is what was written, in half precision.
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     report(model)
 
 

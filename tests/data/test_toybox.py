@@ -59,6 +59,14 @@ def test_class_lists() -> None:
     assert not set(new) & {thing.shape for thing in words.SEEN_THINGS}
 
 
+def test_a_look_does_not_tell_the_class() -> None:
+    """Every look (attribute and colour) belongs to one unseen thing and to one or two seen ones."""
+    looks = [thing[:2] for thing in words.SEEN_THINGS]
+    unseen = [thing[:2] for thing in words.UNSEEN_THINGS]
+    assert len(set(unseen)) == len(unseen) == 16
+    assert all(looks.count(look) in (1, 2) for look in unseen)
+
+
 def test_large_vocabulary_extends_the_open_one() -> None:
     large = words.large_vocabulary()
     assert large[:54] == words.CLASSES
@@ -104,9 +112,9 @@ def test_plans_use_every_class_about_equally() -> None:
 
 def test_labels_lie_where_the_thing_is(bank: TextureBank) -> None:
     """A plain thing of a colour that its ground lacks: labelled pixels have that colour, the others do not."""
-    purple = words.Thing("plain", "purple", "rod")
-    scene = render_scene(np.random.default_rng(0), bank, ("sand",), (purple,), 96, 128)
-    labelled = scene.labels == words.CLASSES.index(purple.name)
+    blue = words.Thing("plain", "blue", "square")
+    scene = render_scene(np.random.default_rng(0), bank, ("sand",), (blue,), 96, 128)
+    labelled = scene.labels == words.CLASSES.index(blue.name)
     ground = scene.labels == words.CLASSES.index("sand")
     assert labelled.sum() > 30
     blueness = scene.image[..., 2].astype(int) - scene.image[..., 1]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from twostage.clip.toybox_towers import convnext_features, encode_captions, vit_features
 from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
-from twostage.data.toybox.captions import NAMES, less_exact, render_captioned, sentence, simplify
+from twostage.data.toybox.captions import NAMES, TEMPLATES, less_exact, render_captioned, sentence, simplify
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.words import ALL_THINGS, STUFF
 
@@ -27,8 +27,9 @@ from twostage.data.toybox.words import ALL_THINGS, STUFF
 _MARGIN = 8
 _MOST_MENTIONS = 8
 _CHUNK = 500
-# Looks (attribute and colour) in a batch of look-alikes.
-_LOOKS = 6
+# Names that mentions can be by the most exact captions, and the words they are made of.
+EXACT_NAMES = NAMES[: len(STUFF) + len(ALL_THINGS)]
+WORDS = tuple(sorted({word for name in EXACT_NAMES for word in name.split()}))
 # Share of captions that name things less exactly.
 _SIMPLIFIED = 0.25
 
@@ -38,34 +39,31 @@ class Recipe:
     """How one tiny CLIP is trained; the shipped ones are in RECIPES."""
 
     seed: int = 0
-    steps: int = 4000
-    batch_size: int = 256
+    steps: int
+    batch_size: int = 128
     # Side of the pictures in pixels.
     side: int = 64
     # Every n-th step lays four pictures at a time out as one (ViT only; 0: never).
     mosaic_every: int = 0
     pool_size: int = 60_000
-    learning_rate: float = 1.0e-3
+    # AdamW's, for embeddings, norms and biases; matrices inside the blocks are Muon's, at its own rate.
+    learning_rate: float = 1.2e-3
+    matrix_learning_rate: float = 0.02
     weight_decay: float = 0.1
-    warmup: int = 150
+    warmup: int = 50
+    # Weight of the bag-of-words loss.
+    word_weight: float = 2.0
     # Contrastive loss on pooled dense features: its weight at first, the share of the steps over which that falls to
     # zero (the class token then shapes the features alone), and the temperature of the pooling.
-    dense_weight: float = 0.5
+    dense_weight: float = 0.1
     dense_until: float = 0.6
     dense_temperature: float = 0.1
-    # Share of the steps whose pictures show things of few looks (attribute and colour), so that their captions differ in
-    # the shape alone. In random batches colour and attribute tell nearly all captions apart, and shapes are not learnt.
-    look_alike_share: float = 0.0
 
 
-# The phases of each shipped model, one after the other; a later one starts from the weights that the one before would
-# ship. The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches.
-RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "toybox-vit": (
-        Recipe(steps=2000, mosaic_every=3, learning_rate=1.2e-3, warmup=100, dense_weight=0.1),
-        Recipe(steps=800, mosaic_every=3, learning_rate=1.0e-3, warmup=50, dense_weight=0.0, look_alike_share=0.6),
-    ),
-    "toybox-convnext": (Recipe(steps=1000, batch_size=128, learning_rate=1.5e-3, warmup=60, dense_weight=0.1),),
+# The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches.
+RECIPES: dict[str, Recipe] = {
+    "toybox-vit": Recipe(steps=4000, mosaic_every=3),
+    "toybox-convnext": Recipe(steps=2500, dense_weight=0.3),
 }
 
 
@@ -115,21 +113,6 @@ class Batch(NamedTuple):
     implied: Tensor
 
 
-def looks_of(pool: Pool) -> np.ndarray:
-    """int64 [n]: attribute and colour of the thing that each picture's caption names first, -1 where it names stuff."""
-    look_of_name = np.full(len(NAMES) + 1, -1)
-    looks = sorted({(thing.attribute, thing.colour) for thing in ALL_THINGS})
-    for place, thing in enumerate(ALL_THINGS):
-        look_of_name[len(STUFF) + place] = looks.index((thing.attribute, thing.colour))
-    return look_of_name[pool.mentions[:, 0]]
-
-
-def pick_look_alikes(looks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Indices [count] of pictures of things that share a few looks."""
-    chosen = rng.permutation(looks.max() + 1)[:_LOOKS]
-    return rng.choice(np.flatnonzero(np.isin(looks, chosen)), count, replace=False)
-
-
 def sample_batch(pool: Pool, rng: np.random.Generator, chosen: np.ndarray, side: int) -> Batch:
     """The `chosen` pictures with random crop, mirror and light, and freshly worded captions."""
     count = len(chosen)
@@ -177,6 +160,41 @@ def contrastive_loss(logits: Tensor, positives: Tensor) -> Tensor:
     return (rows.mean() + columns.mean()) / 2
 
 
+def name_targets(mentions: Tensor) -> tuple[Tensor, Tensor]:
+    """What each picture is to be told apart as, among all exact names: (target [B, N], rows sum to 1; ignored [B, N]).
+
+    The target is spread over the things that the exact caption mentions, or over the stuff where it mentions none; stuff
+    mentioned beside things is neither target nor wrong.
+    """
+    mentions = mentions[:, : len(EXACT_NAMES)]
+    stuff = torch.arange(mentions.shape[1]) < len(STUFF)
+    has_things = mentions[:, ~stuff].any(1, keepdim=True)
+    positive = mentions.bool() & ~(stuff & has_things)
+    return positive / positive.sum(1, keepdim=True), mentions.bool() & ~positive
+
+
+def name_loss(logits: Tensor, mentions: Tensor) -> Tensor:
+    """Cross-entropy of pictures [B] against all exact names [B, N].
+
+    Every name that differs in one word (other shape, other colour) is there to be told apart in every step. In a batch's
+    own captions colour and attribute tell nearly all apart, and shapes are learnt much later.
+    """
+    target, ignored = name_targets(mentions)
+    return -(F.log_softmax(logits.masked_fill(ignored, -1e4), 1) * target).sum(1).mean()
+
+
+def word_targets(mentions: Tensor) -> Tensor:
+    """Share of each word in what a picture is to be told apart as, [B, W] over WORDS; rows sum to 1."""
+    target, _ = name_targets(mentions)
+    words = target @ torch.tensor([[float(word in name.split()) for word in WORDS] for name in EXACT_NAMES])
+    return words / words.sum(1, keepdim=True)
+
+
+def word_loss(logits: Tensor, mentions: Tensor) -> Tensor:
+    """Cross-entropy of a bag-of-words head [B, W]: which words the exact caption says (Huang et al., NeurIPS 2024)."""
+    return -(F.log_softmax(logits, 1) * word_targets(mentions)).sum(1).mean()
+
+
 def pooled_similarity(dense: Tensor, text: Tensor, temperature: float) -> Tensor:
     """Similarity [B, T] of pictures and texts: a soft maximum over patches of cosine similarities."""
     cosine = torch.einsum("bpd,td->btp", F.normalize(dense, dim=-1), text)
@@ -203,73 +221,87 @@ def schedule(step: int, recipe: Recipe) -> float:
 
 
 def training_losses(
-    model: Any, batch: Batch, recipe: Recipe, step: int, mosaic: bool, generator: torch.Generator
+    model: Any,
+    word_head: nn.Linear,
+    batch: Batch,
+    recipe: Recipe,
+    step: int,
+    generator: torch.Generator,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """Contrastive losses of one batch: of the picture embedding and of the pooled dense embeddings."""
+    """Losses of one batch: picture embeddings with captions, all names and words, pooled dense ones with captions."""
+    mosaic = bool(recipe.mosaic_every) and step % recipe.mosaic_every == recipe.mosaic_every - 1
+    template = TEMPLATES[rng.integers(len(TEMPLATES))]
     with torch.autocast("cpu", torch.bfloat16):
         if hasattr(model.visual, "trunk"):
             picture, dense = convnext_features(model.visual, batch.images)
         else:
             picture, dense = vit_features(model.visual, batch.images, mosaic, generator)
         text = encode_captions(model, batch.captions)
+        names = encode_captions(model, [template.format(name) for name in EXACT_NAMES])
         similarity = pooled_similarity(dense, text, recipe.dense_temperature)
     dense_weight = recipe.dense_weight * max(0.0, 1 - step / (recipe.dense_until * recipe.steps))
     positives = caption_targets(batch.mentions, batch.implied)
     scale = model.logit_scale.exp()
+    words = word_head(picture.float())
+    picture = F.normalize(picture.float(), dim=-1)
     return {
-        "token": contrastive_loss(scale * F.normalize(picture.float(), dim=-1) @ text.T, positives),
+        "captions": contrastive_loss(scale * picture @ text.T, positives),
+        "names": name_loss(scale * picture @ names.T, batch.implied),
+        "words": word_loss(words, batch.implied) * recipe.word_weight,
         "dense": contrastive_loss(scale * similarity, positives) * dense_weight,
     }
 
 
-def train(
-    model: Any,
-    recipe: Recipe,
-    report: Callable[[int, dict[str, float]], None] | None = None,
-    *,
-    fresh: bool = True,
-) -> None:
-    """Train `model` in place; `report(step, losses)` is called every 100 steps. Not `fresh`: go on from its weights."""
+def optimizers_of(model: Any, word_head: nn.Linear, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the transformer (or ConvNeXt) blocks, AdamW for everything else."""
+    blocks = [p for name, p in model.named_parameters() if p.ndim == 2 and ("resblocks." in name or ".blocks." in name)]
+    inside = {id(p) for p in blocks}
+    others = [p for p in (*model.parameters(), *word_head.parameters()) if id(p) not in inside]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [
+        torch.optim.Muon(blocks, lr=recipe.matrix_learning_rate, weight_decay=0.05, adjust_lr_fn="original"),
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98)),
+    ]
+
+
+def train(model: Any, recipe: Recipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
+    """Train `model` in place; `report(step, losses)` is called every 100 steps."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     pool = render_pool(recipe.seed, recipe.pool_size, recipe.side + _MARGIN)
-    looks = looks_of(pool)
-    if fresh and not hasattr(model.visual, "trunk"):
+    if not hasattr(model.visual, "trunk"):
         position = model.visual.positional_embedding
         side = round((len(position) - 1) ** 0.5)
         with torch.no_grad():
             position[1:] = smooth_positions(side, position.shape[1], float(position.std()))
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    # Only a teacher: it is not part of the model that is shipped.
+    word_head = nn.Linear(model.text_projection.shape[1], len(WORDS))
+    optimizers = optimizers_of(model, word_head, recipe)
+    groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     model.train()
     mean: dict[str, float] = {}
     progress = tqdm(range(recipe.steps), "tiny CLIP", mininterval=5)
     for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule(step, recipe)
-        mosaic = bool(recipe.mosaic_every) and step % recipe.mosaic_every == recipe.mosaic_every - 1
-        if recipe.look_alike_share and rng.random() < recipe.look_alike_share:
-            chosen = pick_look_alikes(looks, rng, recipe.batch_size)
-        else:
-            chosen = rng.integers(len(pool.images), size=recipe.batch_size)
-        batch = sample_batch(pool, rng, chosen, recipe.side)
-        losses = training_losses(model, batch, recipe, step, mosaic, generator)
-        optimizer.zero_grad()
+        for group, rate in groups:
+            group["lr"] = rate * schedule(step, recipe)
+        batch = sample_batch(pool, rng, rng.integers(len(pool.images), size=recipe.batch_size), recipe.side)
+        losses = training_losses(model, word_head, batch, recipe, step, generator, rng)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        for key, value in losses.items():
-            name = f"{key} (mosaic)" if mosaic else key
+        for name, value in losses.items():
             mean[name] = 0.95 * mean.get(name, value.item()) + 0.05 * value.item()
-        progress.set_postfix({key: f"{value:.3f}" for key, value in mean.items()}, refresh=False)
+        progress.set_postfix({name: f"{value:.3f}" for name, value in mean.items()}, refresh=False)
         if report is not None and (step + 1) % 100 == 0:
             report(step + 1, mean)
     model.eval()

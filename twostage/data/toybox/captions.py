@@ -84,7 +84,7 @@ def simplify(rng: Rng, mentions: tuple[int, ...]) -> tuple[int, ...]:
 
 def render_captioned(rng: Rng, bank: TextureBank, side: int, things: int | None = None) -> Captioned:
     """One captioned picture of `side` x `side` pixels with `things` things (default: 0 to 3, mostly 1)."""
-    count = int(rng.choice(4, p=(0.10, 0.60, 0.20, 0.10))) if things is None else things
+    count = int(rng.choice(4, p=(0.12, 0.60, 0.20, 0.08))) if things is None else things
     grounds = rng.permutation(len(STUFF))[: 1 + int(rng.random() < (0.3 if count else 0.15))]
     picture = np.zeros((side, side, 3), np.float32)
     for ground, mask in zip(grounds, regions(rng, len(grounds), side, side), strict=True):
@@ -101,8 +101,8 @@ def render_captioned(rng: Rng, bank: TextureBank, side: int, things: int | None 
 
 def _draw_somewhere(rng: Rng, picture: np.ndarray, thing: Thing, side: int, alone: bool, front: bool) -> float:
     """Draw a thing: anywhere inside when alone, else smaller, so that several fit; returns its radius."""
-    most = min(0.52 * side, 42.0) if alone else min(0.32 * side, 34.0)
-    radius = float(np.exp(rng.uniform(np.log(9.0), np.log(most))))
+    most = min(0.48 * side, 40.0) if alone else min(0.32 * side, 32.0)
+    radius = float(np.exp(rng.uniform(np.log(12.0), np.log(most))))
     room = max(side / 2 - 0.8 * radius, 1.0) if alone or front else side / 2 - 0.6 * radius
     centre = (side / 2 + float(rng.uniform(-room, room)), side / 2 + float(rng.uniform(-room, room)))
     draw(rng, picture, thing, centre, radius)

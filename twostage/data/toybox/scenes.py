@@ -86,7 +86,7 @@ def render_scene(
     areas: list[int] = []
     for thing in things:
         for _ in range(_PLACEMENT_TRIALS):
-            radius = float(np.exp(rng.uniform(np.log(9), np.log(34))))
+            radius = float(np.exp(rng.uniform(np.log(12), np.log(36))))
             margin = min(radius, 0.3 * min(height, width))
             centre = (float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin)))
             before = rng.bit_generator.state

@@ -58,50 +58,52 @@ def _things(text: str) -> tuple[Thing, ...]:
     return tuple(Thing(*line.split()) for line in text.strip().splitlines())
 
 
-# Every attribute (6 times), colour (3 times) and seen shape (3 times) occurs among the seen things.
+# Every attribute (6 times), colour (3 times) and seen shape (3 times) occurs among the seen things. All things share 16
+# looks (attribute and colour): each look has one or two seen things and one unseen one, of different shapes, so that the
+# surface of a thing alone never tells whether it is a seen or an unseen one.
 SEEN_THINGS = _things("""
     plain red circle
-    striped blue circle
-    dotted yellow circle
-    checkered green square
-    plain orange square
-    striped white square
-    dotted purple triangle
-    checkered pink triangle
-    plain yellow triangle
-    striped red star
-    dotted green star
-    checkered white star
-    plain blue cross
-    dotted orange cross
-    checkered purple cross
-    striped green ring
+    plain red bolt
+    plain blue square
+    plain blue star
+    plain green triangle
     plain pink ring
+    striped yellow circle
+    striped yellow cross
+    striped purple rod
+    striped purple triangle
+    striped red square
+    striped white star
     dotted white ring
-    striped orange rod
-    checkered red rod
-    plain purple rod
-    dotted blue bolt
-    striped pink bolt
-    checkered yellow bolt
+    dotted white square
+    dotted orange bolt
+    dotted orange cross
+    dotted yellow triangle
+    dotted blue circle
+    checkered green star
+    checkered green rod
+    checkered pink cross
+    checkered pink ring
+    checkered orange rod
+    checkered purple bolt
 """)
 
 # First twelve new combinations of seen words, then four with shapes that no training label has.
 UNSEEN_THINGS = _things("""
+    plain red square
+    plain blue cross
+    plain green star
+    striped yellow triangle
     striped purple circle
-    checkered orange circle
-    dotted red square
-    plain blue square
-    striped green triangle
-    plain white triangle
-    checkered blue star
-    dotted pink star
-    plain green cross
-    striped yellow cross
-    checkered red ring
-    plain orange bolt
-    plain red heart
-    striped blue arrow
+    striped red ring
+    dotted white star
+    dotted orange ring
+    dotted blue bolt
+    checkered green square
+    checkered pink circle
+    checkered orange triangle
+    plain pink heart
+    striped white arrow
     dotted yellow moon
     checkered purple flower
 """)
