@@ -125,8 +125,12 @@ def vit_features(visual: Any, images: Tensor, mosaic: bool, generator: torch.Gen
 
 
 def convnext_features(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Pooled embedding [B, D] and dense embeddings [B, P, D] of a timm tower: the same head on every cell."""
-    cells = visual.trunk.forward_features(images)
+    """Pooled embedding [B, D] and dense embeddings [B, P, D] of a timm tower: the same head on every cell.
+
+    The tower's cells have 32 pixels, nearly a whole thing, so pictures are enlarged to twice their size first; configs
+    that use the tower enlarge toybox's scenes alike (`INPUT.MIN_SIZE_TEST`).
+    """
+    cells = visual.trunk.forward_features(F.interpolate(images, scale_factor=2.0, mode="bilinear"))
     pooled = visual.head(visual.trunk.forward_head(cells))
     dense = visual.head(visual.trunk.head.norm(cells).flatten(2).transpose(1, 2))
     return pooled, dense
