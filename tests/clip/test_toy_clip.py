@@ -23,7 +23,7 @@ from twostage.data.toybox.captions import NAMES
 
 MODELS = ("toybox-vit", "toybox-convnext")
 # Those whose weights are in twostage/clip/weights.
-SHIPPED = ("toybox-vit",)
+SHIPPED = MODELS
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
