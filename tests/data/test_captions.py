@@ -116,7 +116,7 @@ def test_sets_with_captions_and_sets_with_labels_do_not_mix(monkeypatch: pytest.
 
 
 def test_the_loader_takes_the_mapper_of_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "training_records", lambda names: [{"file_name": "a.png"}])
+    monkeypatch.setattr(loaders, "training_records", lambda names, **_: [{"file_name": "a.png"}])
     cfg = load_config("configs/toybox/segclip.yaml")
     assert isinstance(loaders.build_train_loader(cfg).stream.mapper, CaptionMapper)
     cfg.DATASETS.TRAIN = ("toybox_train",)
