@@ -159,7 +159,7 @@ def test_checkpoint(tool, tmp_path, kind, part):
 
 
 def test_reference_case(tool, tmp_path):
-    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "x.json").write_text("[]")
     said(tool("check_reference", tmp_path / "x.json"), "x.json", "not a reference case")
     (tmp_path / "x.json").write_text('{"system": "SEN"}')
     said(tool("check_reference", tmp_path / "x.json"), "'SEN'", "'SAN'")

@@ -101,12 +101,20 @@ class Vocabulary:
             return cls.from_file(text)
         if text in DatasetCatalog.list():
             return cls.from_dataset(text)
-        if Path(text).is_dir():
+        if _is_folder(text):
             return cls.from_words(read_folder_classes(Path(text)).names, source=f"class list of '{text}'")
         separator = ";" if ";" in text else ","
         if not text.strip(" ,;"):
             raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
         return cls.from_words([word for word in text.split(separator) if word.strip()])
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        # A list of words can be longer than a file name may be.
+        return False
 
 
 def _check_unique(names: Iterable[str], source: str) -> None:
