@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import twostage  # noqa: F401  isort: skip
 import open_clip
 import torch
+
+from twostage.checkpoint.reference import REFERENCE_THREADS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -33,12 +36,15 @@ def _private_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(scope="session")
-def reference() -> Path:
-    """The folder of reference cases, which lies beside the repository."""
+@pytest.fixture
+def reference() -> Iterator[Path]:
+    """The folder of reference cases, which lies beside the repository; compared on one thread, as by the tool."""
     if not REFERENCE.is_dir():
         pytest.skip("the reference cases (../shared/reference) are not on this machine")
-    return REFERENCE
+    threads = torch.get_num_threads()
+    torch.set_num_threads(REFERENCE_THREADS)
+    yield REFERENCE
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import sys
 import torch
 
 import twostage.systems  # noqa: F401
-from twostage.checkpoint.reference import Case, format_comparisons
+from twostage.checkpoint.reference import REFERENCE_THREADS, Case, format_comparisons
 from twostage.errors import UserError, near_names, run_cli
 
 # A case's "system" -> module with `check(case)`.
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="+", metavar="CASE.json")
     parser.add_argument("--failed-only", action="store_true", help="list only arrays beyond tolerance")
     args = parser.parse_args()
+    torch.set_num_threads(REFERENCE_THREADS)
     failed = []
     for path in args.cases:
         case = Case.read(path)

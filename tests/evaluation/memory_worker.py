@@ -1,7 +1,7 @@
 """Peak memory of an evaluation: `memory_worker.py CONFIG CLASSES SIDE FOLDER` evaluates a system with random weights on one
 SIDE x SIDE image whose label holds as many of CLASSES classes as fit, and prints the peak resident memory in MiB.
 
-    for n in 847 10000; do python tests/evaluation/memory_worker.py toybox/san $n 1024 /tmp/memory-$n; done
+    for n in 847 10000; do python tests/evaluation/memory_worker.py toybox/san $n 1024 output/memory-$n; done
 """
 
 from __future__ import annotations
