@@ -40,11 +40,11 @@ def decoder(class_block=4, pooling=1):
         for c, o, g in zip(CHANNELS[:-1], CHANNELS[1:], GUIDANCE, strict=True)
     ]
     model = SEDDecoder(
-        templates=TEMPLATES,
+        cost_channels=TEMPLATES,
         stages=stages,
         channels=CHANNELS,
         visual_guidance=VisualGuidance(in_channels=BACKBONE, out_channels=GUIDANCE),
-        cost_guidance=CostGuidance(templates=TEMPLATES, channels=GUIDANCE),
+        cost_guidance=CostGuidance(cost_channels=TEMPLATES, channels=GUIDANCE),
         class_block=class_block,
     )
     return model.eval()
@@ -283,8 +283,10 @@ def test_reference_case(reference, name):
         ["MODEL.COST_AGGREGATION.FEED_FORWARD", "experts"],
         ["MODEL.COST_AGGREGATION.FEED_FORWARD", "shared_experts"],
         ["MODEL.COST_AGGREGATION.SPATIAL", "deformable"],
+        ["MODEL.COST_AGGREGATION.IMAGE_CORRELATION", "replace"],
+        ["MODEL.COST_AGGREGATION.IMAGE_CORRELATION", "append"],
     ],
-    ids=["nearest", "experts", "shared_experts", "deformable"],
+    ids=["nearest", "experts", "shared_experts", "deformable", "correlation", "correlation_append"],
 )
 def test_variants_train_and_predict_in_blocks(opts):
     """Each variant behind its keys: gradients reach every parameter, and evaluation in blocks equals all at once."""

@@ -24,6 +24,12 @@ def _add(cfg: CN) -> None:
     keys.BALANCE_WEIGHT = 0.01
     # Spatial aggregation: the system's "own", or "deformable" (DCNv3, 3x3).
     keys.SPATIAL = "own"
+    # Image-to-image correlation (ProxyCLIP): the cost map of embeddings averaged over similar pixels is not made ("none"),
+    # takes the place of the plain one ("replace"), or comes as further channels beside it ("append").
+    keys.IMAGE_CORRELATION = "none"
+    # Pixels below this times the mean similarity are left out; factor of the softmax over the others.
+    keys.CORRELATION_SHIFT = 1.2
+    keys.CORRELATION_SCALE = 3.0
 
 
 def _check(cfg: CN) -> None:
@@ -41,9 +47,18 @@ GROUP = KeyGroup(
         "MODEL.COST_AGGREGATION.CLASS_ATTENTION": ("linear", "nearest"),
         "MODEL.COST_AGGREGATION.FEED_FORWARD": ("plain", "experts", "shared_experts"),
         "MODEL.COST_AGGREGATION.SPATIAL": ("own", "deformable"),
+        "MODEL.COST_AGGREGATION.IMAGE_CORRELATION": ("none", "replace", "append"),
     },
     positive=tuple(
-        f"MODEL.COST_AGGREGATION.{key}" for key in ("NEAREST_CLASSES", "EXPERTS", "ACTIVE_EXPERTS", "SHARED_EXPERTS")
+        f"MODEL.COST_AGGREGATION.{key}"
+        for key in (
+            "NEAREST_CLASSES",
+            "EXPERTS",
+            "ACTIVE_EXPERTS",
+            "SHARED_EXPERTS",
+            "CORRELATION_SHIFT",
+            "CORRELATION_SCALE",
+        )
     ),
     check=_check,
 )

@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[3]
         ["FEED_FORWARD", "experts"],
         ["FEED_FORWARD", "shared_experts"],
         ["SPATIAL", "deformable"],
+        ["IMAGE_CORRELATION", "replace"],
+        ["IMAGE_CORRELATION", "append"],
     ],
-    ids=["nearest", "experts", "shared_experts", "deformable"],
+    ids=["nearest", "experts", "shared_experts", "deformable", "correlation", "correlation_append"],
 )
 def test_variants_train_and_predict_in_blocks(opts, monkeypatch):
     """Gradients reach what the parent trains, and classes in blocks give the same as all at once."""

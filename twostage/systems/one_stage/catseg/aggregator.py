@@ -69,7 +69,7 @@ class Aggregator(nn.Module):
     def __init__(
         self,
         *,
-        templates: int,
+        cost_channels: int,
         embedding: int,
         appearance_source: int,
         decoder_sources: Sequence[int],
@@ -84,7 +84,7 @@ class Aggregator(nn.Module):
     ) -> None:
         """
         Args:
-            templates: P.
+            cost_channels: of the cost map, P or a multiple.
             embedding: D.
             appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
@@ -94,7 +94,7 @@ class Aggregator(nn.Module):
         """
         super().__init__()
         if cost:
-            self.embed = nn.Conv2d(templates, channels, kernel_size=7, padding=3)
+            self.embed = nn.Conv2d(cost_channels, channels, kernel_size=7, padding=3)
         else:
             self.embed = nn.Conv2d(embedding, channels, kernel_size=7, padding=3)
             self.embed_text = nn.Linear(embedding, channels)
@@ -129,7 +129,7 @@ class Aggregator(nn.Module):
 
         Args:
             embeddings: `[V, D, h, w]`, read only where features are aggregated instead of the cost.
-            cost: `[V, T, P, h, w]`.
+            cost: `[V, T, P or 2 P, h, w]`.
             text: unit text embeddings `[V, T, P, D]`.
         """
         with record_function("aggregation"):

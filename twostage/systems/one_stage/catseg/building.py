@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
-from twostage.clip.templates import TEMPLATES
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, between_scales
-from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, nearest_count
+from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
 from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 
@@ -60,7 +59,7 @@ def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels) -> Aggr
     _check_grid(cfg, visual.patch_size[0])
     guidance = keys.GUIDANCE_CHANNELS if keys.EMBEDDING_GUIDANCE else 0
     return Aggregator(
-        templates=len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES]),
+        cost_channels=cost_channels(cfg),
         embedding=visual.proj.shape[1],
         appearance_source=channels.appearance,
         decoder_sources=channels.decoder,

@@ -39,8 +39,10 @@ from twostage.systems.one_stage.catseg.views import (
     views_from_config,
 )
 from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
+from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
+from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 
 
@@ -51,11 +53,13 @@ class Encoded(NamedTuple):
         embeddings: dense CLIP embeddings of the views `[V, D, h, w]`, not of unit length.
         guidance: of the aggregator.
         image_sizes: before padding.
+        correlated: embeddings whose costs come beside, see `cost_map`.
     """
 
     embeddings: Tensor
     guidance: Guidance
     image_sizes: list[tuple[int, int]]
+    correlated: Tensor | None = None
 
 
 @META_ARCH_REGISTRY.register()
@@ -79,6 +83,7 @@ class CATSeg(OpenVocabularySegmenter):
         test_views: WholeImage | SlidingWindow,
         finetune: str,
         balance_weight: float,
+        correlation: ImageCorrelation | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -91,6 +96,7 @@ class CATSeg(OpenVocabularySegmenter):
             train_views, test_views: what CLIP looks at.
             finetune: see `twostage.clip.finetuning`.
             balance_weight: of the load balancing of mixtures of experts, where the aggregator has them.
+            correlation: of dense embeddings with each other, before the cost map.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -102,6 +108,7 @@ class CATSeg(OpenVocabularySegmenter):
         self.class_slots = class_slots
         self.early_rejection = early_rejection
         self.balance_weight = balance_weight
+        self.correlation = correlation
         self.train_views = train_views
         self.test_views = test_views
 
@@ -125,6 +132,7 @@ class CATSeg(OpenVocabularySegmenter):
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
+            "correlation": build_correlation(cfg),
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -144,7 +152,11 @@ class CATSeg(OpenVocabularySegmenter):
             embeddings, tapped = self.dense_features(self.views.cut(images, self.resolution))
         with record_function("guidance"):
             guidance = self.aggregator.guidance(*self.guide(images, self.views, embeddings, tapped))
-        return Encoded(embeddings.patch_map, guidance, [(int(h), int(w)) for h, w in images.image_sizes])
+        dense, correlated = embeddings.patch_map, None
+        if self.correlation is not None:
+            with record_function("correlation"):
+                dense, correlated = self.correlation(dense)
+        return Encoded(dense, guidance, [(int(h), int(w)) for h, w in images.image_sizes], correlated)
 
     def dense_features(self, images: Tensor) -> tuple[Tokens, dict[int, Tokens]]:
         """CLIP embeddings of all tokens, and the tapped blocks' outputs, of `[V, 3, side, side]`.
@@ -169,7 +181,7 @@ class CATSeg(OpenVocabularySegmenter):
     def class_scores(self, encoded: Encoded, text: Tensor) -> ClassScores:
         """Logits of every view for unit text embeddings `[T, P, D]`."""
         with record_function("cost map"):
-            cost = cost_map(encoded.embeddings, text)
+            cost = cost_map(encoded.embeddings, text, encoded.correlated)
             words = text.expand(len(cost), -1, -1, -1)
             kept = self.kept_classes(cost)
             if kept is not None:

@@ -7,8 +7,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from twostage.clip.templates import TEMPLATES
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.experts import ExpertFeedForward
+from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.nearest_attention import NearestClassAggregation
 
 
@@ -41,3 +43,19 @@ def nearest_count(cfg: CfgNode) -> int:
     """How many classes each class sees; 0 where it sees all."""
     keys = cfg.MODEL.COST_AGGREGATION
     return keys.NEAREST_CLASSES if keys.CLASS_ATTENTION == "nearest" else 0
+
+
+def cost_channels(cfg: CfgNode) -> int:
+    """Channels of the cost map: one per prompt template, twice where those of correlated embeddings are appended."""
+    templates = len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES])
+    return 2 * templates if cfg.MODEL.COST_AGGREGATION.IMAGE_CORRELATION == "append" else templates
+
+
+def build_correlation(cfg: CfgNode) -> ImageCorrelation | None:
+    """Image-to-image correlation of `MODEL.COST_AGGREGATION`, None where it is off."""
+    keys = cfg.MODEL.COST_AGGREGATION
+    if keys.IMAGE_CORRELATION == "none":
+        return None
+    return ImageCorrelation(
+        append=keys.IMAGE_CORRELATION == "append", shift=keys.CORRELATION_SHIFT, scale=keys.CORRELATION_SCALE
+    )

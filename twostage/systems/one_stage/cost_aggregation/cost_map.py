@@ -7,17 +7,21 @@ Legend: B images, T classes, P templates, D embedding size, h x w grid.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def cost_map(embeddings: Tensor, text: Tensor) -> Tensor:
-    """`[B, T, P, h, w]`, without CLIP's logit scale.
+def cost_map(embeddings: Tensor, text: Tensor, correlated: Tensor | None = None) -> Tensor:
+    """`[B, T, P, h, w]`, without CLIP's logit scale; with `correlated` `[B, T, 2 P, h, w]`.
 
     Args:
         embeddings: image embeddings `[B, D, h, w]`, normalised here.
         text: text embeddings `[T, P, D]`, normalised here.
+        correlated: a second set of image embeddings (see `image_correlation.py`), whose costs come behind.
     """
+    if correlated is not None:
+        return torch.cat([cost_map(embeddings, text), cost_map(correlated, text)], dim=2)
     pixels = F.normalize(embeddings, dim=1).flatten(2)
     flat = F.normalize(text, dim=-1).flatten(0, 1) @ pixels
     return flat.unflatten(1, text.shape[:2]).unflatten(3, embeddings.shape[2:])

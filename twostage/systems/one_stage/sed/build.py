@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from torch import nn
 
-from twostage.clip.templates import TEMPLATES
-from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, nearest_count
+from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
 from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.sed.decoder import CostGuidance, SEDDecoder, VisualGuidance
@@ -18,16 +17,16 @@ from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregatio
 def build_decoder(cfg: CfgNode, widths: Sequence[int]) -> SEDDecoder:
     """The decoder of `MODEL.SED` for a backbone whose stages (strides 4, 8, 16, 32) have `widths` channels."""
     keys = cfg.MODEL.SED
-    templates = len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES])
+    cost = cost_channels(cfg)
     channels = [keys.HIDDEN_CHANNELS, *keys.DECODER_CHANNELS]
     guidance = list(keys.GUIDANCE_CHANNELS)
     res2, res3, res4, _ = widths
     return SEDDecoder(
-        templates=templates,
+        cost_channels=cost,
         stages=[_build_stage(cfg, index, *channels[index : index + 2]) for index in range(len(guidance))],
         channels=channels,
         visual_guidance=VisualGuidance(in_channels=[res4, res3, res2], out_channels=guidance),
-        cost_guidance=CostGuidance(templates=templates, channels=guidance),
+        cost_guidance=CostGuidance(cost_channels=cost, channels=guidance),
         class_block=keys.CLASS_BLOCK,
         nearest=nearest_count(cfg),
     )

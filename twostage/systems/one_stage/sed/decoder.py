@@ -27,14 +27,22 @@ class ImageFeatures(NamedTuple):
     Attributes:
         embeddings: CLIP's dense embeddings `[B, D, h, w]`.
         guidance: projected backbone features, one `[B, V_i, 2^(i+1) h, 2^(i+1) w]` per stage.
+        correlated: embeddings whose costs come beside, see `cost_map`.
     """
 
     embeddings: Tensor
     guidance: list[Tensor]
+    correlated: Tensor | None = None
 
     def image(self, index: int) -> ImageFeatures:
         """One image of the batch, as a batch of one."""
-        return ImageFeatures(self.embeddings[index : index + 1], [g[index : index + 1] for g in self.guidance])
+        one = slice(index, index + 1)
+        correlated = None if self.correlated is None else self.correlated[one]
+        return ImageFeatures(self.embeddings[one], [g[one] for g in self.guidance], correlated)
+
+    def cost_map(self, text: Tensor) -> Tensor:
+        """`[B, T, P, h, w]` of text embeddings `[T, P, D]`; twice the channels with `correlated`."""
+        return cost_map(self.embeddings, text, self.correlated)
 
 
 class VisualGuidance(nn.Module):
@@ -54,9 +62,9 @@ class VisualGuidance(nn.Module):
 class CostGuidance(nn.Module):
     """Upsamples the cost map itself, step by step, for the fusion of each stage."""
 
-    def __init__(self, *, templates: int, channels: Sequence[int]) -> None:
+    def __init__(self, *, cost_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
-        widths = [templates, *channels]
+        widths = [cost_channels, *channels]
         self.ups = nn.ModuleList(nn.ConvTranspose2d(i, o, kernel_size=2, stride=2) for i, o in pairwise(widths))
 
     def forward(self, cost: Tensor, stage: int) -> Tensor:
@@ -76,7 +84,7 @@ class SEDDecoder(nn.Module):
     def __init__(
         self,
         *,
-        templates: int,
+        cost_channels: int,
         stages: Sequence[DecoderStage],
         channels: Sequence[int],
         visual_guidance: VisualGuidance,
@@ -86,12 +94,13 @@ class SEDDecoder(nn.Module):
     ) -> None:
         """
         Args:
+            cost_channels: of the cost map, P or a multiple.
             channels: of the embedded cost map and of each stage's output.
             class_block: classes computed at a time in `predict`.
             nearest: classes that each class reads in class aggregation; 0 for all.
         """
         super().__init__()
-        self.embed = nn.Conv2d(templates, channels[0], kernel_size=7, padding=3)
+        self.embed = nn.Conv2d(cost_channels, channels[0], kernel_size=7, padding=3)
         self.stages = nn.ModuleList(stages)
         # Head i reads what stage i is given; the last one reads the last stage's output.
         self.heads = nn.ModuleList(nn.Conv2d(c, 1, kernel_size=3, padding=1) for c in channels)
@@ -105,7 +114,7 @@ class SEDDecoder(nn.Module):
 
         All heads but the last read detached maps: they learn for early rejection and do not change the decoder.
         """
-        cost = cost_map(features.embeddings, text)
+        cost = features.cost_map(text)
         x, seen = self.embed_cost(cost), self._seen(text)
         logits = []
         for index, stage in enumerate(self.stages):
@@ -128,7 +137,7 @@ class SEDDecoder(nn.Module):
                 kept = rejection.kept(self.early_logits(features, text))
                 text = text[kept]
         with record_function("cost"):
-            costs = [cost_map(features.embeddings, part) for part in text.split(self.class_block)]
+            costs = [features.cost_map(part) for part in text.split(self.class_block)]
             blocks = [self.embed_cost(cost) for cost in costs]
         for index, stage in enumerate(self.stages):
             if rejection is not None and index > 0:
@@ -164,7 +173,7 @@ class SEDDecoder(nn.Module):
         weight = torch.einsum("ct,cpyx->tpyx", taps, self.embed.weight)
         bias = taps.T @ self.embed.get_parameter("bias")
         for part in text.split(self.class_block):
-            maps = F.conv2d(cost_map(features.embeddings, part)[0], weight, bias, padding=3)
+            maps = F.conv2d(features.cost_map(part)[0], weight, bias, padding=3)
             # The transposed shift: tap (dy, dx) of the 3x3 looks at (y + dy - 1, x + dx - 1).
             yield _add_shifted(maps) + self.heads[0].get_parameter("bias")
 

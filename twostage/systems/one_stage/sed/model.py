@@ -25,7 +25,9 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
 from twostage.predictions import DensePrediction, Frames
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
+from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.sed.build import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
@@ -52,6 +54,7 @@ class SED(OpenVocabularySegmenter):
         finetune: str,
         rejection: EarlyRejection | None,
         balance_weight: float,
+        correlation: ImageCorrelation | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -60,6 +63,7 @@ class SED(OpenVocabularySegmenter):
             finetune: which of CLIP's parameters are trained, see `train_parts`.
             rejection: category early rejection in evaluation, None for none.
             balance_weight: of the load balancing of mixtures of experts, where the decoder has them.
+            correlation: of dense embeddings with each other, before the cost map.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -68,6 +72,7 @@ class SED(OpenVocabularySegmenter):
         self.resolution = resolution
         self.rejection = rejection
         self.balance_weight = balance_weight
+        self.correlation = correlation
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class SED(OpenVocabularySegmenter):
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "rejection": EarlyRejection.from_config(cfg),
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
+            "correlation": build_correlation(cfg),
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -105,7 +111,11 @@ class SED(OpenVocabularySegmenter):
             embeddings = dense_embeddings(self.clip.visual, pyramid.res5)
         with record_function("guidance"):
             guidance = self.decoder.visual_guidance([pyramid.res4, pyramid.res3, pyramid.res2])
-        return Encoded(ImageFeatures(embeddings, guidance), sizes)
+        correlated = None
+        if self.correlation is not None:
+            with record_function("correlation"):
+                embeddings, correlated = self.correlation(embeddings)
+        return Encoded(ImageFeatures(embeddings, guidance, correlated), sizes)
 
     def _resize(self, images: Tensor) -> Tensor:
         """Stretch `[B, 3, H, W]` to the square; the published resize has no antialiasing."""
