@@ -14,6 +14,9 @@ def _add(cfg: CN) -> None:
     # Whose class names to ask for on the benchmarks: auto (those that belong to the registered name), or a published
     # system (catseg, san, fcclip, ...). Names move mIoU.
     cfg.DATASETS.CLASS_NAMES = "auto"
+    # Further names that compete with the test sets' own classes and that no label holds: a file with one name per line, or
+    # "toybox:N" for N names made from toybox's words. A pixel called by one of them is wrong.
+    cfg.DATASETS.DISTRACTORS = ""
     # Leave broken training pictures and labels out, count and list them in the log, instead of stopping. (The command
     # option --skip-broken sets this and TEST.SKIP_BROKEN.)
     cfg.DATALOADER.SKIP_BROKEN = False

@@ -16,11 +16,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.data.catalogue import DatasetInfo, benchmarks, dataset_info
 from twostage.data.catalogue.folders import folder_infos
+from twostage.data.distractors import read_distractors, with_distractors, without_distractors
 from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError
 
-# What follows from the class names chosen by DATASETS.CLASS_NAMES.
-_PROMPT_KEYS = ("info", "prompt_classes", "prompt_to_class")
+# What follows from DATASETS.CLASS_NAMES and DATASETS.DISTRACTORS.
+_NAME_KEYS = ("info", "stuff_classes", "prompt_classes", "prompt_to_class")
 
 
 def register_catalogue() -> None:
@@ -45,12 +46,13 @@ def records_of(name: str) -> list[dict[str, Any]]:
 
 
 def configure_datasets(cfg: CfgNode) -> None:
-    """Register `DATASETS.FOLDERS` and give the sets of `DATASETS.TRAIN` and `TEST` the names of `DATASETS.CLASS_NAMES`.
+    """Register `DATASETS.FOLDERS`, give the sets of `DATASETS.TRAIN` and `TEST` the names of `DATASETS.CLASS_NAMES`, and
+    those of `TEST` the `DATASETS.DISTRACTORS`.
 
     May be called again, with another config; every process has to call it.
 
     Raises:
-        UserError: a folder that is no dataset, or class names that a benchmark does not have.
+        UserError: a folder that is no dataset, class names that a benchmark does not have, distractors that can't be read.
     """
     for info in folder_infos(cfg.DATASETS.FOLDERS):
         if info.name in DatasetCatalog.list():
@@ -58,9 +60,12 @@ def configure_datasets(cfg: CfgNode) -> None:
             DatasetCatalog.remove(info.name)
             MetadataCatalog.remove(info.name)
         register([info])
+    extra = read_distractors(cfg.DATASETS.DISTRACTORS) if cfg.DATASETS.DISTRACTORS else ()
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         if MetadataCatalog.get(name).get("info", None) is not None:
             use_class_names(name, cfg.DATASETS.CLASS_NAMES)
+            if extra and name in cfg.DATASETS.TEST:
+                _set_names(name, with_distractors(dataset_info(name), extra))
 
 
 def _check_same_folder(info: DatasetInfo) -> None:
@@ -75,25 +80,29 @@ def _check_same_folder(info: DatasetInfo) -> None:
 def use_class_names(name: str, system: str) -> None:
     """Ask for the class names of a published system on the registered dataset `name` ("auto": those of who uses `name`).
 
-    Names in tables stay as they are. Datasets with one class list (toybox, folders) are left alone.
+    Names in tables stay as they are. Datasets with one class list (toybox, folders) keep it. Distractors go.
 
     Raises:
         UserError: the benchmark has no such variant.
     """
-    info = dataset_info(name)
+    info = without_distractors(dataset_info(name))
     benchmark = benchmarks().get(info.benchmark)
-    if benchmark is None:
-        return
-    chosen = system
-    if system == "auto":
-        registered = benchmark.splits[info.split].registered
-        chosen = registered.get(name, next(iter(registered.values())))
-    changed = benchmark.with_names(info, chosen)
+    if benchmark is not None:
+        chosen = system
+        if system == "auto":
+            registered = benchmark.splits[info.split].registered
+            chosen = registered.get(name, next(iter(registered.values())))
+        info = benchmark.with_names(info, chosen)
+    if info != dataset_info(name):
+        _set_names(name, info)
+
+
+def _set_names(name: str, info: DatasetInfo) -> None:
     metadata = MetadataCatalog.get(name)
-    for key in _PROMPT_KEYS:  # Detectron2's metadata can be set once only, hence out first
+    for key in _NAME_KEYS:  # Detectron2's metadata can be set once only, hence out first
         vars(metadata).pop(key, None)
-    fresh = changed.metadata()
-    metadata.set(**{key: fresh[key] for key in _PROMPT_KEYS if key in fresh})
+    fresh = info.metadata()
+    metadata.set(**{key: fresh[key] for key in _NAME_KEYS if key in fresh})
 
 
 register_catalogue()

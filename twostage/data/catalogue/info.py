@@ -43,6 +43,7 @@ class DatasetInfo:
         short_edge: pictures were reduced to this short edge when the labels were made (A-847).
         test_sizes: published system -> (short edge, longest edge) in pixels.
         count: number of labelled pictures in the published set.
+        distractors: number of classes, the last ones, that no label holds (`twostage.data.distractors`).
         colors: RGB per class, where the dataset brings its own.
         prefix: only pictures whose file name begins with this.
         ensure: called before the files are listed; toybox writes itself.
@@ -71,6 +72,7 @@ class DatasetInfo:
     short_edge: int | None = None
     test_sizes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     count: int | None = None
+    distractors: int = 0
     colors: tuple[tuple[int, int, int], ...] | None = None
     prefix: str = ""
     ensure: Callable[[], object] | None = None
@@ -78,7 +80,7 @@ class DatasetInfo:
     @property
     def num_classes(self) -> int:
         """Number of classes that labels hold."""
-        return len(self.class_names)
+        return len(self.class_names) - self.distractors
 
     @property
     def image_root(self) -> Path:

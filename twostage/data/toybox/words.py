@@ -14,8 +14,10 @@ so that a label map means the same whether the seen classes or all of them are t
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import chain, islice, product
 from typing import NamedTuple
+
+from twostage.errors import UserError
 
 
 class Thing(NamedTuple):
@@ -134,3 +136,21 @@ def large_vocabulary() -> tuple[str, ...]:
     """CLASSES, then every other combination of the words, then real-world nouns: several hundred names."""
     others = [thing.name for thing in ALL_THINGS if thing.name not in set(CLASSES)]
     return CLASSES + tuple(others) + DISTRACTOR_NOUNS
+
+
+def distractors(count: int) -> tuple[str, ...]:
+    """`count` names of nothing that is in a picture: the nearest first (other combinations of the words), then nouns, then
+    nouns with a colour, then with an attribute, too.
+
+    Raises:
+        UserError: there are not that many.
+    """
+    near = large_vocabulary()[len(CLASSES) :]
+    coloured = (f"{colour} {noun}" for noun, colour in product(DISTRACTOR_NOUNS, COLOURS))
+    patterned = (
+        f"{attribute} {colour} {noun}" for noun, attribute, colour in product(DISTRACTOR_NOUNS, ATTRIBUTES, COLOURS)
+    )
+    names = tuple(islice(chain(near, coloured, patterned), count))
+    if len(names) < count:
+        raise UserError(f"toybox's words make {len(names)} distractors, not {count}")
+    return names
