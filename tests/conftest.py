@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,3 +63,14 @@ def tiny_clip() -> open_clip.CLIP:
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return model.eval()
+
+
+@pytest.fixture
+def own_loggers() -> Iterator[None]:
+    """A run sets up loggers with handlers that don't propagate; afterwards they are as they were."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "twostage")]
+    before = [(logger.propagate, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (propagate, level, handlers) in zip(loggers, before, strict=True):
+        logger.propagate, logger.handlers = propagate, handlers
+        logger.setLevel(level)

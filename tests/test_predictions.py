@@ -167,6 +167,38 @@ def test_panoptic_area_is_what_a_mask_wins():
     assert [s["category_id"] for s in segments] == [1] and ids[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("strip_floats", [blocks.STRIP_FLOATS, 400])
+def test_panoptic_in_strips_equals_all_at_once(monkeypatch, strip_floats):
+    """Against masks of the whole picture, with both thresholds in use; strips of one row change nothing."""
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", strip_floats)
+    torch.manual_seed(4)
+    coarse = F.interpolate(6 * torch.randn(1, 12, 4, 5) - 3, size=(24, 30), mode="bilinear")
+    frames = Frames(padded=(24, 30), images=[(24, 30)])
+    prediction = MaskPrediction(mask_logits=coarse, class_logits=3 * torch.randn(1, 12, 5), frames=frames)
+    found = {}
+    for score, overlap in ((0.0, 0.5), (0.7, 0.3), (0.0, 0.0)):
+        ((ids, segments),) = prediction.panoptic(
+            [(24, 30)], things=[0, 2], score_threshold=score, overlap_threshold=overlap
+        )
+        scores, classes = prediction.class_logits[0].softmax(-1).max(-1)
+        kept = [q for q in range(12) if classes[q] != 4 and scores[q] > score]
+        probabilities = coarse[0].sigmoid()
+        owner = (scores[kept, None, None] * probabilities[kept]).argmax(0)
+        expected: dict[tuple[int, int], torch.Tensor] = {}
+        for place, q in enumerate(kept):
+            inside = probabilities[q] >= 0.5
+            mask = (owner == place) & inside
+            if mask.any() and (owner == place).sum() / inside.sum() >= overlap:
+                category = int(classes[q])
+                key = (category, q if category in (0, 2) else -1)
+                expected[key] = expected.get(key, torch.zeros_like(mask)) | mask
+        assert [s["category_id"] for s in segments] == [category for category, _ in expected]
+        for segment, mask in zip(segments, expected.values(), strict=True):
+            assert torch.equal(ids == segment["id"], mask)
+        found[score, overlap] = tuple(s["category_id"] for s in segments)
+    assert len(set(found.values())) == 3, found
+
+
 def test_instances_follow_the_formula(masks):
     probability = masks.class_logits[0].softmax(-1)[:, :-1]
     best = sorted(((float(probability[q, c]), q, c) for q in range(7) for c in range(5)), reverse=True)[:12]

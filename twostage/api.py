@@ -29,8 +29,8 @@ from twostage.config import load_config, resolve_device
 from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.images import read_rgb
 from twostage.data.mapper import to_tensor
+from twostage.data.panoptic import segment_map_to_rgb
 from twostage.errors import UserError, near_names
-from twostage.evaluation.panoptic import segment_map_to_rgb
 from twostage.files import atomic_path, write_text
 from twostage.predictions import MaskPrediction, Prediction
 from twostage.segmenter import OpenVocabularySegmenter

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
@@ -156,29 +155,44 @@ class MaskPrediction:
     ) -> tuple[Tensor, list[dict]]:
         scores, classes = self.label_probabilities[index].max(dim=-1)
         kept = ((classes != self.num_classes) & (scores > score_threshold)).nonzero().flatten()
-        ids = torch.zeros(size, dtype=torch.int32, device=scores.device)
         if len(kept) == 0:
-            return ids, []
-        resample = self.frames.resampler(index, self._grid, size, scores.device)
-        probabilities = resample(self.mask_logits[index, kept]).sigmoid()
-        owner = (scores[kept, None, None] * probabilities).argmax(dim=0)
-        inside = probabilities >= 0.5
-        won = F.one_hot(owner, len(kept)).permute(2, 0, 1).bool()
-        masks = won & inside
-        own_area, won_area, kept_area = (m.flatten(1).sum(1) for m in (inside, won, masks))
-        valid = (kept_area > 0) & (won_area / own_area.clamp(min=1) >= overlap_threshold)
+            return torch.zeros(size, dtype=torch.int32, device=scores.device), []
+        owner, inside, valid = self._compete(index, size, kept, scores[kept], overlap_threshold)
+        ids_of = torch.zeros(
+            len(kept), dtype=torch.int32, device=scores.device
+        )  # id of each mask, 0 where it is dropped
         segments: list[dict] = []
         stuff_ids: dict[int, int] = {}
         for position in valid.nonzero().flatten().tolist():
             category = int(classes[kept[position]])
             if category in stuff_ids:
-                ids[masks[position]] = stuff_ids[category]
+                ids_of[position] = stuff_ids[category]
                 continue
             segments.append({"id": len(segments) + 1, "category_id": category, "isthing": category in things})
-            ids[masks[position]] = segments[-1]["id"]
+            ids_of[position] = segments[-1]["id"]
             if category not in things:
                 stuff_ids[category] = segments[-1]["id"]
-        return ids, segments
+        return torch.where(inside, ids_of[owner], 0), segments
+
+    def _compete(
+        self, index: int, size: Size, kept: Tensor, scores: Tensor, overlap_threshold: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mask that wins each pixel and whether it covers it, int64 and bool `[height, width]`; which of the `kept`
+        masks `[n]` with `scores` `[n]` keep enough of their area, bool `[n]`."""
+        resample = self.frames.resampler(index, self._grid, size, scores.device)
+        logits = self.mask_logits[index, kept]
+        owner = torch.empty(size, dtype=torch.int64, device=scores.device)
+        inside = torch.empty(size, dtype=torch.bool, device=scores.device)
+        own_area = torch.zeros(len(kept), dtype=torch.int64, device=scores.device)
+        for rows in blocks.strips(size, 3 * len(kept)):
+            probabilities = resample(logits, rows.start, rows.stop).sigmoid()
+            owner[rows] = (scores[:, None, None] * probabilities).argmax(dim=0)
+            inside[rows] = probabilities.gather(0, owner[rows][None])[0] >= 0.5
+            own_area += (probabilities >= 0.5).flatten(1).sum(1)
+        won_area = torch.bincount(owner.flatten(), minlength=len(kept))
+        kept_area = torch.bincount(owner[inside], minlength=len(kept))
+        valid = (kept_area > 0) & (won_area / own_area.clamp(min=1) >= overlap_threshold)
+        return owner, inside, valid
 
     def instances(
         self, sizes: Sequence[Size], things: Sequence[int] | None = None, *, top_k: int = 100

@@ -123,18 +123,26 @@ class SegmentOutput:
         instances: `instances`, see `inference.segments.instances`.
         proposals: `proposals`, see `inference.segments.proposals`.
         things: classes (of the vocabulary) that come as countable things; the others are stuff.
+        score_threshold, overlap_threshold: of `MaskPrediction.panoptic`.
     """
 
     panoptic: bool = False
     instances: bool = False
     proposals: bool = False
     things: Sequence[int] = ()
+    score_threshold: float = 0.8
+    overlap_threshold: float = 0.8
 
     def of(self, prediction: MaskPrediction, sizes: Sequence[tuple[int, int]]) -> dict[str, list[Any]]:
         """Output key -> one entry per image."""
         found: dict[str, list[Any]] = {}
         if self.panoptic:
-            found["panoptic_seg"] = list(prediction.panoptic(sizes, self.things))
+            found["panoptic_seg"] = prediction.panoptic(
+                sizes,
+                self.things,
+                score_threshold=self.score_threshold,
+                overlap_threshold=self.overlap_threshold,
+            )
         if self.instances:
             found["instances"] = list(instances(prediction, sizes, self.things))
         if self.proposals:

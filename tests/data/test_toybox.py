@@ -80,7 +80,7 @@ def test_same_seed_same_bytes(tmp_path: Path, small_world: None) -> None:
     assert a == b
     assert a.keys() == c.keys()
     assert all(a[name] != c[name] for name in a)
-    assert len(a) == 2 * 22 + 1
+    assert len(a) == 3 * 22 + 2 + 1  # pictures, labels, segments; two lists of segments; the version
 
 
 def test_only_open_scenes_show_unseen_classes(tmp_path: Path, small_world: None) -> None:

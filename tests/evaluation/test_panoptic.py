@@ -12,15 +12,10 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from twostage.data.panoptic import read_segment_map, segment_map_to_rgb
 from twostage.errors import UserError
 from twostage.evaluation import SemanticSegmentationEvaluator
-from twostage.evaluation.panoptic import (
-    PanopticMeasure,
-    match_segments,
-    quality,
-    read_segment_map,
-    segment_map_to_rgb,
-)
+from twostage.evaluation.panoptic import PanopticMeasure, match_segments, quality
 
 CLASSES = 5
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from twostage.api import Segmentation
+from twostage.data.panoptic import read_segment_map
 from twostage.errors import UserError
-from twostage.evaluation.panoptic import read_segment_map
 from twostage.predictions import DensePrediction, Frames, MaskPrediction
 from twostage.visualization.palette import palette
 from twostage.visualization.panoptic import draw_panoptic, segment_colors, segment_names

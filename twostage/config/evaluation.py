@@ -16,6 +16,10 @@ def _add(cfg: CN) -> None:
     cfg.TEST.ORACLES = False
     # Also compute panoptic quality, where system and data set have segments.
     cfg.TEST.PANOPTIC = False
+    # Panoptic segments are made of masks whose best class is at least this probable (Mask2Former 0.8, FC-CLIP 0.0), ...
+    cfg.TEST.PANOPTIC_SCORE = 0.8
+    # ... and that keep at least this share of their area when masks compete for pixels.
+    cfg.TEST.PANOPTIC_OVERLAP = 0.8
     # Also measure mask proposals, whatever their class: average recall at 10, 50 and 100, best IoU.
     cfg.TEST.PROPOSALS = False
     # Also compute semantic-guided IoU (SCAN); for and PC-459.
@@ -24,4 +28,4 @@ def _add(cfg: CN) -> None:
     cfg.TEST.SKIP_BROKEN = False
 
 
-GROUP = KeyGroup(add=_add)
+GROUP = KeyGroup(add=_add, fraction=("TEST.PANOPTIC_SCORE", "TEST.PANOPTIC_OVERLAP"))

@@ -38,8 +38,11 @@ logger = logging.getLogger(__name__)
 _MOST_SUBSTITUTES = 20
 
 
-def check_dataset(name: str) -> None:
+def check_dataset(name: str, *, panoptic: bool = False) -> None:
     """Check that the dataset `name` is registered and its folders exist, before anything heavy is built.
+
+    Args:
+        panoptic: whether its panoptic labels are needed, too.
 
     Raises:
         UserError: unknown name (with near ones), or folders missing (with the commands that help).
@@ -58,6 +61,9 @@ def check_dataset(name: str) -> None:
             f"{info.benchmark if info else name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
             f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )
+    info = MetadataCatalog.get(name).get("info", None)
+    if panoptic and info is not None:
+        info.check_panoptic()
 
 
 def _missing_folder(name: str) -> str | None:
@@ -72,22 +78,25 @@ def _missing_folder(name: str) -> str | None:
     return next((str(folder) for folder in folders if folder and not Path(folder).is_dir()), None)
 
 
-def dataset_records(name: str, *, skip_broken: bool = False) -> list[Record]:
-    """The records of a dataset, each with its `dataset_name`; with `skip_broken` labels without a picture are left out.
+def dataset_records(name: str, *, skip_broken: bool = False, panoptic: bool = False) -> list[Record]:
+    """The records of a dataset, each with its `dataset_name`.
+
+    Args:
+        skip_broken: labels without a picture, and with `panoptic` pictures without panoptic labels, are left out.
+        panoptic: add `pan_seg_file_name` and `segments_info`; datasets registered by other code bring them themselves.
 
     Raises:
         UserError: see `check_dataset`; or the folders hold no images, or pictures are missing.
     """
-    check_dataset(name)
+    check_dataset(name, panoptic=panoptic)
     info = MetadataCatalog.get(name).get("info", None)
     try:
-        if skip_broken and info is not None:
-            broken: list[str] = []
-            records = info.records(broken=broken)
-            for line in broken:
-                logger.warning("Left out of '%s': %s", name, line)
-        else:
-            records = DatasetCatalog.get(name)
+        broken: list[str] | None = [] if skip_broken and info is not None else None
+        records = DatasetCatalog.get(name) if broken is None else info.records(broken=broken)
+        if panoptic and info is not None:
+            records = info.panoptic_records(records, broken=broken)
+        for line in broken or ():
+            logger.warning("Left out of '%s': %s", name, line)
     except (OSError, AssertionError) as error:  # load_sem_seg asserts that there are label files
         raise UserError(f"dataset '{name}' can't be listed: {' '.join(str(error).split())}") from error
     if not records:
@@ -303,7 +312,7 @@ def build_test_loader(
         mapper: default `SemanticTestMapper`.
         finished: `file_name` of images to leave out.
     """
-    known = dataset_records(name, skip_broken=bool(cfg.TEST.SKIP_BROKEN))
+    known = dataset_records(name, skip_broken=bool(cfg.TEST.SKIP_BROKEN), panoptic=bool(cfg.TEST.PANOPTIC))
     records = [record for record in known if record["file_name"] not in finished]
     mapped = _MappedRecords(
         DatasetFromList(records, copy=False),

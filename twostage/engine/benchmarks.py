@@ -19,8 +19,8 @@ from twostage.data.registration import configure_datasets
 from twostage.engine.run import evaluate
 from twostage.engine.setup import set_up
 from twostage.errors import UserError
-from twostage.evaluation.published import comparison_table, notes
-from twostage.evaluation.results import results_table
+from twostage.evaluation.published import comparison_table, notes, panoptic_comparison
+from twostage.evaluation.results import tables
 from twostage.evaluation.selection import published_name, select_datasets
 from twostage.files import check_writable, write_text
 from twostage.visualization.analysis import write_evaluation_report
@@ -38,9 +38,9 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
     configure_datasets(cfg)
     names = select_datasets(args.datasets or cfg.DATASETS.TEST)
     if args.skip_missing:
-        names = _present(names)
+        names = _present(names, panoptic=cfg.TEST.PANOPTIC)
     for name in names:
-        check_dataset(name)
+        check_dataset(name, panoptic=cfg.TEST.PANOPTIC)
     cfg.DATASETS.TEST = tuple(names)
     if args.skip_broken:
         cfg.TEST.SKIP_BROKEN = True
@@ -52,12 +52,12 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _present(names: Sequence[str]) -> list[str]:
+def _present(names: Sequence[str], *, panoptic: bool) -> list[str]:
     """Those whose files are there; the others are named in the log."""
     found = []
     for name in names:
         try:
-            check_dataset(name)
+            check_dataset(name, panoptic=panoptic)
         except UserError as error:
             logger.warning("left out: %s", error)
         else:
@@ -97,13 +97,13 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 
 
 def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a table of all figures, and where papers know the benchmarks, one of mIoU beside theirs.
+    """Markdown: a table of all figures, and where papers know the benchmarks, mIoU and PQ beside theirs.
 
     Args:
         title: name of the system.
         records: data set -> content of its results file.
     """
-    parts = [f"# {title}", results_table([(name, record["figures"]) for name, record in records.items()])]
+    parts = [f"# {title}", tables([(name, record["figures"]) for name, record in records.items()])]
     known = {published_name(name): record for name, record in records.items() if published_name(name)}
     table = comparison_table(title, known)
     if table:
@@ -113,4 +113,7 @@ def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
             "of classes in labels or predictions. Compare like with like."
         )
         parts += [f"- {note}" for note in notes(list(known))]
+    table = panoptic_comparison(title, known)
+    if table:
+        parts += ["## Panoptic quality beside published figures", table, "PQ in percent, all classes."]
     return "\n\n".join(parts) + "\n"

@@ -48,7 +48,11 @@ def evaluate_dataset(
         finished = counted
         if isinstance(model, OpenVocabularySegmenter):
             model.segments = SegmentOutput(
-                panoptic=cfg.TEST.PANOPTIC, proposals=cfg.TEST.PROPOSALS, things=own.dataset.prompt_things
+                panoptic=cfg.TEST.PANOPTIC,
+                proposals=cfg.TEST.PROPOSALS,
+                things=own.dataset.prompt_things,
+                score_threshold=cfg.TEST.PANOPTIC_SCORE,
+                overlap_threshold=cfg.TEST.PANOPTIC_OVERLAP,
             )
             if cfg.TEST.ORACLES:
                 network = ToldClasses(model, own.dataset)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twostage.evaluation import results_table
+from twostage.evaluation.results import tables
 
 
 def evaluation_table(datasets: Sequence[str], results: Mapping[str, Any]) -> str:
-    """Markdown table of the headline figures, a row per test set.
+    """Markdown tables of the headline figures, a row per test set (of panoptic quality, a row per group of classes).
 
     Args:
         datasets: DATASETS.TEST.
@@ -19,4 +19,4 @@ def evaluation_table(datasets: Sequence[str], results: Mapping[str, Any]) -> str
     rows = []
     for name, tasks in by_dataset.items():
         rows.append((name, {metric: value for figures in tasks.values() for metric, value in figures.items()}))
-    return results_table(rows)
+    return tables(rows)

@@ -49,9 +49,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
     configure_datasets(cfg)
-    names = list(cfg.DATASETS.TEST) if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    for name in names:
+    for name in () if args.eval_only else cfg.DATASETS.TRAIN:
         check_dataset(name)
+    for name in cfg.DATASETS.TEST:
+        check_dataset(name, panoptic=cfg.TEST.PANOPTIC)
     launch(
         run,
         processes=args.num_gpus,

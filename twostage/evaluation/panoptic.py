@@ -5,38 +5,24 @@ the union. Unmatched labels are misses, except crowds; unmatched predictions are
 their pixels are void or lie in a crowd of their class. PQ = sum of matched IoUs / (TP + FP / 2 + FN / 2) per class, then
 the mean over classes that have a segment in labels or predictions; PQ = SQ (mean IoU of matches) * RQ.
 
-Segment maps hold one id per pixel, 0 for none; on disk a PNG with id = R + 256 G + 65536 B.
+Segment maps hold one id per pixel, 0 for none (`twostage.data.panoptic`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
+from twostage.data.panoptic import Segment, read_segment_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.measures import Counts, Measure, Sample
+from twostage.evaluation.results import PANOPTIC_GROUPS
 
-Segment = Mapping[str, Any]
 _VOID = 0
-
-
-def read_segment_map(path: str | Path) -> np.ndarray:
-    """`[H, W]` int64 segment ids of a panoptic PNG. Raises UserError naming the file."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
-            values = np.asarray(image.convert("RGB")).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"panoptic label '{path}' can't be read: {' '.join(str(error).split())}") from error
-    return values @ np.array([1, 256, 65536])
 
 
 def match_segments(
@@ -177,16 +163,16 @@ class PanopticMeasure(Measure):
     def figures(self) -> dict[str, float]:
         per_class = quality(self.total(), self.dataset.num_classes)
         things = set(self.dataset.things)
-        groups: dict[str, Sequence[int]] = {
-            "": range(self.dataset.num_classes),
-            "_th": self.dataset.things,
-            "_st": [c for c in range(self.dataset.num_classes) if c not in things],
-            "-seen": self.dataset.seen,
-            "-unseen": self.dataset.unseen,
+        classes_of: dict[str, Sequence[int]] = {
+            "all": range(self.dataset.num_classes),
+            "things": self.dataset.things,
+            "stuff": [c for c in range(self.dataset.num_classes) if c not in things],
+            "seen": self.dataset.seen,
+            "unseen": self.dataset.unseen,
         }
         means = {
-            f"{key}{suffix}": values[list(classes)]
-            for suffix, classes in groups.items()
+            f"{key}{suffix}": values[list(classes_of[group])]
+            for suffix, group in PANOPTIC_GROUPS.items()
             for key, values in per_class.items()
         }
         return {key: 100 * float(np.nanmean(values)) for key, values in means.items() if np.isfinite(values).any()}
@@ -194,9 +180,3 @@ class PanopticMeasure(Measure):
     def record(self) -> dict[str, Any]:
         values = quality(self.total(), self.dataset.num_classes)
         return {"pq_per_class": 100 * values["PQ"], "thing_classes": self.dataset.things}
-
-
-def segment_map_to_rgb(ids: torch.Tensor | np.ndarray) -> np.ndarray:
-    """uint8 `[H, W, 3]` picture of segment ids, the inverse of `read_segment_map`."""
-    values = np.asarray(ids).astype(np.int64)
-    return np.stack([values % 256, values // 256 % 256, values // 65536], axis=-1).astype(np.uint8)

@@ -54,18 +54,39 @@ def comparison_table(name: str, records: Mapping[str, Mapping[str, Any]]) -> str
     """
     known = {column for system in published_systems() for column in system.miou}
     columns = [column for column in records if column in known]
+    ours = [([rule], [records[column]["figures"].get(key) for column in columns]) for rule, key in RULES.items()]
+    theirs = [(entry, [entry.rule or "not stated"], entry.miou) for entry in published_systems()]
+    return _table(name, ["rule"], columns, ours, theirs)
+
+
+def panoptic_comparison(name: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same of panoptic quality over all classes; "" where it was not measured on a benchmark of the papers."""
+    known = {column for system in published_systems() for column in system.pq}
+    columns = [column for column in records if column in known and records[column]["figures"].get("PQ") is not None]
+    ours: list[_Ours] = [([], [records[column]["figures"]["PQ"] for column in columns])]
+    return _table(name, [], columns, ours, [(entry, [], entry.pq) for entry in published_systems()])
+
+
+# Further cells and figures of a row.
+_Ours = tuple[list[str], list[float | None]]
+_Theirs = tuple[PublishedSystem, list[str], Mapping[str, float]]
+
+
+def _table(
+    name: str, further: list[str], columns: Sequence[str], ours: Sequence[_Ours], theirs: Sequence[_Theirs]
+) -> str:
+    """Markdown: our rows, then those of the published systems that have a figure in one of the `columns`."""
     if not columns:
         return ""
-    rows: list[list[str]] = []
-    for rule, key in RULES.items():
-        values = [_percent(records[column]["figures"].get(key), digits=2) for column in columns]
-        rows.append([f"**{name}**", "", "", rule, *values, "this evaluation"])
-    for entry in published_systems():
-        values = [_percent(entry.miou.get(column), digits=1) for column in columns]
+    rows = []
+    for cells, figures in ours:
+        rows.append([f"**{name}**", "", "", *cells, *(_percent(v, digits=2) for v in figures), "this evaluation"])
+    for entry, cells, published in theirs:
+        values = [_percent(published.get(column), digits=1) for column in columns]
         if any(value != "-" for value in values):
-            rows.append([entry.system, entry.variant, entry.train, entry.rule or "not stated", *values, entry.source])
-    headers = ["system", "variant", "trained on", "rule", *columns, "source"]
-    align = ["left"] * 4 + ["right"] * len(columns) + ["left"]
+            rows.append([entry.system, entry.variant, entry.train, *cells, *values, entry.source])
+    headers = ["system", "variant", "trained on", *further, *columns, "source"]
+    align = ["left"] * (3 + len(further)) + ["right"] * len(columns) + ["left"]
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 

@@ -34,6 +34,10 @@ HEADLINE = {
     "RQ": "RQ",
 }
 
+# Panoptic quality is given for groups of classes; what its keys end in, and what the groups are called.
+PANOPTIC_GROUPS = {"": "all", "_th": "things", "_st": "stuff", "-seen": "seen", "-unseen": "unseen"}
+_PANOPTIC = ("PQ", "SQ", "RQ")
+
 
 def versions() -> dict[str, str]:
     """Versions of what produced a result."""
@@ -82,7 +86,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(without_nan(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def results_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def results_table(rows: Sequence[tuple[str, Mapping[str, float | None]]]) -> str:
     """A Markdown table, one row per (name, figures in percent as the evaluator returns them).
 
     Only headline figures (`HEADLINE`) that at least one row has get a column; a figure that a row lacks shows as "-".
@@ -108,3 +112,29 @@ def results_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def shown_figures(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """The figures that tables and reports show: all of `HEADLINE` (None without a meaning), panoptic ones as there are."""
+    panoptic = [f"{key}{group}" for group in PANOPTIC_GROUPS for key in _PANOPTIC]
+    return {key: figures.get(key) for key in HEADLINE} | {key: figures[key] for key in panoptic if key in figures}
+
+
+def panoptic_rows(figures: Mapping[str, float | None]) -> list[tuple[str, list[float]]]:
+    """(group, [PQ, SQ, RQ] in percent) of every group of classes that was measured."""
+    rows = []
+    for group, name in PANOPTIC_GROUPS.items():
+        values = [value for key in _PANOPTIC if (value := figures.get(f"{key}{group}")) is not None]
+        if len(values) == len(_PANOPTIC):
+            rows.append((name, values))
+    return rows
+
+
+def tables(rows: Sequence[tuple[str, Mapping[str, float | None]]]) -> str:
+    """The results table and, where panoptic quality was measured, its table by groups of classes, both in Markdown."""
+    panoptic = [(name, group, values) for name, figures in rows for group, values in panoptic_rows(figures)]
+    if not panoptic:
+        return results_table(rows)
+    lines = [f"| {name} | {group} | {' | '.join(f'{v:.2f}' for v in values)} |" for name, group, values in panoptic]
+    head = ["| panoptic quality | classes | PQ | SQ | RQ |", "|---|---|---:|---:|---:|"]
+    return "\n".join([results_table(rows), "", *head, *lines])

@@ -27,7 +27,7 @@ from twostage.evaluation.journal import Journal
 from twostage.evaluation.labels import LabelFiles
 from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
 from twostage.evaluation.metrics import image_miou
-from twostage.evaluation.results import HEADLINE, peak_memory, results_table, text_hash, versions, write_json
+from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, write_json
 from twostage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         figures = {key: value for group in results.values() for key, value in group.items()}
         record = {**self._record(figures, memory), "results": results, "subject": self._subject}
         write_json(folder / f"results-{self.dataset.name}.json", record)
-        write_text(folder / f"results-{self.dataset.name}.md", results_table([(self.dataset.name, figures)]) + "\n")
+        write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
         if self.skipped:
             logger.warning("%d images of %s were skipped (listed there)", len(self.skipped), self.dataset.name)
@@ -265,7 +265,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         record = {
             "dataset": self.dataset.name,
             "num_images": len(self.images),
-            "figures": {key: figures.get(key) for key in HEADLINE},
+            "figures": shown_figures(figures),
             "rules": {"mIoU": "gt-present", "mIoU-pred-or-gt": "pred-or-gt"},
             "class_names": self.dataset.class_names,
             "seen_classes": self.dataset.seen,

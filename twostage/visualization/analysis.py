@@ -42,6 +42,8 @@ def evaluation_report(record: Mapping[str, Any], *, name: str) -> Report:
     summary = f"{record['num_images']} images, {len(record['class_names'])} classes: mIoU {figures['mIoU']:.1f}\u00a0%"
     if figures.get("mIoU-unseen") is not None:
         summary += f", on classes never trained on {figures['mIoU-unseen']:.1f}\u00a0%"
+    if figures.get("PQ") is not None:
+        summary += f"; panoptic quality {figures['PQ']:.1f}\u00a0%"
     if errors:
         part = 100 * errors["classification-error"] / errors["error"] if errors["error"] else 0.0
         summary += f". Of the wrong pixels {part:.0f}\u00a0% have the wrong name, the others the wrong shape"

@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from twostage.evaluation.results import HEADLINE
+from twostage.evaluation.results import HEADLINE, panoptic_rows
 from twostage.files import write_text
 from twostage.visualization.charts import Points, line_chart
 
@@ -124,6 +124,7 @@ def render_report(report: Report) -> str:
         bars=_bars(report),
         absent=sum(value is None for value in report.systems[0].iou_per_class),
         oracle_columns=_columns(report.analysis.oracles) if report.analysis else [],
+        panoptic=panoptic_rows(report.systems[0].figures),
         charts={title: line_chart(series, label=title) for title, series in report.curves.items()},
         png=inline_png,
     )

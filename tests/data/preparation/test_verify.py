@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from twostage.data.catalogue import dataset_info, find_benchmark
+from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.prepare import prepare
-from twostage.data.preparation.recipes import label_ids
 from twostage.data.preparation.scanning import grey_of, voc_colors
 from twostage.data.preparation.verify import Verdict, verify
 

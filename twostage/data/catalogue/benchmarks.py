@@ -12,6 +12,8 @@ from typing import Any
 
 from twostage.data.catalogue.class_lists import ClassList, ClassNames, class_list
 from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.catalogue.label_ids import label_ids
+from twostage.data.catalogue.panoptic import PanopticLabels
 from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES
 from twostage.errors import UserError, near_names
 
@@ -25,6 +27,7 @@ class Split:
         registered: registered name -> variant of the class names; our own name is the first.
         zero_shot: the name under which seen and unseen classes are reported apart.
         count: labelled pictures of the published set, None where it is not known.
+        panoptic: labels of segments, where the benchmark has them.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Split:
     registered: Mapping[str, str]
     zero_shot: str | None
     count: int | None
+    panoptic: PanopticLabels | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,7 @@ class Benchmark:
             short_edge=self.short_edge,
             test_sizes=self.test_sizes,
             count=split.count,
+            panoptic=split.panoptic,
         )
         return self.with_names(info, split.registered[name], report=True)
 
@@ -176,7 +181,7 @@ def _benchmark(name: str, entry: dict[str, Any], sizes: dict[str, Any]) -> Bench
         classes=class_list(entry["classes"]),
         ignore_label=entry["ignore_label"],
         label_bits=entry["label_bits"],
-        splits={key: _split(key, split) for key, split in entry["splits"].items()},
+        splits={key: _split(key, split, entry.get("panoptic")) for key, split in entry["splits"].items()},
         things=None if things is None else tuple(things),
         unseen=tuple(entry.get("unseen", ())),
         background=entry.get("background"),
@@ -189,7 +194,7 @@ def _benchmark(name: str, entry: dict[str, Any], sizes: dict[str, Any]) -> Bench
     )
 
 
-def _split(name: str, entry: dict[str, Any]) -> Split:
+def _split(name: str, entry: dict[str, Any], panoptic: dict[str, Any] | None) -> Split:
     return Split(
         name=name,
         images=tuple(entry["images"]),
@@ -197,6 +202,21 @@ def _split(name: str, entry: dict[str, Any]) -> Split:
         registered=dict(entry["registered"]),
         zero_shot=entry.get("zero_shot"),
         count=entry.get("count"),
+        panoptic=_panoptic(entry["panoptic"], panoptic) if panoptic and "panoptic" in entry else None,
+    )
+
+
+def _panoptic(entry: dict[str, Any], shared: dict[str, Any]) -> PanopticLabels:
+    ids = shared["category_ids"]
+    if isinstance(ids, str):
+        ids = label_ids(ids)
+    elif isinstance(ids, dict):
+        ids = range(ids["from"], ids["to"])
+    return PanopticLabels(
+        folders=tuple(entry["folders"]),
+        files=tuple(entry["files"]),
+        category_ids=tuple(ids),
+        suffix=shared["suffix"],
     )
 
 

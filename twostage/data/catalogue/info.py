@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.config.machine import datasets_root
+from twostage.data.catalogue.panoptic import PanopticLabels
 from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_records
 from twostage.errors import UserError, near_names
 
@@ -47,6 +48,7 @@ class DatasetInfo:
         colors: RGB per class, where the dataset brings its own.
         prefix: only pictures whose file name begins with this.
         ensure: called before the files are listed; toybox writes itself.
+        panoptic: labels of segments, where the dataset has them.
     """
 
     name: str
@@ -76,6 +78,7 @@ class DatasetInfo:
     colors: tuple[tuple[int, int, int], ...] | None = None
     prefix: str = ""
     ensure: Callable[[], object] | None = None
+    panoptic: PanopticLabels | None = None
 
     @property
     def num_classes(self) -> int:
@@ -117,6 +120,24 @@ class DatasetInfo:
             dataset=self.name,
             broken=broken,
         )
+
+    def panoptic_records(
+        self, records: list[dict[str, Any]], *, broken: list[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """`records` with `pan_seg_file_name` and `segments_info`; see `PanopticLabels.add_to`.
+
+        Raises:
+            UserError: the dataset has no panoptic labels, or they are missing or broken.
+        """
+        self.check_panoptic()
+        assert self.panoptic is not None
+        return self.panoptic.add_to(records, image_suffixes=self.image_suffixes, broken=broken)
+
+    def check_panoptic(self) -> None:
+        """Raise UserError where there are no panoptic labels."""
+        if self.panoptic is None:
+            raise UserError(f"dataset '{self.name}' has no panoptic labels; set TEST.PANOPTIC False")
+        self.panoptic.check(self.name, self.benchmark)
 
     def metadata(self) -> dict[str, Any]:
         """What Detectron2's metadata hold of it; the keys are in `twostage.evaluation.dataset`."""

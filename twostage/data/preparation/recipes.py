@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from twostage.config.machine import datasets_root
 from twostage.data import catalogue
 from twostage.data.catalogue import Benchmark, Split
+from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation import ade20k_full, indexed, pascal_context
 from twostage.data.preparation.jobs import Convert, Job
 from twostage.data.preparation.originals import find_path, read_names
@@ -33,12 +33,6 @@ class Recipe:
     jobs: Sequence[Job]
     convert: Convert
     pictures: Path | None
-
-
-@functools.cache
-def label_ids(name: str) -> tuple[int, ...]:
-    """A list of `label_ids.json`."""
-    return tuple(json.loads((_FOLDER / "label_ids.json").read_text(encoding="utf-8"))[name])
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twostage.data.catalogue import DatasetInfo
-from twostage.data.preparation.recipes import label_ids
+from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.scanning import Totals, grey_of, voc_colors
 
 # What most pixels of a photo collection show; tells label orders apart.

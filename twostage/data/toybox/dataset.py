@@ -1,7 +1,8 @@
 """Writes toybox to disk once, as JPEG pictures and PNG label maps in the standard layout.
 
 `<datasets root>/toybox/images/{train,val}/*.jpg`, `annotations/{train,val}/*.png` (indices of `words.CLASSES`, 255 =
-ignore) and `version.json`. The names of validation pictures without unseen classes begin with "seen".
+ignore), panoptic labels (`panoptic.py`) and `version.json`. The names of validation pictures without unseen classes begin
+with "seen".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +21,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from twostage.data.labels import read_label_map
+from twostage.data.toybox.panoptic import PanopticWriter, has_panoptic
 from twostage.data.toybox.scenes import Scene, render_scene
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.words import SEEN_STUFF, SEEN_THINGS, UNSEEN_STUFF, UNSEEN_THINGS, Thing
@@ -95,16 +99,27 @@ def _counts() -> dict[str, tuple[str, int]]:
 
 def write_toybox(folder: Path, *, seed: int = SEED, progress: bool = True) -> None:
     """Write the whole set into the (new) `folder`: same seed, same bytes."""
-    for split, (target, count) in _counts().items():
+    for target in ("train", "val"):
         images, annotations = folder / "images" / target, folder / "annotations" / target
         images.mkdir(parents=True, exist_ok=True)
         annotations.mkdir(parents=True, exist_ok=True)
-        scenes = render(plan_scenes(seed, split, count), seed, split)
-        for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
+        panoptic = PanopticWriter(folder, target, seed)
+        for name, scene in _scenes_of(target, seed, progress=progress):
             picture = np.ascontiguousarray(scene.image[..., ::-1])
-            write_picture(images / f"{plan.name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            write_picture(annotations / f"{plan.name}.png", scene.labels, [])
+            write_picture(images / f"{name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            write_picture(annotations / f"{name}.png", scene.labels, [])
+            panoptic.add(name, scene)
+        panoptic.finish()
     (folder / "version.json").write_text(json.dumps({"version": VERSION, "seed": seed}) + "\n")
+
+
+def _scenes_of(target: str, seed: int, *, progress: bool) -> Iterator[tuple[str, Scene]]:
+    """File name without suffix and scene of everything in the folder `target` ("train", "val")."""
+    for split, (folder, count) in _counts().items():
+        if folder == target:
+            scenes = render(plan_scenes(seed, split, count), seed, split)
+            for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
+                yield plan.name, scene
 
 
 def write_picture(path: Path, picture: np.ndarray, options: list[int]) -> None:
@@ -127,6 +142,37 @@ def ensure_toybox(root: Path) -> Path:
     return ensure_written(root / "toybox", VERSION, write_toybox)
 
 
+def ensure_panoptic(root: Path, target: str) -> None:
+    """Add the panoptic labels of "train" or "val" to `root/toybox` where it was written without: nothing else is touched.
+
+    Raises:
+        UserError: the folder can't be written, or its label maps are not those of this version.
+    """
+    folder = ensure_toybox(root)
+    if has_panoptic(folder, target, SEED):
+        return
+    with _exclusive(folder):
+        if has_panoptic(folder, target, SEED):
+            return
+        fresh = Path(tempfile.mkdtemp(prefix=".toybox-", dir=root))
+        try:
+            panoptic = PanopticWriter(fresh, target, SEED)
+            for name, scene in _scenes_of(target, SEED, progress=True):
+                _check_same_labels(folder / "annotations" / target / f"{name}.png", scene.labels)
+                panoptic.add(name, scene)
+            panoptic.finish()
+            panoptic.move_to(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _check_same_labels(path: Path, labels: np.ndarray) -> None:
+    if not np.array_equal(read_label_map(path), labels):
+        raise UserError(
+            f"'{path}' is not what this version of toybox draws; remove '{path.parents[2]}' to have it anew"
+        )
+
+
 def ensure_written(folder: Path, version: int, write: Callable[[Path], None]) -> Path:
     """`folder`, made by `write` first where it is missing or of another version.
 
@@ -138,18 +184,24 @@ def ensure_written(folder: Path, version: int, write: Callable[[Path], None]) ->
     """
     if is_current(folder, version):
         return folder
-    root = folder.parent
+    with _exclusive(folder):
+        if not is_current(folder, version):
+            _replace(folder.parent, folder, write)
+    return folder
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Holds the lock beside `folder`; an OSError inside becomes a UserError."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with _Lock(root / f".{folder.name}.lock"):
-            if not is_current(folder, version):
-                _replace(root, folder, write)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _Lock(folder.parent / f".{folder.name}.lock"):
+            yield
     except OSError as error:
         raise UserError(
             f"toybox can't be written to '{folder}' ({error.strerror or error}); "
             "set DETECTRON2_DATASETS to a folder you can write to"
         ) from error
-    return folder
 
 
 def _replace(root: Path, folder: Path, write: Callable[[Path], None]) -> None:

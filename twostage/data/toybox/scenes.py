@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from twostage.data.panoptic import segment_id
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.things import draw
 from twostage.data.toybox.words import CLASSES, Thing
@@ -28,10 +29,15 @@ class Placed(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A picture uint8 [H, W, 3] RGB, its labels uint8 [H, W] (indices of CLASSES, 255 = ignore) and what is on it."""
+    """A picture uint8 [H, W, 3] RGB, its labels uint8 [H, W] (indices of CLASSES, 255 = ignore) and what is on it.
+
+    `segments` int64 [H, W] holds an id of `segment_id` where `labels` hold a class, else 0: every thing has one of its own,
+    each stuff one.
+    """
 
     image: np.ndarray
     labels: np.ndarray
+    segments: np.ndarray
     stuff: tuple[str, ...]
     things: tuple[Placed, ...]
 
@@ -77,6 +83,7 @@ def render_scene(
     """
     picture = np.zeros((height, width, 3), np.float32)
     owner = np.zeros((height, width), np.int64)  # index into CLASSES
+    number = np.zeros((height, width), np.int64)  # of the thing, from 1; 0 for stuff
     edge = np.zeros((height, width), bool)
     for name, mask in zip(stuff, regions(rng, len(stuff), height, width), strict=True):
         picture = picture * (1 - mask[..., None]) + bank.cut(rng, name, height, width) * mask[..., None]
@@ -102,6 +109,8 @@ def render_scene(
             visible = [old & ~solid for old in visible] + [solid]
             areas.append(int(solid.sum()))
             placed.append(Placed(thing, centre, radius))
+            number[solid] = len(placed)
             break
     owner[edge] = IGNORE
-    return Scene(relight(rng, picture), owner.astype(np.uint8), tuple(stuff), tuple(placed))
+    segments = np.where(owner == IGNORE, 0, segment_id(owner, number))
+    return Scene(relight(rng, picture), owner.astype(np.uint8), segments, tuple(stuff), tuple(placed))

@@ -13,11 +13,13 @@ The files are written on first use (`twostage.data.toybox.dataset`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from twostage.config.machine import datasets_root
 from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.catalogue.panoptic import PanopticLabels
 from twostage.data.toybox import words
-from twostage.data.toybox.dataset import ensure_toybox
+from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 
 
 def toybox_infos() -> list[DatasetInfo]:
@@ -49,9 +51,20 @@ def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> Da
         label_bits=8,
         prefix=prefix,
         ensure=ensure,
+        panoptic=PanopticLabels(
+            folders=(f"toybox/panoptic_{split}",),
+            files=(f"toybox/panoptic_{split}.json",),
+            category_ids=tuple(range(len(classes))),
+            ensure=partial(ensure_segments, split),
+        ),
     )
 
 
 def ensure() -> None:
     """Write toybox under the datasets root where it is missing."""
     ensure_toybox(datasets_root())
+
+
+def ensure_segments(split: str) -> None:
+    """Write the panoptic labels of "train" or "val" where toybox is older than they are."""
+    ensure_panoptic(datasets_root(), split)
