@@ -40,6 +40,11 @@ def stage_widths(visual: Tower) -> list[int]:
     return [int(info["num_chs"]) for info in visual.trunk.feature_info]
 
 
+def stage_strides(visual: Tower) -> list[int]:
+    """Strides of res2, res3, res4 and res5."""
+    return [int(info["reduction"]) for info in visual.trunk.feature_info]
+
+
 def hierarchical_features(visual: Tower, images: Tensor) -> Pyramid:
     """The pyramid of normalised images `[B, 3, H, W]`."""
     x = visual.trunk.stem(images)

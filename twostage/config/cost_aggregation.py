@@ -27,6 +27,8 @@ def _add(cfg: CN) -> None:
     # Image-to-image correlation (ProxyCLIP): the cost map of embeddings averaged over similar pixels is not made ("none"),
     # takes the place of the plain one ("replace"), or comes as further channels beside it ("append").
     keys.IMAGE_CORRELATION = "none"
+    # Whose similarity that is: of the "clip" embeddings themselves, or of the features of MODEL.VIT_GUIDE ("guide").
+    keys.CORRELATION_FEATURES = "clip"
     # Pixels below this times the mean similarity are left out; factor of the softmax over the others.
     keys.CORRELATION_SHIFT = 1.2
     keys.CORRELATION_SCALE = 3.0
@@ -39,6 +41,10 @@ def _check(cfg: CN) -> None:
             f"MODEL.COST_AGGREGATION.ACTIVE_EXPERTS {keys.ACTIVE_EXPERTS} must not be more than "
             f"MODEL.COST_AGGREGATION.EXPERTS {keys.EXPERTS}"
         )
+    if keys.CORRELATION_FEATURES == "guide" and not cfg.MODEL.VIT_GUIDE.NAME:
+        raise UserError(
+            "MODEL.COST_AGGREGATION.CORRELATION_FEATURES 'guide' needs MODEL.VIT_GUIDE.NAME, the ViT it means"
+        )
 
 
 GROUP = KeyGroup(
@@ -48,6 +54,7 @@ GROUP = KeyGroup(
         "MODEL.COST_AGGREGATION.FEED_FORWARD": ("plain", "experts", "shared_experts"),
         "MODEL.COST_AGGREGATION.SPATIAL": ("own", "deformable"),
         "MODEL.COST_AGGREGATION.IMAGE_CORRELATION": ("none", "replace", "append"),
+        "MODEL.COST_AGGREGATION.CORRELATION_FEATURES": ("clip", "guide"),
     },
     positive=tuple(
         f"MODEL.COST_AGGREGATION.{key}"

@@ -35,6 +35,7 @@ from twostage.config import (
     sliding,
     solver,
     training_free,
+    vit_guide,
 )
 from twostage.errors import UserError, near_names
 
@@ -61,6 +62,7 @@ GROUPS = (
     maskclip_plus.GROUP,
     sed.GROUP,
     cost_aggregation.GROUP,
+    vit_guide.GROUP,
 )
 
 

@@ -67,7 +67,8 @@ def test_other_features_lead_on_the_grid_of_the_embeddings():
     features = torch.zeros(1, 2, 4, 4)
     features[:, 0, :, :2] = 1.0
     features[:, 1, :, 2:] = 3.0
-    refined, none = ImageCorrelation(append=False)(embeddings, features)
+    refined, none = ImageCorrelation(append=False, guided=True)(embeddings, features)
+    assert not torch.allclose(ImageCorrelation(append=False)(embeddings, features)[0], refined)
     unit = F.normalize(embeddings, dim=1)
     # Left and right columns look different to the features, so each column shares its mean.
     torch.testing.assert_close(refined, unit.mean(dim=2, keepdim=True).expand_as(unit))

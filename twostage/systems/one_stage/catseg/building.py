@@ -9,9 +9,11 @@ from detectron2.modeling import build_backbone
 
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
-from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, between_scales
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
 from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
 from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
+from twostage.systems.one_stage.cost_aggregation.frozen_vit import build_frozen_vit
+from twostage.systems.one_stage.cost_aggregation.input_scale import InputScale
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 
 
@@ -22,13 +24,17 @@ class GuideChannels(NamedTuple):
     decoder: list[int]
 
 
-def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide, GuideChannels]:
+def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide | ViTGuide, GuideChannels]:
     """Where image guidance comes from, and the channels of its maps.
 
     Args:
         visual: CLIP's image tower.
     """
     keys = cfg.MODEL.CATSEG
+    vit = build_frozen_vit(cfg, cells=keys.RESOLUTION // visual.patch_size[0])
+    if vit is not None:
+        guide = ViTGuide(vit=vit, channels=keys.TAP_CHANNELS)
+        return guide, GuideChannels(vit.width, list(keys.TAP_CHANNELS))
     if not keys.BACKBONE.ENABLED:
         blocks = len(visual.transformer.resblocks)
         if not all(0 < tap < blocks for tap in keys.TAPS):
@@ -36,11 +42,11 @@ def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide, Gu
                 f"MODEL.CATSEG.TAPS is {keys.TAPS}; {cfg.MODEL.CLIP.NAME!r} has {blocks} blocks, so 1 to {blocks - 1} are "
                 "allowed"
             )
-        guide = TapGuide(taps=keys.TAPS, width=visual.class_embedding.shape[0], channels=keys.TAP_CHANNELS)
-        return guide, GuideChannels(visual.proj.shape[1], list(keys.TAP_CHANNELS))
+        taps = TapGuide(taps=keys.TAPS, width=visual.class_embedding.shape[0], channels=keys.TAP_CHANNELS)
+        return taps, GuideChannels(visual.proj.shape[1], list(keys.TAP_CHANNELS))
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
-    scale = between_scales(
+    scale = InputScale(
         mean=cfg.MODEL.PIXEL_MEAN,
         std=cfg.MODEL.PIXEL_STD,
         new_mean=keys.BACKBONE.PIXEL_MEAN,

@@ -30,7 +30,7 @@ from twostage.predictions import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
-from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
 from twostage.systems.one_stage.catseg.views import (
     REJECTED,
     ClassScores,
@@ -74,7 +74,7 @@ class CATSeg(OpenVocabularySegmenter):
         self,
         *,
         aggregator: Aggregator,
-        guide: TapGuide | BackboneGuide,
+        guide: TapGuide | BackboneGuide | ViTGuide,
         resolution: int,
         own_residual: bool,
         class_slots: int,
@@ -151,11 +151,12 @@ class CATSeg(OpenVocabularySegmenter):
         with record_function("trunk"):
             embeddings, tapped = self.dense_features(self.views.cut(images, self.resolution))
         with record_function("guidance"):
-            guidance = self.aggregator.guidance(*self.guide(images, self.views, embeddings, tapped))
+            maps = self.guide(images, self.views, embeddings, tapped)
+            guidance = self.aggregator.guidance(*maps)
         dense, correlated = embeddings.patch_map, None
         if self.correlation is not None:
             with record_function("correlation"):
-                dense, correlated = self.correlation(dense)
+                dense, correlated = self.correlation(dense, maps.appearance)
         return Encoded(dense, guidance, [(int(h), int(w)) for h, w in images.image_sizes], correlated)
 
     def dense_features(self, images: Tensor) -> tuple[Tokens, dict[int, Tokens]]:

@@ -57,5 +57,8 @@ def build_correlation(cfg: CfgNode) -> ImageCorrelation | None:
     if keys.IMAGE_CORRELATION == "none":
         return None
     return ImageCorrelation(
-        append=keys.IMAGE_CORRELATION == "append", shift=keys.CORRELATION_SHIFT, scale=keys.CORRELATION_SCALE
+        append=keys.IMAGE_CORRELATION == "append",
+        guided=keys.CORRELATION_FEATURES == "guide",
+        shift=keys.CORRELATION_SHIFT,
+        scale=keys.CORRELATION_SCALE,
     )

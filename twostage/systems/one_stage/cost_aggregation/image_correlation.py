@@ -22,21 +22,28 @@ from torch import Tensor, nn
 class ImageCorrelation(nn.Module):
     """Embeddings of pixels averaged over the pixels that look like them; without parameters."""
 
-    def __init__(self, *, append: bool, shift: float = 1.2, scale: float = 3.0) -> None:
+    def __init__(self, *, append: bool, guided: bool = False, shift: float = 1.2, scale: float = 3.0) -> None:
         """
         Args:
             append: whether refined embeddings come beside the plain ones, or in their place.
+            guided: whether the similarity is that of the guide's features, or of the embeddings themselves.
             shift: pixels less similar than this times the mean similarity are left out.
             scale: of the softmax.
         """
         super().__init__()
         self.append = append
+        self.guided = guided
         self.shift = shift
         self.scale = scale
 
-    def forward(self, embeddings: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The embeddings and the correlated ones that `cost_map` takes; see `refine`."""
-        refined = self.refine(embeddings, features)
+    def forward(self, embeddings: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The embeddings and the correlated ones that `cost_map` takes; see `refine`.
+
+        Args:
+            embeddings: `[B, D, h, w]`.
+            guide: features `[B, C, h', w']`, looked at where the correlation is guided.
+        """
+        refined = self.refine(embeddings, guide if self.guided else None)
         return (embeddings, refined) if self.append else (refined, None)
 
     def refine(self, embeddings: Tensor, features: Tensor | None = None) -> Tensor:
@@ -44,7 +51,7 @@ class ImageCorrelation(nn.Module):
 
         Args:
             embeddings: `[B, D, h, w]`.
-            features: whose similarity counts, `[B, C, h', w']`, averaged on the grid of the embeddings; None for their own.
+            features: whose similarity counts, averaged on the grid of the embeddings; None for their own.
         """
         height, width = embeddings.shape[2:]
         pixels = F.normalize(embeddings, dim=1).flatten(2)

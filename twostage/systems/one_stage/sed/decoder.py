@@ -59,6 +59,17 @@ class VisualGuidance(nn.Module):
         return [F.relu(projection(x.detach())) for projection, x in zip(self.projections, features, strict=True)]
 
 
+class ViTGuidance(VisualGuidance):
+    """The same for maps that all lie on the first stage's grid (of a plain ViT): projected there, then resized."""
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps `[B, C, 2h, 2w]`, projected, on the grid of each stage."""
+        return [
+            F.interpolate(maps, scale_factor=2**stage, mode="bilinear", align_corners=False) if stage else maps
+            for stage, maps in enumerate(super().forward(features))
+        ]
+
+
 class CostGuidance(nn.Module):
     """Upsamples the cost map itself, step by step, for the fusion of each stage."""
 

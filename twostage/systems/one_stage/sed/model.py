@@ -18,6 +18,7 @@ from twostage.clip.convnext import (
     hierarchical_features,
     require_convnext,
     set_regularisation,
+    stage_strides,
     stage_widths,
 )
 from twostage.clip.finetuning import train_parts
@@ -27,6 +28,7 @@ from twostage.predictions import DensePrediction, Frames
 from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
 from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
+from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT, build_frozen_vit
 from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.sed.build import build_decoder
@@ -55,6 +57,7 @@ class SED(OpenVocabularySegmenter):
         rejection: EarlyRejection | None,
         balance_weight: float,
         correlation: ImageCorrelation | None = None,
+        guide: FrozenViT | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -64,6 +67,7 @@ class SED(OpenVocabularySegmenter):
             rejection: category early rejection in evaluation, None for none.
             balance_weight: of the load balancing of mixtures of experts, where the decoder has them.
             correlation: of dense embeddings with each other, before the cost map.
+            guide: gives the decoder's visual guidance in place of the backbone's finer stages.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -73,6 +77,7 @@ class SED(OpenVocabularySegmenter):
         self.rejection = rejection
         self.balance_weight = balance_weight
         self.correlation = correlation
+        self.guide = guide
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -81,15 +86,18 @@ class SED(OpenVocabularySegmenter):
         require_convnext(clip.visual, "SED")
         keys = cfg.MODEL.SED
         set_regularisation(clip.visual, drop_path=keys.CLIP_DROP_PATH, dropout=keys.CLIP_DROPOUT)
+        # The finest grid that the decoder needs guidance on without upsampling is that of res4.
+        guide = build_frozen_vit(cfg, cells=keys.RESOLUTION // stage_strides(clip.visual)[2])
         return {
             "clip": clip,
             "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
-            "decoder": build_decoder(cfg, stage_widths(clip.visual)),
+            "decoder": build_decoder(cfg, stage_widths(clip.visual), guide),
             "resolution": keys.RESOLUTION,
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "rejection": EarlyRejection.from_config(cfg),
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "correlation": build_correlation(cfg),
+            "guide": guide,
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -101,25 +109,29 @@ class SED(OpenVocabularySegmenter):
 
     def encode(self, images: ImageList) -> Encoded:
         sizes = [(int(height), int(width)) for height, width in images.image_sizes]
-        if self.training:
-            square = self._resize(images.tensor)
-        else:
-            # In evaluation the padding of a batch is cut off again: every image is stretched by itself.
-            square = torch.cat([self._resize(images.tensor[i : i + 1, :, :h, :w]) for i, (h, w) in enumerate(sizes)])
         with record_function("trunk"):
-            pyramid = hierarchical_features(self.clip.visual, square)
+            pyramid = hierarchical_features(self.clip.visual, self._squares(images, self.resolution))
             embeddings = dense_embeddings(self.clip.visual, pyramid.res5)
         with record_function("guidance"):
-            guidance = self.decoder.visual_guidance([pyramid.res4, pyramid.res3, pyramid.res2])
+            sources = [pyramid.res4, pyramid.res3, pyramid.res2]
+            if self.guide is not None:
+                sources = self.guide(images, self._squares)[::-1]
+            guidance = self.decoder.visual_guidance(sources)
         correlated = None
         if self.correlation is not None:
             with record_function("correlation"):
-                embeddings, correlated = self.correlation(embeddings)
+                embeddings, correlated = self.correlation(embeddings, sources[0])
         return Encoded(ImageFeatures(embeddings, guidance, correlated), sizes)
 
-    def _resize(self, images: Tensor) -> Tensor:
-        """Stretch `[B, 3, H, W]` to the square; the published resize has no antialiasing."""
-        return F.interpolate(images, size=(self.resolution, self.resolution), mode="bilinear", align_corners=False)
+    def _squares(self, images: ImageList, side: int) -> Tensor:
+        """Images stretched to `[B, 3, side, side]`; the published resize has no antialiasing."""
+        parts = [images.tensor]
+        if not self.training:
+            # In evaluation the padding of a batch is cut off again: every image is stretched by itself.
+            parts = [images[index][None] for index in range(len(images))]
+        return torch.cat(
+            [F.interpolate(part, size=(side, side), mode="bilinear", align_corners=False) for part in parts]
+        )
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
         """Class probabilities, each class for itself; with early rejection a rejected class has probability 0."""
