@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
+
+
+@pytest.mark.parametrize("module", ["twostage.vocabulary", "twostage.data", "twostage.segmenter"])
+def test_whichever_module_is_imported_first_finds_the_others(module):
+    done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_synonyms():

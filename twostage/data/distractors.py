@@ -13,7 +13,6 @@ from pathlib import Path
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.toybox.words import distractors as toybox_distractors
 from twostage.errors import UserError
-from twostage.vocabulary import Vocabulary
 
 _TOYBOX = "toybox:"
 
@@ -29,6 +28,9 @@ def read_distractors(source: str) -> tuple[str, ...]:
             raise UserError(
                 f"DATASETS.DISTRACTORS is {source!r}; it must be '' (none), a file with one name per line, or 'toybox:N'"
             )
+        # Here, because vocabularies are read with what this package registers: whichever is imported first needs the other.
+        from twostage.vocabulary import Vocabulary
+
         return Vocabulary.from_file(source).names
     count = source.removeprefix(_TOYBOX)
     if not count.isdigit() or int(count) < 1:
