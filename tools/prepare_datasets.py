@@ -22,10 +22,11 @@ import twostage.data  # noqa: F401  (registers the datasets)
 from twostage.config import datasets_root
 from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, dataset_info, find_benchmark
 from twostage.data.catalogue.folders import folder_infos
+from twostage.data.preparation.jobs import Report
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.recipes import download_of
 from twostage.data.preparation.verify import verify
-from twostage.data.toybox.dataset import ensure_toybox
+from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError, run_cli
 
@@ -86,6 +87,8 @@ def print_facts(benchmark: Benchmark) -> None:
         extra = [f"{split.zero_shot} (seen and unseen apart)"] if split.zero_shot else []
         print(f"\n{split.name}\n  registered as: {', '.join([*split.registered, *extra])}")
         print(f"  pictures: {info.image_root}\n  labels:   {info.label_root}")
+        if info.panoptic is not None:
+            print(f"  panoptic: {info.panoptic.folder}, {info.panoptic.file}")
     print("\nclass names (DATASETS.CLASS_NAMES)")
     for variant in benchmark.classes.variants:
         systems = ", ".join(variant.systems) or "-"
@@ -97,6 +100,9 @@ def print_facts(benchmark: Benchmark) -> None:
 def run_prepare(args: argparse.Namespace) -> None:
     """Make labels and print what was done."""
     if args.name == TOYBOX:
+        for split in ("train", "val"):
+            if not args.splits or split in args.splits:
+                ensure_panoptic(datasets_root(), split)
         print(f"toybox is in '{ensure_toybox(datasets_root())}'")
         return
     benchmark = find_benchmark(args.name)
@@ -111,9 +117,24 @@ def run_prepare(args: argparse.Namespace) -> None:
         for line in report.broken:
             print(f"  skipped: {line}")
         print(f"  labels: {info.label_root}")
+        print_panoptic(info, report.panoptic, benchmark)
         if not info.image_root.is_dir():
             print(f"  pictures are still missing: put them into {info.image_root} ({download_of(benchmark)})")
     print(f"check it by: python tools/prepare_datasets.py verify {benchmark.name}")
+
+
+def print_panoptic(info: DatasetInfo, report: Report | None, benchmark: Benchmark) -> None:
+    """What became of a split's panoptic labels, where the benchmark has them."""
+    if info.panoptic is None:
+        return
+    if report is not None:
+        print(f"  panoptic labels: {report.written} written, {report.kept} kept, {len(report.broken)} broken")
+        for line in report.broken:
+            print(f"    skipped: {line}")
+    if info.panoptic.file.exists():
+        print(f"  panoptic labels: {info.panoptic.folder}, {info.panoptic.file.name}")
+    else:
+        print(f"  no panoptic labels: the originals are not in --source ({download_of(benchmark)})")
 
 
 def run_verify(args: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ SIZES = {
     "VOC21": (21, 255, 8, 1449),
     "COCO-Object": (81, 255, 8, 5000),
     "Cityscapes": (19, 255, 8, 500),
+    "COCO-Panoptic": (133, 255, 8, 5000),
 }
 
 
@@ -67,6 +68,10 @@ def test_names_of_published_repositories() -> None:
         "voc_2012_test_background_sem_seg": ("pascal_voc_20b", "val"),
         "openvocab_pascal21_sem_seg_val": ("pascal_voc_21", "val"),
         "voc_base_sem_seg_train": ("pascal_voc_base", "train"),
+        "ade20k_panoptic_train": ("ade20k_150", "train"),
+        "openvocab_ade20k_panoptic_val": ("ade20k_150", "val"),
+        "coco_2017_val_panoptic_with_sem_seg": ("coco_panoptic", "val"),
+        "openvocab_cityscapes_fine_panoptic_val": ("cityscapes", "val"),
     }
     for name, place in expected.items():
         info = dataset_info(name)
@@ -231,3 +236,12 @@ def test_class_lists_equal_the_reference(reference) -> None:
     ]
     order = json.loads((reference / "data" / "pascal_context_map.json").read_text())["ovseg59_ids"]
     assert [ovseg[ids.index(i)] for i in order] == facts["pascal-context-59"]["ovseg"]
+
+
+def test_panoptic_labels_are_declared_with_one_category_per_class() -> None:
+    declared = {info.benchmark: info for b in benchmarks().values() for info in b.infos() if info.panoptic is not None}
+    assert set(declared) == {"ade20k_150", "cityscapes", "coco_panoptic"}
+    for info in declared.values():
+        assert info.panoptic is not None
+        assert len(set(info.panoptic.category_ids)) == len(info.panoptic.category_ids) == info.num_classes
+        assert info.things, "panoptic quality tells things from stuff"

@@ -55,6 +55,19 @@ def test_prepare_then_verify(tool, downloads) -> None:
     assert code == 1 and "WRONG: labels are shifted by one" in out
 
 
+def test_panoptic_labels(tool, downloads) -> None:
+    semantic = miniatures.ade20k_150(downloads)
+    command = ("prepare", "A-150", "--source", downloads, "--splits", "val", "--workers", "1")
+    code, out, _ = tool(*command)
+    assert code == 0 and "no panoptic labels: the originals are not in --source" in out
+    miniatures.ade20k_instances(downloads, semantic)
+    code, out, _ = tool(*command)
+    assert code == 0 and "panoptic labels: 2 written, 0 kept, 0 broken" in out and "ade20k_panoptic_val.json" in out
+    code, out, _ = tool("verify", "ade20k_panoptic_val")
+    assert "panoptic labels: 2 pictures, 8 things" in out
+    assert "ade20k_panoptic_val" in tool("list", "A-150")[1]
+
+
 def test_mistakes(tool, downloads) -> None:
     code, _, err = tool("prepare", "voc20", "--source", downloads)
     assert code == 2 and "no originals of pascal_voc_20" in err and "VOCtrainval_11-May-2012.tar" in err

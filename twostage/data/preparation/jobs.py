@@ -48,12 +48,14 @@ class Report:
         written, kept: label maps made now, and found from an earlier run.
         left_out: originals of which only ignored pixels would be left.
         broken: one line for each original that could not be converted.
+        panoptic: the same of the panoptic labels, where the split has them.
     """
 
     written: int = 0
     kept: int = 0
     left_out: int = 0
     broken: list[str] = dataclasses.field(default_factory=list)
+    panoptic: Report | None = None
 
 
 def run_jobs(jobs: Sequence[Job], convert: Convert, *, workers: int, title: str, skip_broken: bool = False) -> Report:

@@ -50,8 +50,8 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def link_pictures(found: Path | None, target: Path) -> None:
-    """Make `target` lead to the pictures in `found`, where nothing is there yet.
+def link_into(found: Path | None, target: Path) -> None:
+    """Make `target` lead to the folder or file `found` of the download, where nothing is there yet.
 
     Raises:
         UserError: this file system has no symbolic links.
@@ -60,8 +60,6 @@ def link_pictures(found: Path | None, target: Path) -> None:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(found.resolve(), target_is_directory=True)
+        target.symlink_to(found.resolve(), target_is_directory=found.is_dir())
     except OSError as error:
-        raise UserError(
-            f"can't link '{target}' to the pictures in '{found}' ({error.strerror}); move or copy them there"
-        ) from error
+        raise UserError(f"can't link '{target}' to '{found}' ({error.strerror}); move or copy it there") from error

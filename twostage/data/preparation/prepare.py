@@ -9,7 +9,8 @@ from pathlib import Path
 from twostage.config.machine import datasets_root
 from twostage.data.catalogue import Benchmark, Split, class_list_hash
 from twostage.data.preparation.jobs import Report, run_jobs
-from twostage.data.preparation.originals import link_pictures
+from twostage.data.preparation.originals import link_into
+from twostage.data.preparation.panoptic import make_panoptic
 from twostage.data.preparation.recipes import Recipe, download_of, recipe
 from twostage.errors import UserError
 from twostage.files import write_text
@@ -26,7 +27,8 @@ def prepare(
     workers: int = 2,
     skip_broken: bool = False,
 ) -> dict[str, Report]:
-    """Write the label maps of `splits` (default: all whose originals are in `source`) and link the pictures.
+    """Write the label maps of `splits` (default: all whose originals are in `source`) and link the pictures; panoptic
+    labels, too, where the benchmark has them and `source` has their originals.
 
     Label maps that exist already are kept, so a stopped run goes on where it was; each file appears whole or not at all.
 
@@ -56,16 +58,20 @@ def prepare(
 
 
 def _prepare_split(benchmark: Benchmark, split: Split, made: Recipe, *, workers: int, skip_broken: bool) -> Report:
-    link_pictures(made.pictures, datasets_root() / split.images[0])
+    info = benchmark.info(split, next(iter(split.registered)))
+    for found, target in ((made.pictures, split.images[0]), *made.links):
+        link_into(found, datasets_root() / target)
     title = f"{benchmark.name} {split.name}"
     report = run_jobs(made.jobs, made.convert, workers=workers, title=title, skip_broken=skip_broken)
     stamp = {
         "benchmark": benchmark.name,
         "split": split.name,
-        "class_names_sha256": class_list_hash(benchmark.info(split, next(iter(split.registered))).class_names),
+        "class_names_sha256": class_list_hash(info.class_names),
         "labels": report.written + report.kept,
         "left_out": report.left_out,
         "broken": report.broken,
     }
     write_text(datasets_root() / split.labels[0] / STAMP, json.dumps(stamp, indent=1) + "\n")
+    if made.panoptic is not None:
+        report.panoptic = make_panoptic(benchmark, info, made.panoptic, workers=workers, skip_broken=skip_broken)
     return report

@@ -11,7 +11,7 @@ from twostage.config.machine import datasets_root
 from twostage.data import catalogue
 from twostage.data.catalogue import Benchmark, Split
 from twostage.data.catalogue.label_ids import label_ids
-from twostage.data.preparation import ade20k_full, indexed, pascal_context
+from twostage.data.preparation import ade20k_full, indexed, panoptic, pascal_context
 from twostage.data.preparation.jobs import Convert, Job
 from twostage.data.preparation.originals import find_path, read_names
 from twostage.errors import UserError
@@ -28,11 +28,15 @@ class Recipe:
         jobs: one per label map.
         convert: makes it.
         pictures: the folder in the source that holds the pictures, None where there is none or the conversion writes them.
+        links: further folders or files of the source that are used as they come, and where under the datasets root.
+        panoptic: panoptic labels that have to be made.
     """
 
     jobs: Sequence[Job]
     convert: Convert
     pictures: Path | None
+    links: tuple[tuple[Path, str], ...] = ()
+    panoptic: panoptic.PanopticRecipe | None = None
 
 
 @functools.cache
@@ -45,7 +49,8 @@ def pascal_context_val_names() -> tuple[str, ...]:
 DOWNLOADS = {
     "coco_stuff": "stuffthingmaps_trainval2017.zip (COCO-Stuff), and train2017.zip, val2017.zip (COCO) for the pictures",
     "coco_object": "stuffthingmaps_trainval2017.zip (COCO-Stuff), and val2017.zip (COCO) for the pictures",
-    "ade20k_150": "ADEChallengeData2016.zip",
+    "coco_panoptic": "panoptic_annotations_trainval2017.zip and the zips inside, train2017.zip and val2017.zip (COCO)",
+    "ade20k_150": "ADEChallengeData2016.zip, and annotations_instance.tar for panoptic labels",
     "ade20k_847": "ADE20K_2021_17_01 (registration at the ADE20K site)",
     "pascal_context_59": "VOC2010's pictures, and trainval_merged.json or the .mat files of trainval.tar.gz",
     "pascal_context_60": "VOC2010's pictures, and trainval_merged.json or the .mat files of trainval.tar.gz",
@@ -69,6 +74,8 @@ def recipe(benchmark: Benchmark, split: Split, source: Path) -> Recipe | None:
     """
     target = datasets_root() / split.labels[0]
     name = benchmark.subset_of or benchmark.name
+    if name == "coco_panoptic":
+        return _coco_panoptic(split, source, target)
     if name.startswith("coco"):
         return _coco(benchmark, split, source, target)
     if name.startswith("pascal_voc"):
@@ -80,7 +87,7 @@ def recipe(benchmark: Benchmark, split: Split, source: Path) -> Recipe | None:
         "ade20k_847": _ade20k_847,
         "cityscapes": _cityscapes,
     }
-    return makers[name](split, source, target)
+    return makers[name](benchmark, split, source, target)
 
 
 def _coco(benchmark: Benchmark, split: Split, source: Path, target: Path) -> Recipe | None:
@@ -98,39 +105,62 @@ def _coco(benchmark: Benchmark, split: Split, source: Path, target: Path) -> Rec
     )
 
 
+def _coco_panoptic(split: Split, source: Path, target: Path) -> Recipe | None:
+    """Label maps from the panoptic PNGs; these and the json stay where they are."""
+    year, labels = f"{split.name}2017", split.panoptic
+    assert labels is not None
+    listed = find_path(source, [f"coco/annotations/panoptic_{year}.json"])
+    found = find_path(source, [f"coco/panoptic_{year}", f"coco/annotations/panoptic_{year}"], holding=".png")
+    if listed is None or found is None:
+        return None
+    return Recipe(
+        jobs=panoptic.coco_jobs(found, listed, target, labels.category_ids),
+        convert=panoptic.convert_coco,
+        pictures=find_path(source, [f"coco/{year}", f"coco-stuff/images/{year}"], holding=".jpg"),
+        links=((found, labels.folders[0]), (listed, labels.files[0])),
+    )
+
+
 def _subset(benchmark: Benchmark, table: list[int]) -> list[int]:
     return indexed.subset_table(table, benchmark.kept_classes) if benchmark.subset else table
 
 
-def _ade20k_150(split: Split, source: Path, target: Path) -> Recipe | None:
+def _ade20k_150(benchmark: Benchmark, split: Split, source: Path, target: Path) -> Recipe | None:
     folder = {"train": "training", "val": "validation"}[split.name]
     found = find_path(source, [f"ADEChallengeData2016/annotations/{folder}"], holding=".png")
     if found is None:
         return None
+    instances = find_path(source, [f"ADEChallengeData2016/annotations_instance/{folder}"], holding=".png")
+    assert split.panoptic is not None and benchmark.things is not None
+    segments = datasets_root() / split.panoptic.folders[0]
     return Recipe(
         jobs=indexed.file_jobs(found, target),
         convert=indexed.convert_by(indexed.ade20k_150_table(), original="ADEChallengeData2016/annotations"),
         pictures=find_path(source, [f"ADEChallengeData2016/images/{folder}"], holding=".jpg"),
+        panoptic=panoptic.ade20k_recipe(found, instances, segments, benchmark.things) if instances else None,
     )
 
 
-def _ade20k_847(split: Split, source: Path, target: Path) -> Recipe | None:
+def _ade20k_847(benchmark: Benchmark, split: Split, source: Path, target: Path) -> Recipe | None:
     jobs = ade20k_full.full_jobs(source, split.name, datasets_root() / split.images[0], target)
     if not jobs:
         return None
     return Recipe(jobs=jobs, convert=ade20k_full.convert_full(list(label_ids("ade20k_847"))), pictures=None)
 
 
-def _cityscapes(split: Split, source: Path, target: Path) -> Recipe | None:
+def _cityscapes(benchmark: Benchmark, split: Split, source: Path, target: Path) -> Recipe | None:
     suffix = "_gtFine_labelIds.png"
     found = find_path(source, [f"cityscapes/gtFine/{split.name}"], holding=f"{suffix}/**")
     if found is None:
         return None
-    table = indexed.cityscapes_table(label_ids("cityscapes"))
+    ids = label_ids("cityscapes")
+    assert split.panoptic is not None and benchmark.things is not None
+    segments = datasets_root() / split.panoptic.folders[0]
     return Recipe(
         jobs=indexed.file_jobs(found, target, suffix=suffix, new_suffix="_gtFine_labelTrainIds.png"),
-        convert=indexed.convert_by(table, original="gtFine"),
+        convert=indexed.convert_by(indexed.cityscapes_table(ids), original="gtFine"),
         pictures=find_path(source, [f"cityscapes/leftImg8bit/{split.name}"], holding="_leftImg8bit.png/**"),
+        panoptic=panoptic.cityscapes_recipe(found, segments, ids, [ids[thing] for thing in benchmark.things]),
     )
 
 

@@ -12,6 +12,7 @@ from twostage.data.preparation.jobs import parallel
 from twostage.data.preparation.prepare import STAMP
 from twostage.data.preparation.scanning import Totals, scan
 from twostage.data.preparation.symptoms import symptoms
+from twostage.data.preparation.verify_panoptic import verify_panoptic
 from twostage.errors import UserError
 
 
@@ -68,7 +69,26 @@ def verify(info: DatasetInfo, *, workers: int = 2, skip_broken: bool = False) ->
     _check_stamp(info, verdict)
     verdict.problems += symptoms(info, totals)
     _figures(info, totals, len(records), verdict)
+    if info.panoptic is not None:
+        _check_panoptic(info, records, verdict, workers=workers, skip_broken=skip_broken)
     return verdict
+
+
+def _check_panoptic(
+    info: DatasetInfo, records: list[dict[str, Any]], verdict: Verdict, *, workers: int, skip_broken: bool
+) -> None:
+    """Panoptic labels, where they are there."""
+    assert info.panoptic is not None
+    if info.panoptic.ensure is None and not info.panoptic.file.exists():
+        verdict.notes.append(f"no panoptic labels ('{info.panoptic.file}'); they are needed for TEST.PANOPTIC only")
+        return
+    problems, broken, text = verify_panoptic(info, records, workers=workers)
+    verdict.figures["panoptic labels"] = text
+    verdict.problems += problems
+    if skip_broken:
+        verdict.notes += broken
+    elif broken:
+        verdict.problems.append(f"{len(broken)} panoptic labels are missing or broken, the first: {broken[0]}")
 
 
 def _check_counts(info: DatasetInfo, found: int, verdict: Verdict) -> None:
@@ -106,7 +126,7 @@ def _check_stamp(info: DatasetInfo, verdict: Verdict) -> None:
 
 
 def _figures(info: DatasetInfo, totals: Totals, found: int, verdict: Verdict) -> None:
-    present = [label for label in range(info.num_classes) if totals.pixels[label]]
+    present = [label for label in range(info.num_classes) if totals.pixels[label] and label != info.ignore_label]
     most = sorted(present, key=lambda label: -totals.pixels[label])[:5]
     verdict.figures = {
         "labelled pictures": found,
