@@ -3,8 +3,9 @@
     python tools/benchmark.py --config-file configs/san_vitb.yaml --size 640x854 --output-size 512x683 \\
         --classes 20 150 847 MODEL.CLIP.PRETRAINED ''
 
-Prints, per number of classes, seconds (median of --repeats): CLIP's bare image trunk on the system's own CLIP input, `encode`,
-`decode`, the label map, all of it and its ratio to the trunk, the first text embedding, and the peak memory of the process.
+Prints, per number of classes, seconds (median of --repeats): CLIP's bare image trunk on the system's own CLIP inputs (the
+image, windows of it, crops of regions), `encode`, `decode`, the label map, all of it and its ratio to the trunk, the first
+text embedding, and the peak memory of the process. A system without CLIP's image tower has "nan" for the trunk.
 Then the parts that the system itself names with `torch.profiler.record_function` ("aggregation", "decoder", ...); on a GPU
 these are the host's times. Weights may be random; the time does not depend on them, unless a system rejects classes early.
 """
@@ -24,7 +25,7 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 from twostage.api import build_from_config
-from twostage.clip.convnext import hierarchical_features
+from twostage.clip.pyramid import feature_pyramid
 from twostage.clip.vit import embed_image, run_blocks
 from twostage.config import load_config
 from twostage.errors import UserError, run_cli
@@ -74,7 +75,7 @@ def measure(
     text = model.embed_vocabulary(vocabulary)
     text_seconds = time.perf_counter() - start
     images = model.preprocess([{"image": image}])
-    trunk_input = clip_input(model, images)
+    inputs = clip_inputs(model, images)
     encoded = model.encode(images)
     prediction = model.decode(encoded, text)
 
@@ -82,13 +83,15 @@ def measure(
         return model.decode(model.encode(model.preprocess([{"image": image}])), text).label_maps([output])
 
     steps: dict[str, Callable[[], Any]] = {
-        "trunk": lambda: bare_trunk(model.clip.visual, trunk_input),
+        "trunk": lambda: [bare_trunk(model.clip.visual, batch) for batch in inputs],
         "encode": lambda: model.encode(images),
         "decode": lambda: model.decode(encoded, text),
         "finish": lambda: prediction.label_maps([output]),
         "whole": whole,
     }
     seconds = timed(steps, repeats)
+    if not inputs:
+        seconds["trunk"] = float("nan")
     return {
         **seconds,
         "ratio": seconds["whole"] / seconds["trunk"],
@@ -97,24 +100,22 @@ def measure(
     }, named_parts(whole, repeats)
 
 
-def clip_input(model: Any, images: Any) -> torch.Tensor:
-    """What the system hands to the first layer of CLIP's image tower, caught on its way; all of it as one batch."""
+def clip_inputs(model: Any, images: Any) -> list[torch.Tensor]:
+    """The batches that the system hands to the first layer of CLIP's image tower, caught on their way; none without one."""
+    if model.clip is None:
+        return []
     first = next(module for module in model.clip.visual.modules() if isinstance(module, torch.nn.Conv2d))
     caught: list[torch.Tensor] = []
     hook = first.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
     model.encode(images)
     hook.remove()
-    if not caught:
-        raise UserError(
-            f"{type(model).__name__} does not run CLIP's image tower in encode; this benchmark compares with it"
-        )
-    return torch.cat(caught)
+    return caught
 
 
 def bare_trunk(visual: Any, images: torch.Tensor) -> Any:
-    """CLIP's image tower up to its last block."""
-    if hasattr(visual, "trunk"):
-        return hierarchical_features(visual, images)
+    """CLIP's image tower up to its last block or stage."""
+    if not hasattr(visual, "transformer"):
+        return feature_pyramid(visual, images)
     return run_blocks(visual.transformer.resblocks, embed_image(visual, images))
 
 

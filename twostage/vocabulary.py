@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.data.catalogue.folders import read_folder_classes
 from twostage.errors import UserError
+from twostage.files import read_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +73,7 @@ class Vocabulary:
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
         """One class per line, or a json list of names."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"vocabulary file '{path}' can't be read: {error}") from error
-        if path.suffix == ".json":
-            try:
-                words = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(f"vocabulary file '{path}' is not valid json: {error}") from error
-            if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-                raise UserError(f"vocabulary file '{path}' must hold a list of names")
-        else:
-            words = [line for line in text.splitlines() if line.strip()]
-        return cls.from_words(words, source=f"vocabulary file '{path}'")
+        return cls.from_words(read_names(path), source=f"vocabulary file '{path}'")
 
     @classmethod
     def parse(cls, text: str) -> Vocabulary:

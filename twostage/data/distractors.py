@@ -13,6 +13,7 @@ from pathlib import Path
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.toybox.words import distractors as toybox_distractors
 from twostage.errors import UserError
+from twostage.files import read_names
 
 _TOYBOX = "toybox:"
 
@@ -28,10 +29,10 @@ def read_distractors(source: str) -> tuple[str, ...]:
             raise UserError(
                 f"DATASETS.DISTRACTORS is {source!r}; it must be '' (none), a file with one name per line, or 'toybox:N'"
             )
-        # Here, because vocabularies are read with what this package registers: whichever is imported first needs the other.
-        from twostage.vocabulary import Vocabulary
-
-        return Vocabulary.from_file(source).names
+        names = tuple(name.strip() for name in read_names(source))
+        if not names:
+            raise UserError(f"DATASETS.DISTRACTORS: '{source}' holds no names")
+        return names
     count = source.removeprefix(_TOYBOX)
     if not count.isdigit() or int(count) < 1:
         raise UserError(f"DATASETS.DISTRACTORS is {source!r}; after 'toybox:' comes a whole number of 1 or more")
