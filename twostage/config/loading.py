@@ -28,6 +28,7 @@ from twostage.config import (
     maskclip_plus,
     maskformer,
     ovseg,
+    presence,
     san,
     scan,
     sed,
@@ -63,6 +64,7 @@ GROUPS = (
     sed.GROUP,
     cost_aggregation.GROUP,
     vit_guide.GROUP,
+    presence.GROUP,
 )
 
 

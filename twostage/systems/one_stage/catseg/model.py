@@ -44,6 +44,7 @@ from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
 from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
+from twostage.systems.one_stage.cost_aggregation.presence import Presence, build_presence
 
 
 class Encoded(NamedTuple):
@@ -84,6 +85,7 @@ class CATSeg(OpenVocabularySegmenter):
         finetune: str,
         balance_weight: float,
         correlation: ImageCorrelation | None = None,
+        presence: Presence | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -97,6 +99,7 @@ class CATSeg(OpenVocabularySegmenter):
             finetune: see `twostage.clip.finetuning`.
             balance_weight: of the load balancing of mixtures of experts, where the aggregator has them.
             correlation: of dense embeddings with each other, before the cost map.
+            presence: tells which classes an image shows; in evaluation only these go on.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -109,6 +112,7 @@ class CATSeg(OpenVocabularySegmenter):
         self.early_rejection = early_rejection
         self.balance_weight = balance_weight
         self.correlation = correlation
+        self.presence = presence
         self.train_views = train_views
         self.test_views = test_views
 
@@ -133,6 +137,7 @@ class CATSeg(OpenVocabularySegmenter):
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "correlation": build_correlation(cfg),
+            "presence": build_presence(cfg, clip.visual.proj.shape[1]),
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -181,6 +186,11 @@ class CATSeg(OpenVocabularySegmenter):
 
     def class_scores(self, encoded: Encoded, text: Tensor) -> ClassScores:
         """Logits of every view for unit text embeddings `[T, P, D]`."""
+        num_classes, present = len(text), None
+        if self.presence is not None and not self.training:
+            with record_function("presence"):
+                present = self.presence.kept(encoded.embeddings, text)
+                text = text if present is None else text[present]
         with record_function("cost map"):
             cost = cost_map(encoded.embeddings, text, encoded.correlated)
             words = text.expand(len(cost), -1, -1, -1)
@@ -188,7 +198,9 @@ class CATSeg(OpenVocabularySegmenter):
             if kept is not None:
                 cost, words = take_classes(cost, kept), take_classes(words, kept)
         logits = self.aggregator(encoded.embeddings, cost, words, encoded.guidance)
-        return ClassScores(logits, kept, len(text))
+        if present is not None:
+            kept = present.expand(len(cost), -1) if kept is None else present[kept]
+        return ClassScores(logits, kept, num_classes)
 
     def kept_classes(self, cost: Tensor) -> Tensor | None:
         """Classes of a cost map `[V, T, P, h, w]` that are aggregated, ascending `[V, K]`; None where all are.
@@ -207,7 +219,7 @@ class CATSeg(OpenVocabularySegmenter):
     ) -> dict[str, Tensor]:
         """`loss_sem_seg`: binary cross entropy of every class at every pixel, ignored pixels as negatives.
 
-        With mixtures of experts, `loss_balance` besides.
+        With a presence head `loss_presence` besides, with mixtures of experts `loss_balance`.
         """
         labels = [entry["sem_seg"].to(encoded.embeddings.device) for entry in batch]
         stacked = ImageList.from_tensors(labels, self.size_divisibility, pad_value=255).tensor
@@ -217,6 +229,8 @@ class CATSeg(OpenVocabularySegmenter):
             full = logits.new_full((len(logits), scores.num_classes, *logits.shape[2:]), REJECTED)
             logits = full.scatter(1, scores.kept[..., None, None].expand_as(logits), logits)
         losses = {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
+        if self.presence is not None:
+            losses |= self.presence.losses(encoded.embeddings, text, stacked)
         balance = balance_loss(self.aggregator)
         return losses if balance is None else losses | {"loss_balance": self.balance_weight * balance}
 

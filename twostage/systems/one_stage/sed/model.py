@@ -31,6 +31,7 @@ from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
 from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT, build_frozen_vit
 from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
+from twostage.systems.one_stage.cost_aggregation.presence import Presence, build_presence
 from twostage.systems.one_stage.sed.build import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
 from twostage.systems.one_stage.sed.weights import TABLE
@@ -58,6 +59,7 @@ class SED(OpenVocabularySegmenter):
         balance_weight: float,
         correlation: ImageCorrelation | None = None,
         guide: FrozenViT | None = None,
+        presence: Presence | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -68,6 +70,7 @@ class SED(OpenVocabularySegmenter):
             balance_weight: of the load balancing of mixtures of experts, where the decoder has them.
             correlation: of dense embeddings with each other, before the cost map.
             guide: gives the decoder's visual guidance in place of the backbone's finer stages.
+            presence: tells which classes an image shows; in evaluation only these go on.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -78,6 +81,7 @@ class SED(OpenVocabularySegmenter):
         self.balance_weight = balance_weight
         self.correlation = correlation
         self.guide = guide
+        self.presence = presence
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -98,6 +102,7 @@ class SED(OpenVocabularySegmenter):
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "correlation": build_correlation(cfg),
             "guide": guide,
+            "presence": build_presence(cfg, clip.text_projection.shape[1]),
             "size_divisibility": keys.SIZE_DIVISIBILITY,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -134,11 +139,8 @@ class SED(OpenVocabularySegmenter):
         )
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
-        """Class probabilities, each class for itself; with early rejection a rejected class has probability 0."""
-        results = [
-            self.decoder.predict(encoded.features.image(index), text, self.rejection)
-            for index in range(len(encoded.sizes))
-        ]
+        """Class probabilities, each class for itself; a class rejected early or held absent has probability 0."""
+        results = [self.class_logits(encoded.features.image(index), text) for index in range(len(encoded.sizes))]
         probabilities, kept = stack_kept([logits.sigmoid() for logits, _ in results], [kept for _, kept in results])
         height, width = probabilities.shape[-2:]
         # The published output is cut at the size of the fed image although it lies on the decoder's grid, so an image with
@@ -148,9 +150,20 @@ class SED(OpenVocabularySegmenter):
             logits=probabilities,
             frames=Frames(padded=(height, width), images=cut),
             num_classes=len(text),
-            kept=kept if self.rejection is not None else None,
+            kept=kept if self.rejection is not None or self.presence is not None else None,
             fill=0.0,
         )
+
+    def class_logits(self, features: ImageFeatures, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[K, h, w]` of one image, and the classes `[K]` of `text` that they are for."""
+        present = None
+        if self.presence is not None:
+            with record_function("presence"):
+                present = self.presence.kept(features.embeddings, text)
+        if present is None:
+            return self.decoder.predict(features, text, self.rejection)
+        logits, kept = self.decoder.predict(features, text[present], self.rejection)
+        return logits, present[kept]
 
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
@@ -158,6 +171,8 @@ class SED(OpenVocabularySegmenter):
         labels = torch.stack([entry["sem_seg"] for entry in batch]).to(images.tensor.device)
         *early, final = self.decoder(encoded.features, text)
         losses = {"loss_final": one_vs_rest_loss(final, labels)}
+        if self.presence is not None:
+            losses |= self.presence.losses(encoded.features.embeddings, text, labels)
         losses |= {f"loss_stage_{i}": one_vs_rest_loss(logits, labels) for i, logits in enumerate(early)}
         balance = balance_loss(self.decoder)
         return losses if balance is None else losses | {"loss_balance": self.balance_weight * balance}
