@@ -211,24 +211,13 @@ def test_the_system_beside_it_is_trained_as_without_it(system, opts):
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("system", ["catseg", "sed"])
-@pytest.mark.parametrize("sliding", [False, True])
-def test_the_filter_equals_asking_for_the_kept_classes_alone(system, sliding):
-    opts = [
-        "TEST.SLIDING.ENABLED",
-        "True",
-        "TEST.SLIDING.CANVAS",
-        "96",
-        "TEST.SLIDING.TILE",
-        "64",
-        "TEST.SLIDING.STRIDE",
-        "32",
-    ]
-    if sliding and system == "sed":
-        pytest.skip("SED has no sliding window")
-    built = model(
-        system, "HEAD", "cross_attention", "LEAST", "3", "THRESHOLD", "1.0", *(opts if sliding else [])
-    ).eval()
+SLIDING = {"ENABLED": "True", "CANVAS": "96", "TILE": "64", "STRIDE": "32"}
+SLIDING_OPTS = [part for key, value in SLIDING.items() for part in (f"TEST.SLIDING.{key}", value)]
+
+
+@pytest.mark.parametrize(("system", "opts"), [("catseg", []), ("catseg", SLIDING_OPTS), ("sed", [])])
+def test_the_filter_equals_asking_for_the_kept_classes_alone(system, opts):
+    built = model(system, "HEAD", "cross_attention", "LEAST", "3", "THRESHOLD", "1.0", *opts).eval()
     with torch.no_grad():
         encoded, text = built.encode(built.preprocess(batch())), built.text(Vocabulary.from_words(NAMES))
         dense = encoded.embeddings if system == "catseg" else encoded.features.embeddings
