@@ -193,3 +193,30 @@ def text_embedder_from_config(
         batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
         cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,
     )
+
+
+def shared_arguments(
+    cfg: CfgNode,
+    clip: ClipModel | None,
+    tokenizer: Tokenizer | None,
+    *,
+    size_divisibility: int = 0,
+    per_template: bool = False,
+) -> dict[str, Any]:
+    """Constructor arguments of `OpenVocabularySegmenter` that every system's `from_config` passes on.
+
+    Args:
+        clip, tokenizer: None for a system whose classes are not words.
+        size_divisibility: see `OpenVocabularySegmenter`.
+        per_template: see `text_embedder_from_config`.
+    """
+    text = None
+    if clip is not None and tokenizer is not None:
+        text = text_embedder_from_config(cfg, clip, tokenizer, per_template=per_template)
+    return {
+        "clip": clip,
+        "text": text,
+        "size_divisibility": size_divisibility,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+    }

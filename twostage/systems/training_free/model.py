@@ -23,7 +23,7 @@ from twostage.clip.dense import DenseTower, use_exact_gelu
 from twostage.clip.loading import load_clip_from_config
 from twostage.inference.mosaic import Mosaic, Padding
 from twostage.inference.sliding import Size, TileGrid
-from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.training_free.prediction import ImageMaps, LabelRule, NamePrediction
 from twostage.systems.training_free.refinement import denoise_prompts, operate_features, smooth_by_keys
 from twostage.systems.training_free.weights import clip_checkpoint_table
@@ -103,8 +103,7 @@ class TrainingFree(OpenVocabularySegmenter):
             use_exact_gelu(clip.visual, norm_eps=keys.NORM_EPS)
         sliding = cfg.TEST.SLIDING
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer),
             "tower": dense_tower_from_config(cfg, clip.visual),
             "rule": LabelRule(
                 logit_scale=keys.LOGIT_SCALE,
@@ -124,8 +123,6 @@ class TrainingFree(OpenVocabularySegmenter):
             "pamr_dilations": list(keys.PAMR_DILATIONS),
             "synonyms_by_maximum": keys.SYNONYMS == "maximum",
             "background_words": list(keys.BACKGROUND_WORDS),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

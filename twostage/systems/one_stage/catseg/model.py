@@ -27,7 +27,7 @@ from twostage.clip.vit import (
 from twostage.inference.blocks import class_blocks
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.predictions import Prediction
-from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
@@ -124,8 +124,7 @@ class CATSeg(OpenVocabularySegmenter):
         keys = cfg.MODEL.CATSEG
         guide, channels = build_guide(cfg, clip.visual)
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
             "aggregator": build_aggregator(cfg, clip.visual, channels),
             "guide": guide,
             "resolution": keys.RESOLUTION,
@@ -138,9 +137,6 @@ class CATSeg(OpenVocabularySegmenter):
             "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "correlation": build_correlation(cfg),
             "presence": build_presence(cfg, clip.visual.proj.shape[1]),
-            "size_divisibility": keys.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

@@ -25,7 +25,7 @@ from twostage.clip.finetuning import train_parts
 from twostage.clip.loading import load_clip_from_config
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
 from twostage.predictions import DensePrediction, Frames
-from twostage.segmenter import OpenVocabularySegmenter, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
 from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT, build_frozen_vit
@@ -93,8 +93,7 @@ class SED(OpenVocabularySegmenter):
         # The finest grid that the decoder needs guidance on without upsampling is that of res4.
         guide = build_frozen_vit(cfg, cells=keys.RESOLUTION // stage_strides(clip.visual)[2])
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer, per_template=True),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
             "decoder": build_decoder(cfg, stage_widths(clip.visual), guide),
             "resolution": keys.RESOLUTION,
             "finetune": cfg.MODEL.CLIP.FINETUNE,
@@ -103,9 +102,6 @@ class SED(OpenVocabularySegmenter):
             "correlation": build_correlation(cfg),
             "guide": guide,
             "presence": build_presence(cfg, clip.text_projection.shape[1]),
-            "size_divisibility": keys.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

@@ -19,7 +19,7 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.predictions import Frames, MaskPrediction
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import MaskedReconstruction, choose_visible
@@ -116,8 +116,7 @@ class SegCLIP(OpenVocabularySegmenter):
         }
         patch = visual.conv1.kernel_size[0]
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer),
             "semantic_layer": SemanticLayer(**like_clip, mix_batch=keys.MIX_BATCH),
             "reconstruction": MaskedReconstruction(
                 **like_clip,
@@ -137,8 +136,6 @@ class SegCLIP(OpenVocabularySegmenter):
             },
             "window": (sliding.TILE, sliding.STRIDE) if sliding.ENABLED else None,
             "background_threshold": keys.BACKGROUND_THRESHOLD,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

@@ -24,7 +24,7 @@ from twostage.clip.loading import load_clip
 from twostage.clip.resnet import is_clip_resnet
 from twostage.errors import UserError
 from twostage.predictions import DensePrediction, Frames
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.training_free.maskclip_plus.network import HEADS, DilatedResNet
 from twostage.systems.training_free.maskclip_plus.weights import checkpoint_table
 from twostage.systems.training_free.model import dense_tower_from_config
@@ -104,8 +104,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
             use_exact_gelu(clip.visual, norm_eps=teacher.NORM_EPS)
         backbone = DilatedResNet(keys.BACKBONE, pretrained=keys.PRETRAINED and not cfg.MODEL.WEIGHTS)
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer),
             "backbone": backbone,
             "head": HEADS[keys.HEAD](backbone.channels, int(clip.visual.output_dim)),
             "tower": dense_tower_from_config(cfg, clip.visual),
@@ -115,8 +114,6 @@ class MaskClipPlus(OpenVocabularySegmenter):
             "hidden_classes": list(keys.HIDDEN_CLASSES),
             "clip_guided_iterations": keys.CLIP_GUIDED_ITERATIONS,
             "learned_background": keys.LEARNED_BACKGROUND,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

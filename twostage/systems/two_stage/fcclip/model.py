@@ -24,7 +24,7 @@ from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -107,8 +107,7 @@ class FCCLIP(OpenVocabularySegmenter):
         pixel_decoder, decoder = build_decoders(cfg, pyramid_channels(clip.visual))
         keys = cfg.MODEL.FCCLIP
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY),
             "pixel_decoder": pixel_decoder,
             "decoder": decoder,
             "criterion": MaskLosses.from_config(cfg),
@@ -119,9 +118,6 @@ class FCCLIP(OpenVocabularySegmenter):
             ),
             "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
-            "size_divisibility": cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

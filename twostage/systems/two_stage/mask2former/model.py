@@ -20,7 +20,7 @@ from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
@@ -75,25 +75,20 @@ class Mask2Former(OpenVocabularySegmenter):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Constructor arguments from `MODEL.MASK2FORMER`, the backbone's keys and `MODEL.MASK_LOSS`."""
         keys = cfg.MODEL.MASK2FORMER
-        clip = text = None
+        clip = tokenizer = None
         class_embed: nn.Module
         if keys.CLASSIFIER == "text":
             clip, tokenizer = load_clip_from_config(cfg)
-            text = text_embedder_from_config(cfg, clip, tokenizer)
             class_embed = MLP([keys.WIDTH, keys.TEXT_HIDDEN, clip.text_projection.shape[1]])
         else:
             class_embed = nn.Linear(keys.WIDTH, (keys.NUM_CLASSES if keys.CLASSIFIER == "closed" else 1) + 1)
         return {
-            "clip": clip,
-            "text": text,
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY),
             "generator": build_mask_generator(cfg),
             "class_embed": class_embed,
             "classifier": keys.CLASSIFIER,
             "criterion": MaskLosses.from_config(cfg),
             "resize_scores": keys.RESIZE_SCORES,
-            "size_divisibility": keys.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

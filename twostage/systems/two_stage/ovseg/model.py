@@ -29,7 +29,7 @@ from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -120,8 +120,7 @@ class OVSeg(OpenVocabularySegmenter):
         shapes = sorted(backbone.output_shape().items(), key=lambda item: item[1].stride or 0)
         keys = cfg.MODEL.OVSEG
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY),
             "backbone": backbone,
             "generator": MaskFormer.from_config(cfg, {name: int(shape.channels or 0) for name, shape in shapes}),
             "class_embed": MLP([cfg.MODEL.MASKFORMER.WIDTH, keys.EMBED_HIDDEN, clip.visual.proj.shape[1]]),
@@ -132,9 +131,6 @@ class OVSeg(OpenVocabularySegmenter):
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
             "mask_threshold": keys.MASK_THRESHOLD,
             "seen_names": _class_names(keys.SEEN_CLASSES_OF),
-            "size_divisibility": keys.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

@@ -18,7 +18,7 @@ from twostage.clip.vit import embed_image, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.san.side_adapter import SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table
 
@@ -93,15 +93,11 @@ class SAN(OpenVocabularySegmenter):
             decoder_channels=keys.DECODER_CHANNELS,
         )
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY),
             "side_adapter": side_adapter,
             "criterion": MaskLosses.from_config(cfg),
             "clip_resolution": keys.CLIP_RESOLUTION,
             "split_block": keys.SPLIT_BLOCK,
-            "size_divisibility": keys.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:

@@ -24,7 +24,7 @@ from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, text_embedder_from_config
+from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.ovseg.ensemble import geometric_ensemble
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
 from twostage.systems.two_stage.scan.contextual_shift import ShiftedRegions
@@ -125,8 +125,7 @@ class SCAN(OpenVocabularySegmenter):
             dropout=keys.REFINE_DROPOUT,
         )
         return {
-            "clip": clip,
-            "text": text_embedder_from_config(cfg, clip, tokenizer),
+            **shared_arguments(cfg, clip, tokenizer, size_divisibility=cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY),
             "generator": build_mask_generator(cfg),
             "class_embed": MLP([cfg.MODEL.MASK2FORMER.WIDTH, keys.EMBED_HIDDEN, embedding]),
             "calibration": calibration,
@@ -142,9 +141,6 @@ class SCAN(OpenVocabularySegmenter):
             "shift_blocks": keys.SHIFT_BLOCKS,
             "ensemble_weight": keys.ENSEMBLE_WEIGHT,
             "weigh_void": keys.WEIGH_VOID,
-            "size_divisibility": cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
     def checkpoint_table(self) -> CheckpointTable:
