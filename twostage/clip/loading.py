@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,12 +82,19 @@ def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
 
 
 def _create(name: str, force_quick_gelu: bool | None) -> ClipModel:
-    if force_quick_gelu is None:
-        return open_clip.create_model(name, pretrained=None, pretrained_image=False, pretrained_text=False)
     # Passed as a model argument because open_clip's own switch can force QuickGELU on, but not off.
-    return open_clip.create_model(
-        name, pretrained=None, pretrained_image=False, pretrained_text=False, quick_gelu=force_quick_gelu
-    )
+    forced = {} if force_quick_gelu is None else {"quick_gelu": force_quick_gelu}
+    root = logging.getLogger()
+    root.addFilter(_not_about_random_weights)
+    try:
+        return open_clip.create_model(name, pretrained=None, pretrained_image=False, pretrained_text=False, **forced)
+    finally:
+        root.removeFilter(_not_about_random_weights)
+
+
+def _not_about_random_weights(record: logging.LogRecord) -> bool:
+    """open_clip warns that a model is initialised at random; here the weights come right afterwards."""
+    return not record.getMessage().startswith("No pretrained weights loaded")
 
 
 def _force_quick_gelu(name: str, pretrained: str, quick_gelu: str, content: Pretrained | None = None) -> bool | None:
