@@ -3,6 +3,7 @@
     python tools/prepare_datasets.py list [NAME]
     python tools/prepare_datasets.py prepare ade20k_150 --source downloads/
     python tools/prepare_datasets.py verify A-847
+    python tools/prepare_datasets.py prepare path/to/my_folder     (its colour labels become class indices)
     python tools/prepare_datasets.py verify path/to/my_folder
 
 NAME is a benchmark, any registered name of it, or what papers call it. Everything goes under $DETECTRON2_DATASETS (default:
@@ -22,6 +23,7 @@ import twostage.data  # noqa: F401  (registers the datasets)
 from twostage.config import datasets_root
 from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, dataset_info, find_benchmark
 from twostage.data.catalogue.folders import folder_infos
+from twostage.data.preparation.colored import ORIGINALS, prepare_folder
 from twostage.data.preparation.jobs import Report
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.recipes import download_of
@@ -41,7 +43,7 @@ def main() -> None:
     listing.add_argument("name", nargs="?")
     for name, text in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("name", help="a benchmark" + (" or a folder of your own" if name == "verify" else ""))
+        command.add_argument("name", help="a benchmark or a folder of your own")
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
         )
@@ -105,6 +107,9 @@ def run_prepare(args: argparse.Namespace) -> None:
                 ensure_panoptic(datasets_root(), split)
         print(f"toybox is in '{ensure_toybox(datasets_root())}'")
         return
+    if Path(args.name).is_dir():
+        prepare_own_folder(Path(args.name), args)
+        return
     benchmark = find_benchmark(args.name)
     source = Path(args.source).expanduser() if args.source else datasets_root()
     reports = prepare(benchmark, source, splits=args.splits, workers=args.workers, skip_broken=args.skip_broken)
@@ -121,6 +126,17 @@ def run_prepare(args: argparse.Namespace) -> None:
         if not info.image_root.is_dir():
             print(f"  pictures are still missing: put them into {info.image_root} ({download_of(benchmark)})")
     print(f"check it by: python tools/prepare_datasets.py verify {benchmark.name}")
+
+
+def prepare_own_folder(folder: Path, args: argparse.Namespace) -> None:
+    """Turn colour labels into indices and print what was done."""
+    report = prepare_folder(folder, workers=args.workers, skip_broken=args.skip_broken)
+    print(f"{folder}: {report.written} colour pictures became label maps, {report.kept} label maps kept")
+    for line in report.broken:
+        print(f"  left out: {line}")
+    if report.written or report.broken:
+        print(f"  the colour pictures are in {folder / ORIGINALS}")
+    print(f"check it by: python tools/prepare_datasets.py verify {folder}")
 
 
 def print_panoptic(info: DatasetInfo, report: Report | None, benchmark: Benchmark) -> None:

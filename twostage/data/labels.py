@@ -10,8 +10,16 @@ from PIL import Image
 from twostage.errors import UserError
 from twostage.files import atomic_path
 
+# What to do with labels in colours.
+_COLORS_CURE = "`python tools/prepare_datasets.py prepare FOLDER` does it by the colours of the folder's classes.json"
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
+
+def is_color_picture(path: str | Path) -> bool:
+    """Whether an image file holds colours, not one value per pixel. Reads the head only; OSError where it can't."""
+    with Image.open(path) as image:
+        return image.mode not in _LABEL_MODES
 
 
 def read_label_map(path: str | Path, *, largest: int = 255) -> np.ndarray:
@@ -35,7 +43,7 @@ def read_label_map(path: str | Path, *, largest: int = 255) -> np.ndarray:
     if mode not in _LABEL_MODES:
         raise UserError(
             f"label file '{path}' is a colour picture (mode {mode}); labels hold one class index per pixel, "
-            "convert the colours to indices"
+            f"turn the colours into indices ({_COLORS_CURE})"
         )
     if largest > np.iinfo(np.uint8).max and values.dtype.itemsize == 1:
         raise UserError(

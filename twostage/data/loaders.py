@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from twostage.data.caption_mapper import CaptionMapper
 from twostage.data.captions import is_caption_set
 from twostage.data.catalogue import dataset_info
+from twostage.data.catalogue.folders import check_labels
 from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import derive_seed, seeded_sampling
 from twostage.errors import UserError
@@ -62,6 +63,8 @@ def check_dataset(name: str, *, panoptic: bool = False) -> None:
             f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )
     info = MetadataCatalog.get(name).get("info", None)
+    if info is not None:
+        check_labels(info)
     if panoptic and info is not None:
         info.check_panoptic()
 

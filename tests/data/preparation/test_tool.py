@@ -98,3 +98,17 @@ def test_verify_a_folder_of_your_own(tool, tmp_path) -> None:
     assert code == 1 and "shifted by one: they hold 2" in out
     (folder / "classes.txt").write_text("cat\ndog\ncow\n")
     assert tool("verify", folder)[0] == 0
+
+
+def test_prepare_a_folder_with_colour_labels(tool, tmp_path) -> None:
+    folder = tmp_path / "mine"
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+        Image.fromarray(np.full((4, 5, 3), (10, 20, 30), np.uint8)).save(folder / kind / "a.png")
+    (folder / "classes.json").write_text('{"classes": [{"name": "sofa", "color": [10, 20, 31]}]}')
+    code, _, err = tool("prepare", folder)
+    assert code == 2 and "[10, 20, 30]: 20 pixels in 1 file(s)" in err and "a.png" in err
+    (folder / "classes.json").write_text('{"classes": [{"name": "sofa", "color": [10, 20, 30]}]}')
+    code, out, _ = tool("prepare", folder, "--workers", "1")
+    assert code == 0 and "1 colour pictures became label maps, 0 label maps kept" in out
+    assert tool("verify", folder)[0] == 0

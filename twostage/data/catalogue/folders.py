@@ -8,7 +8,8 @@
 With splits, images/ and labels/ hold folders of the same names (train/, val/, ...), each its own dataset `my_set_train`, ...
 Instead of classes.txt, classes.json says more: a list of names, or
 `{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
-or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`.
+or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
+into indices by `tools/prepare_datasets.py prepare my_set/`; "ignore_colors", a list, become the ignore label.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.catalogue.records import files_by_key
+from twostage.data.labels import is_color_picture
 from twostage.errors import UserError
 
 Color = tuple[int, int, int]
@@ -33,12 +36,14 @@ class FolderClasses:
         names: in label order, synonyms separated by ", ".
         colors: RGB per class, None where the file gives none.
         things: indices of the classes marked as things; None where the file marks none.
+        ignore_colors: colours that stand for no class in labels that are colour pictures.
     """
 
     names: tuple[str, ...]
     colors: tuple[Color, ...] | None = None
     things: tuple[int, ...] | None = None
     ignore_label: int = 255
+    ignore_colors: tuple[Color, ...] = ()
 
 
 def folder_infos(entries: Sequence[str]) -> list[DatasetInfo]:
@@ -90,6 +95,29 @@ def _infos(name: str, folder: Path) -> list[DatasetInfo]:
     ]
 
 
+def check_labels(info: DatasetInfo) -> None:
+    """See that the labels of a folder of one's own are no colour pictures; looks at one file.
+
+    Raises:
+        UserError: they are; names the command that turns them into indices.
+    """
+    if not Path(info.benchmark).is_absolute():
+        return  # a benchmark, whose labels are prepared by us
+    first = next(iter(files_by_key(info.label_root, info.label_suffixes).values()), None)
+    if first is not None and _is_colored(first):
+        command = f"`python tools/prepare_datasets.py prepare {info.benchmark}` turns them into class indices"
+        if info.colors is None:
+            command = f"give every class in classes.json its 'color', then {command}"
+        raise UserError(f"the labels of '{info.name}' are colour pictures ('{first}'): {command}")
+
+
+def _is_colored(file: Path) -> bool:
+    try:
+        return is_color_picture(file)
+    except (OSError, SyntaxError, ValueError):
+        return False  # whoever reads it says so
+
+
 def is_dataset_folder(path: Path) -> bool:
     """Whether `path` is a folder with a classes file."""
     return any((path / name).is_file() for name in ("classes.txt", "classes.json"))
@@ -119,10 +147,10 @@ def read_folder_classes(folder: Path) -> FolderClasses:
 
 
 def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
-    unknown = sorted(set(content) - {"classes", "palette", "ignore_label"})
+    unknown = sorted(set(content) - {"classes", "palette", "ignore_label", "ignore_colors"})
     if unknown:
         raise UserError(
-            f"class list '{path}' has the unknown key '{unknown[0]}'; known: classes, palette, ignore_label"
+            f"class list '{path}' has the unknown key '{unknown[0]}'; known: classes, palette, ignore_label, ignore_colors"
         )
     entries = [_entry(entry, path) for entry in content["classes"]]
     names = tuple(name for name, _, _ in entries)
@@ -144,6 +172,7 @@ def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
         colors=None if palette is None else _palette(palette, len(names), path),
         things=things if any(thing is not None for _, _, thing in entries) else None,
         ignore_label=ignore_label,
+        ignore_colors=_ignored(content.get("ignore_colors", []), path),
     )
 
 
@@ -169,10 +198,17 @@ def _entry(entry: Any, path: Path) -> tuple[str, Any, bool | None]:
     return ", ".join(word.strip() for word in words), color, thing
 
 
-def _palette(palette: Any, count: int, path: Path) -> tuple[Color, ...]:
-    def is_color(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)
 
-    if not isinstance(palette, list) or len(palette) != count or not all(is_color(color) for color in palette):
+
+def _ignored(colors: Any, path: Path) -> tuple[Color, ...]:
+    if not isinstance(colors, list) or not all(_is_color(color) for color in colors):
+        raise UserError(f"class list '{path}': ignore_colors must be a list of colours [R, G, B] (0..255)")
+    return tuple((color[0], color[1], color[2]) for color in colors)
+
+
+def _palette(palette: Any, count: int, path: Path) -> tuple[Color, ...]:
+    if not isinstance(palette, list) or len(palette) != count or not all(_is_color(color) for color in palette):
         raise UserError(f"class list '{path}' needs one colour [R, G, B] (0..255) for each of its {count} classes")
     return tuple((color[0], color[1], color[2]) for color in palette)

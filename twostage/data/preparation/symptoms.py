@@ -21,10 +21,16 @@ def symptoms(info: DatasetInfo, totals: Totals) -> list[str]:
 
 def _wrong_kind(info: DatasetInfo, totals: Totals) -> Iterator[str]:
     if totals.colored:
-        known = "the colours of PASCAL VOC's palette" if totals.colors <= set(voc_colors()) else "no palette known here"
+        known, cure = "no palette known here", "save the indices, not the picture of them"
+        if totals.colors <= set(voc_colors()):
+            known = "the colours of PASCAL VOC's palette"
+        if info.colors is not None:
+            others = len(totals.colors - set(info.colors))
+            known = f"{others} of their colours are not in classes.json" if others else "the colours in classes.json"
+            cure = f"`python tools/prepare_datasets.py prepare {info.benchmark}` makes them of the colours"
         yield (
             f"{len(totals.colored)} label maps are colour pictures ({known}), the first is '{totals.colored[0]}': labels hold "
-            "one class index per pixel; save the indices, not the picture of them"
+            f"one class index per pixel; {cure}"
         )
     if info.label_bits == 16 and totals.only_eight_bits:
         yield (
