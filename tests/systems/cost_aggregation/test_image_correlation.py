@@ -23,26 +23,34 @@ def test_weights_equal_the_formula_pair_by_pair():
             torch.testing.assert_close(weights[image, i], kept / kept.sum())
 
 
-def test_orthogonal_kinds_of_pixels_keep_to_themselves():
+def test_two_kinds_of_pixels_keep_to_themselves():
     embeddings = torch.zeros(1, 2, 1, 5)
-    embeddings[0, 0, 0, :3] = torch.tensor([1.0, 2.0, 5.0])
-    embeddings[0, 1, 0, 3:] = 4.0
-    # Lengths do not count; similarity is 1 within a kind and 0 across, its mean 13 / 25.
+    embeddings[0, 0, 0, :3] = 1.0
+    embeddings[0, 1, 0, 3:] = 1.0
+    # About their mean the kinds are opposite: similarity 1 within and -1 across, its mean (3 - 2)^2 / 25.
     refined = ImageCorrelation(append=False).refine(embeddings)
-    torch.testing.assert_close(refined, F.normalize(embeddings, dim=1))
-    # Below a shift of 0 nothing is left out: 3 e^scale against 2 for the first kind.
-    soft = ImageCorrelation(append=False, shift=-1.0, scale=2.0).refine(embeddings)[0, :, 0, 0]
-    torch.testing.assert_close(soft[0] / soft[1], torch.tensor(1.5) * torch.tensor(2.0).exp())
+    torch.testing.assert_close(refined, embeddings)
+    # With a shift of -30 nothing is left out: 3 exp(2) against 2 exp(-2) for the first kind.
+    soft = ImageCorrelation(append=False, shift=-30.0, scale=2.0).refine(embeddings)[0, :, 0, 0]
+    torch.testing.assert_close(soft[0] / soft[1], torch.tensor(1.5) * torch.tensor(4.0).exp())
 
 
-def test_pixels_that_are_all_alike_stay_what_they_are():
+def test_what_all_pixels_have_in_common_does_not_tell_them_apart():
     torch.manual_seed(0)
-    embeddings = torch.ones(1, 8, 3, 3) + 1e-3 * torch.randn(1, 8, 3, 3)
-    correlation = ImageCorrelation(append=False)
-    unit = F.normalize(embeddings, dim=1)
-    # Similarity 1 lies below 1.2 times its mean, so only the pixel itself is left.
-    torch.testing.assert_close(correlation.weights(unit.flatten(2))[0], torch.eye(9))
-    torch.testing.assert_close(correlation.refine(embeddings), unit)
+    correlation, embeddings = ImageCorrelation(append=False), torch.randn(1, 8, 3, 3)
+    common = embeddings + 20 * torch.randn(1, 8, 1, 1)
+    # Similarity itself would leave each pixel alone, so that nothing happens.
+    torch.testing.assert_close(correlation.weights(F.normalize(common, dim=1).flatten(2))[0], torch.eye(9))
+    deviation = F.normalize(embeddings - embeddings.mean(dim=(2, 3), keepdim=True), dim=1).flatten(2)
+    weights = correlation.weights(deviation)
+    assert ((weights > 0).sum(dim=-1) > 1).all()
+    wanted = F.normalize(common, dim=1).flatten(2) @ weights.transpose(1, 2)
+    torch.testing.assert_close(correlation.refine(common).flatten(2), wanted)
+
+
+def test_an_image_of_one_embedding_stays_what_it_is():
+    refined = ImageCorrelation(append=False).refine(torch.full((1, 4, 2, 3), 5.0))
+    torch.testing.assert_close(refined, torch.full((1, 4, 2, 3), 0.5))
 
 
 def test_costs_of_every_class_are_spread_with_the_same_weights():
@@ -51,7 +59,8 @@ def test_costs_of_every_class_are_spread_with_the_same_weights():
     correlation = ImageCorrelation(append=True)
     plain, refined = correlation(embeddings)
     assert plain is embeddings
-    weights = correlation.weights(F.normalize(embeddings, dim=1).flatten(2))
+    deviation = embeddings - embeddings.mean(dim=(2, 3), keepdim=True)
+    weights = correlation.weights(F.normalize(deviation, dim=1).flatten(2))
     spread = cost_map(embeddings, text)[:, :, 0].flatten(2) @ weights.transpose(1, 2)
     torch.testing.assert_close(torch.einsum("td,bdn->btn", text[:, 0], refined.flatten(2)), spread)
     joined = cost_map(plain, text, refined)

@@ -5,9 +5,13 @@ S the cosine similarity of all pairs of pixels of an image,
 
     A = scale * (S - shift * mean(S)),    R = softmax over the pixels with A >= 0,    refined embeddings = R x.
 
-The similarity is that of the embeddings with themselves, or that of another backbone's features (the paper's DINO). It is
-taken once per image: the cost map is linear in unit embeddings, so refining them spreads every class's costs with the same
-R, whatever the number of classes.
+The similarity is that of another backbone's features (the paper's DINO), or of the embeddings themselves. These have a large
+part in common (in CAT-Seg v2 the class token, which the last block adds to every token): their mean similarity is often above
+1 / shift, where nothing but the pixel itself would be left. So of their own similarity the image's mean is taken off first
+(as Mu and Viswanath, ICLR 2018, do with word vectors for the same reason).
+
+It is taken once per image: the cost map is linear in unit embeddings, so refining them spreads every class's costs with the
+same R, whatever the number of classes.
 
 Legend: B images, D embedding size, C channels of other features, h x w grid, N = h * w pixels.
 """
@@ -55,10 +59,13 @@ class ImageCorrelation(nn.Module):
         """
         height, width = embeddings.shape[2:]
         pixels = F.normalize(embeddings, dim=1).flatten(2)
-        alike = pixels
-        if features is not None:
-            alike = F.normalize(F.adaptive_avg_pool2d(features, (height, width)), dim=1).flatten(2)
-        return (pixels @ self.weights(alike).transpose(1, 2)).unflatten(2, (height, width))
+        if features is None:
+            alike = embeddings - embeddings.mean(dim=(2, 3), keepdim=True)
+        else:
+            alike = F.adaptive_avg_pool2d(features, (height, width))
+        return (pixels @ self.weights(F.normalize(alike, dim=1).flatten(2)).transpose(1, 2)).unflatten(
+            2, (height, width)
+        )
 
     def weights(self, unit: Tensor) -> Tensor:
         """R `[B, N, N]` of unit vectors `[B, C, N]`; rows add up to one."""
