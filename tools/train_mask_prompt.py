@@ -7,11 +7,13 @@
         --output tuned.safetensors
     python tools/train_mask_prompt.py accuracy --clip toybox-vit --pretrained tuned.safetensors --depth 3 \\
         --dataset toybox_val_open
+    python tools/train_mask_prompt.py merge --weights model_final.pth --pretrained tuned.safetensors --output ovseg.safetensors
 
 `pairs` takes a labelled set (one masked crop per class and picture) or a captioned one (a trained generator proposes, CLIP
 pairs the caption's nouns with proposals). `train` has the published recipes: `--mode clip` fine-tunes the image tower,
 `prompts` trains mask prompts alone, `both` does one after the other. What it writes is a CLIP file for MODEL.CLIP.PRETRAINED
-(with MODEL.CLIP.MASK_PROMPT_DEPTH where it has prompts). `accuracy` prints how well masked pictures are named.
+(with MODEL.CLIP.MASK_PROMPT_DEPTH where it has prompts). `accuracy` prints how well masked pictures are named. `merge` puts
+an adapted CLIP into a trained system's checkpoint, for MODEL.WEIGHTS.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,9 @@ from tabulate import tabulate
 import twostage.data
 import twostage.systems  # noqa: F401
 from twostage.api import load
+from twostage.checkpoint.safe_loading import load_tensors
 from twostage.clip.adaptation.accuracy import masked_accuracy
+from twostage.clip.adaptation.merging import merge_clip
 from twostage.clip.adaptation.pair_data import PairDataset
 from twostage.clip.adaptation.pairs import pairs_from_captions, pairs_from_labels, read_pairs, write_pairs
 from twostage.clip.adaptation.tuning import RECIPES, Recipe, tune
@@ -46,7 +51,7 @@ from twostage.files import atomic_path, check_writable
 def main() -> None:
     """Command line; see the module's text."""
     args = _arguments()
-    {"pairs": make_pairs, "train": train, "accuracy": accuracy}[args.command](args)
+    {"pairs": make_pairs, "train": train, "accuracy": accuracy, "merge": merge}[args.command](args)
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,6 +78,10 @@ def _arguments() -> argparse.Namespace:
     measuring.add_argument("--dataset", required=True)
     measuring.add_argument("--min-pixels", type=int, default=1)
     measuring.add_argument("--limit", type=int, help="take only this many pictures")
+    merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
+    merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
+    merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
+    merging.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     return parser.parse_args()
 
 
@@ -121,10 +130,14 @@ def train(args: argparse.Namespace) -> None:
     print(f"{len(data)} pairs, {len(data.titles)} titles")
     for phase in phases:
         print(f"{phase.parts}: loss {tune(clip, text, data, phase, workers=args.workers):.3f} at the end")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in clip.state_dict().items()}
-    with atomic_path(args.output) as temporary:
-        save_file(tensors, temporary)
-    print(f"wrote {args.output}")
+    write_tensors(args.output, clip.state_dict())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A .safetensors file, written whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+    print(f"wrote {path}")
 
 
 def _recipe(args: argparse.Namespace, part: str) -> Recipe:
@@ -165,6 +178,12 @@ def accuracy(args: argparse.Namespace) -> None:
         results = masked_accuracy(clip, text, data, names, groups=found)
     print(f"{len(data)} masked pictures of {args.dataset}, {len(names)} names")
     print(tabulate([[key, *value] for key, value in results.items()], headers=["", "top 1", "top 5", "class mean"]))
+
+
+def merge(args: argparse.Namespace) -> None:
+    """The command `merge`."""
+    check_writable(args.output.parent, "choose another --output")
+    write_tensors(args.output, merge_clip(load_tensors(args.weights), load_tensors(args.pretrained)))
 
 
 if __name__ == "__main__":

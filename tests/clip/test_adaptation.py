@@ -15,6 +15,7 @@ from PIL import Image
 
 from twostage.api import Segmenter, build_from_config
 from twostage.clip.adaptation.accuracy import masked_accuracy
+from twostage.clip.adaptation.merging import merge_clip
 from twostage.clip.adaptation.nouns import noun_phrases
 from twostage.clip.adaptation.pair_data import PairDataset, centre_crop
 from twostage.clip.adaptation.pairs import (
@@ -255,3 +256,32 @@ def test_tool_end_to_end(tmp_path):
     assert trained.returncode == 0 and "clip: loss" in trained.stdout and "prompts: loss" in trained.stdout
     measured = run("accuracy", *common, tuned, "--depth", 3, "--dataset", "toybox_val_open", "--limit", 6)
     assert measured.returncode == 0 and "unseen" in measured.stdout, measured.stderr
+
+
+def test_merging_changes_the_image_tower_only():
+    """The generator stays, prompts come along, and a CLIP with another text tower or width is refused."""
+    system = {
+        "clip.logit_scale": torch.tensor(1.0),
+        "clip.visual.proj": torch.zeros(4, 2),
+        "clip.text_projection": torch.ones(3, 2),
+        "clip.visual.mask_embedding": torch.zeros(1, 5, 4),
+        "generator.weight": torch.full((2,), 7.0),
+    }
+    tuned = {
+        "logit_scale": torch.tensor(2.0),
+        "visual.proj": torch.full((4, 2), 3.0),
+        "text_projection": torch.ones(3, 2),
+        "visual.mask_embedding": torch.ones(2, 5, 4),
+    }
+    merged = merge_clip(system, tuned)
+    assert merged.keys() == system.keys()
+    assert merged["clip.visual.proj"].eq(3).all() and merged["clip.visual.mask_embedding"].shape == (2, 5, 4)
+    assert merged["generator.weight"] is system["generator.weight"] and merged["clip.logit_scale"] == 1
+    tuned.pop("visual.mask_embedding")
+    assert "clip.visual.mask_embedding" not in merge_clip(system, tuned)
+    with pytest.raises(UserError, match=r"different architectures.*visual.proj"):
+        merge_clip(system, tuned | {"visual.proj": torch.zeros(4, 3)})
+    with pytest.raises(UserError, match=r"text towers differ.*text_projection"):
+        merge_clip(system, tuned | {"text_projection": torch.zeros(3, 2)})
+    with pytest.raises(UserError, match="holds no CLIP"):
+        merge_clip({"generator.weight": torch.zeros(1)}, tuned)
