@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.pamr import Pamr
 from twostage.inference.sliding import TileGrid
-from twostage.systems.training_free.prediction import ImageMaps, LabelRule, NamePrediction
+from twostage.systems.training_free.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.reference import check
 from twostage.systems.training_free.refinement import denoise_prompts, operate_features, smooth_by_keys
 from twostage.systems.training_free.weights import clip_checkpoint_table
@@ -87,6 +88,31 @@ def test_labels_and_scores_equal_the_full_volume(rule, steps, monkeypatch):
     assert len(labels.unique()) > 1
     torch.testing.assert_close(predicted.scores([SIZE])[0], scores, rtol=1e-4, atol=1e-6)
     assert float((predicted.label_maps([SIZE])[0] == labels).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("rule", [LabelRule(logit_scale=20.0, probability_threshold=0.3, area_threshold=0.1)])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_similarities_made_when_asked_for_equal_held_ones(rule, steps, monkeypatch):
+    """In strips of a few rows and blocks of three names; never all names at once, nor all rows (but for PAMR)."""
+    torch.manual_seed(4)
+    names, features = F.normalize(torch.randn(7, 16), dim=1), F.normalize(torch.randn(16, 6, 8), dim=0)
+    held = dataclasses.replace(
+        prediction(rule, steps=steps),
+        images=[prediction(rule).images[0]._replace(maps=torch.einsum("nd,dhw->nhw", names, features))],
+    )
+    expected, labels = held.scores([SIZE])[0], held.label_maps([SIZE])[0]
+    monkeypatch.setattr(blocks, "CLASS_BLOCK", 3)
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", 31 * 6 * 4 if steps == 0 else 3 * 24 * 31)
+    lazy = LazySimilarities(names, features)
+    asked = []
+    made = LazySimilarities.__getitem__
+    monkeypatch.setattr(LazySimilarities, "__getitem__", lambda s, part: (asked.append(part), made(s, part))[1])
+    made_when_asked = dataclasses.replace(held, images=[held.images[0]._replace(maps=lazy)])
+    assert torch.equal(made_when_asked.label_maps([SIZE])[0], labels)
+    assert all(names.stop - names.start <= 3 for names, _ in asked)
+    assert steps or max(rows.stop - rows.start for _, rows in asked) < 6
+    torch.testing.assert_close(made_when_asked.scores([SIZE])[0], expected, rtol=1e-5, atol=1e-6)
+    assert labels.unique().numel() > 2
 
 
 def test_everything_uncertain_is_background():
@@ -157,7 +183,7 @@ def test_windows_of_one_batch_equal_windows_one_by_one(method):
     assert len(encoded.mosaic.tiles) == 6
     model.windows_per_batch = 1
     _, slow = run(model)
-    torch.testing.assert_close(predicted.images[0].maps, slow.images[0].maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predicted.images[0].maps[:, :], slow.images[0].maps[:, :], rtol=1e-4, atol=1e-5)
     assert predicted.label_maps([(50, 60)])[0].shape == (50, 60)
 
 

@@ -70,7 +70,7 @@ def test_panels(results: dict[str, dict], tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     for (_, panel), label in zip(example.panels[1:], (1, 2, 0), strict=True):
         large, labels = enlarged(picture, np.full((64, 80), label))
-        expected = draw_names(overlay(large, labels, colors), labels, ["grass", "sand", "blue star"])
+        expected = draw_names(overlay(large, labels, colors), labels, ["grass", "sand", "blue star"], shown_at=0.7)
         assert np.array_equal(panel, expected)
     drawn = example_picture(example)
     assert drawn.shape[1] == 4 * 480 + 5 * 10

@@ -58,7 +58,9 @@ def few_scenes(tmp_path: Path) -> Iterator[None]:
         saved[name] = (DatasetCatalog.pop(name), metadata.as_dict())
         DatasetCatalog.register(name, lambda records=records: [dict(record) for record in records])
         MetadataCatalog.pop(name)
-        MetadataCatalog.get(name).set(**{**saved[name][1], "image_root": str(folder), "sem_seg_root": str(folder)})
+        # Without the catalogue's facts, whose folders would be looked for under the datasets root.
+        own = {key: value for key, value in saved[name][1].items() if key != "info"}
+        MetadataCatalog.get(name).set(**{**own, "image_root": str(folder), "sem_seg_root": str(folder)})
     yield
     for name, (records, metadata) in saved.items():
         DatasetCatalog.pop(name)

@@ -118,6 +118,16 @@ def test_names_do_not_cover_each_other() -> None:
     assert (alone != blank).any() and not np.array_equal(alone, both)
 
 
+def test_names_are_larger_where_the_picture_is_looked_at_smaller() -> None:
+    blank, labels = np.full((400, 400, 3), 128, np.uint8), np.full((400, 400), 255)
+    labels[190:205, :] = 0  # thin: the text has the usual size
+    heights = []
+    for shown_at in (1.0, 0.5):
+        rows = (draw_names(blank, labels, ["hill"], shown_at=shown_at) != 128).any(axis=(1, 2)).nonzero()[0]
+        heights.append(np.ptp(rows))
+    assert 1.7 * heights[0] < heights[1] < 2.3 * heights[0]
+
+
 def test_present_classes_by_area() -> None:
     labels = np.array([[2, 2, 2, 0], [255, 255, 255, 255]])
     assert present_classes(labels, count=3) == [2, 0]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from twostage.errors import UserError
 from twostage.visualization.charts import line_chart, loss_curves, read_metrics, ticks
-from twostage.visualization.report import Example, Report, SystemResult, render_report, write_report
+from twostage.visualization.report import ErrorAnalysis, Example, Report, SystemResult, render_report, write_report
 
 NAMES = ["grass", "striped <blue> star", "sand", "absent"]
 
@@ -106,6 +106,22 @@ def test_pictures_are_inside_bit_for_bit() -> None:
     (address,) = _pictures(render_report(report))
     with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as image:
         assert np.array_equal(np.asarray(image), report.examples[0].panels[0][1])
+
+
+def test_panoptic_quality_is_shown_where_it_was_measured() -> None:
+    """In the headline and by groups of classes; the oracles, which have none, get no column for it."""
+    figures = {"mIoU": 50.0, "pACC": 80.0, **dict(zip(("PQ", "SQ", "RQ"), (41.5, 82.25, 50.125), strict=True))}
+    figures |= {"PQ_st": 60.0, "SQ_st": 90.5, "RQ_st": 66.125, "PQ-seen": None}
+    ours = SystemResult("SAN", figures, [80.0, 33.0, 91.0, None])
+    analysis = ErrorAnalysis(12.0, 8.0, [ours, SystemResult("told", {"mIoU": 70.0, "pACC": 90.0}, [])])
+    page = render_report(make_report(systems=[ours], analysis=analysis))
+    assert _Page(page).open == []
+    assert "<th>PQ</th></tr></thead>" in page and "<td><b>41.50</b></td>" in page
+    assert "<tr><th>all</th><td>41.50</td><td>82.25</td><td>50.12</td></tr>" in page
+    assert "<tr><th>stuff</th><td>60.00</td><td>90.50</td><td>66.12</td></tr>" in page and "<th>seen</th>" not in page
+    oracles = page.split("With an oracle")[1].split("</table>")[0]
+    assert "70.00" in oracles and "PQ" not in oracles and "41.50" not in oracles
+    assert "Panoptic quality" not in render_report(make_report())
 
 
 def test_page_of_one_system_without_anything_else() -> None:

@@ -18,6 +18,8 @@ from twostage.visualization.report import Example
 
 # Where in the images sorted from best to worst the shown ones stand.
 RANKS = {"Best": 0.0, "Upper quartile": 0.25, "Median": 0.5, "Lower quartile": 0.75, "Worst": 1.0}
+# Panels stand side by side, in the report as in one picture, and are looked at smaller than they are.
+_SHOWN_AT = 0.7
 # Classes below this share of every panel are not in the legend: stray pixels would fill it.
 _LEAST_SHARE = 0.004
 
@@ -58,7 +60,8 @@ def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, 
     panels = [("image", enlarged(image, truth)[0])]
     for panel_title, labels in [*maps.items(), ("ground truth", truth)]:
         picture, bigger = enlarged(image, labels)
-        panels.append((panel_title, draw_names(overlay(picture, bigger, colors), bigger, names)))
+        painted = overlay(picture, bigger, colors)
+        panels.append((panel_title, draw_names(painted, bigger, names, shown_at=_SHOWN_AT)))
     figures = ", ".join(f"{system} {_percent(entry['miou'])}" for system, entry in entries.items())
     classes = present_classes(truth, *maps.values(), count=len(names), least_share=_LEAST_SHARE)
     return Example(

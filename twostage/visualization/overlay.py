@@ -72,12 +72,16 @@ def enlarged(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), bigger
 
 
-def draw_names(picture: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Write class names in the middle of large connected regions, largest first, where there is room for the text."""
+def draw_names(picture: np.ndarray, labels: np.ndarray, names: Sequence[str], *, shown_at: float = 1.0) -> np.ndarray:
+    """Write class names in the middle of large connected regions, largest first, where there is room for the text.
+
+    Args:
+        shown_at: scale at which the picture will be looked at; the text is larger where that is below 1.
+    """
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     height, width = labels.shape
-    size = max(11, round(min(height, width) / 28))
+    size = round(max(11, min(height, width) / 28) / shown_at)
     taken: list[tuple[float, float, float, float]] = []
     for label, x, y, radius in _large_regions(labels, len(names)):
         text_font = font(int(min(max(size, radius / 3), 2 * size)))
@@ -85,7 +89,8 @@ def draw_names(picture: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
         outside = left < 0 or top < 0 or right > width or bottom > height
         if outside or any(left < x1 and x0 < right and top < y1 and y0 < bottom for x0, y0, x1, y1 in taken):
             continue
-        taken.append((left, top, right, bottom))
+        # With some air around it.
+        taken.append((left - size / 4, top - size / 4, right + size / 4, bottom + size / 4))
         draw.text((x, y), names[label], (255, 255, 255), text_font, anchor="mm", stroke_width=2, stroke_fill=INK)
     return np.asarray(canvas)
 

@@ -22,7 +22,7 @@ from twostage.files import write_text
 from twostage.visualization.charts import Points, line_chart
 
 # Columns of the headline table, as far as a system has them.
-_COLUMNS = ("mIoU-seen", "mIoU-unseen", "mIoU-harmonic", "mIoU", "pACC")
+_COLUMNS = ("mIoU-seen", "mIoU-unseen", "mIoU-harmonic", "mIoU", "pACC", "PQ")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def render_report(report: Report) -> str:
         best=_best(report.systems),
         bars=_bars(report),
         absent=sum(value is None for value in report.systems[0].iou_per_class),
-        oracle_columns=_columns(report.analysis.oracles) if report.analysis else [],
+        oracle_columns=_oracle_columns(report.analysis.oracles) if report.analysis else [],
         panoptic=panoptic_rows(report.systems[0].figures),
         charts={title: line_chart(series, label=title) for title, series in report.curves.items()},
         png=inline_png,
@@ -139,6 +139,11 @@ def inline_png(picture: np.ndarray) -> str:
 
 def _columns(systems: Sequence[SystemResult]) -> list[str]:
     return [key for key in _COLUMNS if any(system.figures.get(key) is not None for system in systems)]
+
+
+def _oracle_columns(rows: Sequence[SystemResult]) -> list[str]:
+    """Figures that all rows have: oracles have no segments, and so no panoptic quality."""
+    return [key for key in _COLUMNS if all(row.figures.get(key) is not None for row in rows)]
 
 
 def _best(systems: Sequence[SystemResult]) -> dict[str, float]:

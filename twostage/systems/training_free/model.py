@@ -24,7 +24,7 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.inference.mosaic import Mosaic, Padding
 from twostage.inference.sliding import Size, TileGrid
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
-from twostage.systems.training_free.prediction import ImageMaps, LabelRule, NamePrediction
+from twostage.systems.training_free.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.refinement import denoise_prompts, operate_features, smooth_by_keys
 from twostage.systems.training_free.weights import clip_checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -178,7 +178,14 @@ class TrainingFree(OpenVocabularySegmenter):
 
     def decode(self, encoded: list[EncodedImage], text: NameEmbeddings) -> NamePrediction:
         with record_function("similarities"):
-            images = [ImageMaps(self.similarities(image, text.rows), image.mosaic, image.guide) for image in encoded]
+            maps: list[Tensor | LazySimilarities] = [
+                # Methods that compare names with each other need all of them.
+                self.similarities(image, text.rows)
+                if self.compares_names
+                else LazySimilarities(text.rows, image.features)
+                for image in encoded
+            ]
+            images = [ImageMaps(m, image.mosaic, image.guide) for m, image in zip(maps, encoded, strict=True)]
         return NamePrediction(
             images=images,
             classes=text.classes,
@@ -187,6 +194,11 @@ class TrainingFree(OpenVocabularySegmenter):
             pamr_steps=self.pamr_steps,
             pamr_dilations=self.pamr_dilations,
         )
+
+    @property
+    def compares_names(self) -> bool:
+        """Whether a name's similarities depend on the other names."""
+        return bool(self.feature_surgery or self.prompt_denoising or self.key_smoothing)
 
     def similarities(self, image: EncodedImage, rows: Tensor) -> Tensor:
         """Similarities `[N, h, w]` of an image's patches with text embeddings `[N, D]`, after the method's refinements."""

@@ -43,10 +43,35 @@ class LabelRule:
     renormalise: bool = False
 
 
+class LazySimilarities:
+    """Cosine similarities `[N, h, w]` of names with patches, made when a part of them is indexed.
+
+    Held whole they would be N maps, which at 10,000 names is more than all the rest of an evaluation.
+    """
+
+    def __init__(self, names: Tensor, features: Tensor) -> None:
+        """
+        Args:
+            names: unit text embeddings `[N, D]`.
+            features: unit patch embeddings `[D, h, w]`.
+        """
+        self._names, self._features = names, features
+        self.shape = torch.Size([len(names), *features.shape[1:]])
+        self.device = features.device
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Tensor:
+        """Similarities `[n, rows, w]` of some names in some rows."""
+        names, rows = part
+        return torch.einsum("nd,dhw->nhw", self._names[names], self._features[:, rows])
+
+
 class ImageMaps(NamedTuple):
     """Similarities `[N, h, w]` of one image, where they lie, and the picture that guides PAMR (`[3, *canvas]`)."""
 
-    maps: Tensor
+    maps: Tensor | LazySimilarities
     mosaic: Mosaic
     guide: Tensor | None = None
 
@@ -161,9 +186,10 @@ class NamePrediction:
             refine = Pamr(picture, steps=self.pamr_steps, dilations=self.pamr_dilations)
         # Refinement holds whole maps of the output's size, so fewer names at a time keep memory flat.
         step = blocks.CLASS_BLOCK if refine is None else max(1, blocks.STRIP_FLOATS // (size[0] * size[1]))
+        used = resample.grid_rows(rows.start, rows.stop)
         for start in range(0, len(maps), step):
             with record_function("resize"):
-                block = resample(maps[start : start + step], rows.start, rows.stop)
+                block = resample.from_grid_rows(maps[start : start + step, used], used, rows.start, rows.stop)
             if refine is not None:
                 with record_function("PAMR"):
                     block = refine(block)

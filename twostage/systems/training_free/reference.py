@@ -238,7 +238,7 @@ def _maskclip(case: Case) -> dict[str, Any]:
         suffix = "" if suffix == "plain" else suffix
         model.key_smoothing, model.prompt_denoising = settings["ks_thresh"], settings["pd_thresh"]
         prediction = model.decode([encoded], text)
-        arrays[f"refined{suffix}"] = prediction.images[0].maps[None]
+        arrays[f"refined{suffix}"] = prediction.images[0].maps[:, :][None]
         arrays[f"sem_seg{suffix}"] = prediction.similarities(0, size)[None]
         arrays[f"prob{suffix}"] = prediction.scores([size])[0][None]
         arrays[f"argmax{suffix}"] = prediction.label_maps([size])[0][::4, ::4]
