@@ -1,5 +1,6 @@
-"""Peak memory of an evaluation: `memory_worker.py CONFIG CLASSES SIDE FOLDER` evaluates a system with random weights on one
-SIDE x SIDE image whose label holds as many of CLASSES classes as fit, and prints the peak resident memory in MiB.
+"""Peak memory of an evaluation: `memory_worker.py CONFIG CLASSES SIDE FOLDER [KEY VALUE ...]` evaluates a system with random
+weights on one SIDE x SIDE image whose label holds as many of CLASSES classes as fit, and prints the peak resident memory in
+MiB. What the system sees is resized as its config says.
 
     for n in 847 10000; do python tests/evaluation/memory_worker.py toybox/san $n 1024 output/memory-$n; done
 """
@@ -41,12 +42,12 @@ def register(folder: Path, classes: int, side: int) -> None:
     )
 
 
-def main(config: str, classes: int, side: int, folder: Path) -> None:
+def main(config: str, classes: int, side: int, folder: Path, *opts: str) -> None:
     register(folder, classes, side)
     cfg = load_config(
         find_config(config),
         ["MODEL.CLIP.PRETRAINED", "", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.CLIP.TEMPLATES", "single",
-         "MODEL.CLIP.TEXT_CACHE", "", "DATASETS.TEST", "('memory',)", "OUTPUT_DIR", str(folder / "output")],
+         "MODEL.CLIP.TEXT_CACHE", "", "DATASETS.TEST", "('memory',)", "OUTPUT_DIR", str(folder / "output"), *opts],
     )  # fmt: skip
     evaluate(cfg)
     record = json.loads((folder / "output" / "inference" / "results-memory.json").read_text())
@@ -54,4 +55,4 @@ def main(config: str, classes: int, side: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), *sys.argv[5:])
