@@ -13,6 +13,7 @@ from torch import nn
 import twostage.systems  # noqa: F401
 from twostage.config import load_config
 from twostage.errors import UserError
+from twostage.inference import blocks
 from twostage.systems.one_stage.cost_aggregation.presence import Presence
 from twostage.systems.one_stage.cost_aggregation.presence.cross_attention import CrossAttentionHead
 from twostage.systems.one_stage.cost_aggregation.presence.losses import asymmetric_loss, binary_loss, present_classes
@@ -124,6 +125,24 @@ def test_what_is_said_of_a_class_depends_on_no_other_nor_on_the_order_of_pixels(
     order = torch.tensor([3, 0, 4])
     torch.testing.assert_close(head(pixels, text[order]), whole[:, order])
     torch.testing.assert_close(head(pixels[:, torch.randperm(7)], text), whole)
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_the_filter_looks_at_classes_in_blocks_of_whole_groups(group_size, monkeypatch):
+    torch.manual_seed(0)
+    head = MLDecoderHead(embedding=6, channels=12, heads=3, group_size=group_size).eval()
+    presence = Presence(
+        head=head, criterion=binary_loss, weight=1.0, threshold=0.5, least=1, group_size=group_size
+    ).eval()
+    embeddings, text = torch.randn(2, 6, 3, 3), unit(10, 2, 6)
+    whole = presence(embeddings, text).detach().sigmoid().amax(dim=0)
+    presence.threshold = float(whole.sort().values[4:6].mean())
+    seen = []
+    head.register_forward_hook(lambda _m, args, _o: seen.append(len(args[1])))
+    monkeypatch.setattr(blocks, "CLASS_BLOCK", 4)
+    kept = presence.kept(embeddings, text)
+    assert kept.tolist() == (whole >= presence.threshold).nonzero()[:, 0].tolist() and len(kept) == 5
+    assert seen == ([4, 4, 2] if group_size == 1 else [3, 3, 3, 1])
 
 
 class Fixed(nn.Module):

@@ -27,4 +27,5 @@ def build_presence(cfg: CfgNode, embedding: int) -> Presence | None:
         weight=keys.WEIGHT,
         threshold=keys.THRESHOLD,
         least=keys.LEAST,
+        group_size=keys.GROUP_SIZE,
     )

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.inference import blocks
 from twostage.systems.one_stage.cost_aggregation.presence.losses import present_classes
 
 
 class Presence(nn.Module):
     """A presence head with its loss and its filter.
 
-    It reads detached embeddings, as SED's early heads do (section 3.3): the system it stands beside is trained as without it.
+    It reads detached embeddings, as SED's early heads do (section 3.3): the system it stands beside gets the gradients that it
+    gets without it (clipping by the norm of the whole model's gradient sees the head's, too).
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class Presence(nn.Module):
         weight: float,
         threshold: float,
         least: int,
+        group_size: int = 1,
     ) -> None:
         """
         Args:
@@ -35,6 +39,7 @@ class Presence(nn.Module):
             weight: of the loss.
             threshold: probability from which on a class stays; 0 keeps all.
             least: so many of the most probable classes stay in any case.
+            group_size: classes that the head looks at together.
         """
         super().__init__()
         self.head = head
@@ -42,6 +47,7 @@ class Presence(nn.Module):
         self.weight = weight
         self.threshold = threshold
         self.least = least
+        self.group_size = group_size
 
     def forward(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """Logits `[B, T]` of dense embeddings `[B, D, h, w]` and text embeddings `[T, P, D]`."""
@@ -60,7 +66,9 @@ class Presence(nn.Module):
         """
         if self.threshold == 0:
             return None
-        probability = self(embeddings, text).sigmoid().amax(dim=0)
+        # Whole groups at a time, so that what the head holds inside does not grow with the vocabulary.
+        step = max(1, blocks.CLASS_BLOCK // self.group_size) * self.group_size
+        probability = torch.cat([self(embeddings, part).amax(dim=0) for part in text.split(step)]).sigmoid()
         stays = probability >= self.threshold
         stays[probability.topk(min(self.least, len(probability))).indices] = True
         return stays.nonzero()[:, 0]
