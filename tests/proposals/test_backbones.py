@@ -9,8 +9,6 @@ import torch
 from detectron2.modeling import build_backbone
 from torch import nn
 
-from twostage.clip.loading import load_clip
-from twostage.clip.pyramid import feature_pyramid
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.proposals.backbones import ResNet, Swin
@@ -192,21 +190,3 @@ def test_padding_follows_the_norm():
     block(torch.randn(1, 5, 4, 8))
     assert seen["x"].shape == (1, 2, 16, 8)
     assert seen["x"][0, 1, 4:].abs().max() == 0 and seen["x"][0, 1, :4].abs().min() > 0
-
-
-def test_clip_convnext_starts_from_clip():
-    """Its maps are those of the CLIP it is told, every parameter takes part, and a ViT is refused by name."""
-    opts = ["MODEL.BACKBONE.NAME", "clip_convnext", "MODEL.BACKBONE.CLIP.NAME", "toybox-convnext"]
-    opts += ["MODEL.BACKBONE.CLIP.PRETRAINED", "toybox"]
-    backbone = build_backbone(load_config(opts=opts))
-    clip, _ = load_clip("toybox-convnext", pretrained="toybox")
-    images = torch.randn(1, 3, 64, 96)
-    maps = backbone(images)
-    shapes = backbone.output_shape()
-    for name, expected in feature_pyramid(clip.visual, images).items():
-        torch.testing.assert_close(maps[name], expected, rtol=0, atol=0)
-        assert shapes[name].channels == expected.shape[1] and shapes[name].stride == 64 // expected.shape[2]
-    sum(value.sum() for value in maps.values()).backward()
-    assert all(parameter.grad is not None for parameter in backbone.parameters())
-    with pytest.raises(UserError, match=r"clip_convnext.*ConvNeXt"):
-        build_backbone(load_config(opts=[*opts[:3], "toybox-vit", *opts[4:]]))

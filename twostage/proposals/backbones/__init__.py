@@ -1,4 +1,4 @@
-"""Image backbones in Detectron2's BACKBONE_REGISTRY: `resnet`, `swin` and `clip_convnext`; all give res2 to res5."""
+"""Image backbones, registered in Detectron2's BACKBONE_REGISTRY as `resnet`, `swin` and `clip_convnext`; all give res2 to res5."""
 
 from twostage.proposals.backbones.clip_convnext import ClipConvNeXt, clip_convnext
 from twostage.proposals.backbones.resnet import ResNet, resnet
