@@ -9,11 +9,7 @@ from twostage.errors import UserError
 
 
 def _add(cfg: CN) -> None:
-    cfg.MODEL.BACKBONE.NAME = "resnet"  # resnet | swin | clip_convnext
-    # Of clip_convnext: the CLIP whose ConvNeXt image tower it starts from; like MODEL.CLIP.NAME and PRETRAINED.
-    cfg.MODEL.BACKBONE.CLIP = CN()
-    cfg.MODEL.BACKBONE.CLIP.NAME = "convnext_base_w_320"
-    cfg.MODEL.BACKBONE.CLIP.PRETRAINED = "laion_aesthetic_s13b_b82k_augreg"
+    cfg.MODEL.BACKBONE.NAME = "resnet"  # resnet | swin
     # MODEL.RESNETS is Detectron2's; depths are 14, 26 (toy), 50, 101 and 152, MODEL.BACKBONE.FREEZE_AT counts stages.
     # basic: one 7x7 convolution; deeplab: three 3x3 ones (ResNet-50c, -101c), MODEL.RESNETS.STEM_OUT_CHANNELS 128.
     cfg.MODEL.RESNETS.STEM_TYPE = "basic"
@@ -51,7 +47,7 @@ def _check(cfg: CN) -> None:
 GROUP = KeyGroup(
     add=_add,
     choices={
-        "MODEL.BACKBONE.NAME": ("resnet", "swin", "clip_convnext"),
+        "MODEL.BACKBONE.NAME": ("resnet", "swin"),
         "MODEL.RESNETS.STEM_TYPE": ("basic", "deeplab"),
         "MODEL.RESNETS.DEPTH": (14, 26, 50, 101, 152),
     },
