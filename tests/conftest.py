@@ -43,7 +43,7 @@ def reference() -> Iterator[Path]:
     if not REFERENCE.is_dir():
         pytest.skip("the reference cases (../shared/reference) are not on this machine")
     threads = torch.get_num_threads()
-    torch.set_num_threads(REFERENCE_THREADS)
+    torch.set_num_threads(REFERENCE_THREADS[0])
     yield REFERENCE
     torch.set_num_threads(threads)
 

@@ -79,6 +79,16 @@ def test_label_maps_equal_the_argmax_of_scores(masks, frames, monkeypatch, float
             assert (labels == scores.argmax(0)).float().mean() > 0.999
 
 
+def test_masks_at_image_size_are_torchs_bit_for_bit(masks, frames):
+    for index, (height, width) in enumerate(frames.images):
+        logits = masks.mask_logits[index]
+        wanted = F.interpolate(logits[None], size=frames.padded, mode="bilinear", align_corners=False)[0]
+        ours = frames.at_image_size(index, logits)
+        assert torch.equal(ours, wanted[:, :height, :width])
+        resample = frames.resampler(index, (8, 8), (height, width), logits.device)
+        torch.testing.assert_close(ours, resample(logits), rtol=1e-4, atol=1e-5)
+
+
 def test_void_never_wins(frames):
     logits = torch.zeros(2, 1, 4)
     logits[..., -1] = 50

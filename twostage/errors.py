@@ -19,10 +19,6 @@ class UserError(Exception):
     """A mistake in what the user handed in; `str(error)` is one line that names the culprit and the way out."""
 
 
-class BrokenFileError(UserError):
-    """A file of one picture can't be used; others may be fine, so that --skip-broken can leave it out."""
-
-
 def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close."""
     close = difflib.get_close_matches(name, sorted(set(allowed)), n=limit, cutoff=0.6)
@@ -37,10 +33,9 @@ def find_user_error(error: BaseException | None) -> UserError | None:
             return error
         seen.add(id(error))
         text = str(error)
-        for kind in (UserError, BrokenFileError):
-            marker = f"{kind.__module__}.{kind.__qualname__}: "
-            if marker in text:
-                return kind(text.rsplit(marker, 1)[1].splitlines()[0])
+        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+        if marker in text:
+            return UserError(text.rsplit(marker, 1)[1].splitlines()[0])
         error = error.__cause__ or error.__context__
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
@@ -47,6 +48,17 @@ class Frames:
     def resampler(self, index: int, grid: Size, output: Size, device: torch.device) -> Resampler:
         """The way from the grid to `output` for image `index`: resize to the padded size, crop, resize."""
         return Resampler(grid=grid, padded=self.padded, image=self.images[index], output=output, device=device)
+
+    def at_image_size(self, index: int, maps: Tensor) -> Tensor:
+        """Maps `[Q, h, w]` of image `index` at its own size, `[Q, H, W]`, for masks that are to be thresholded there.
+
+        Rounds as the published code does (`Resampler`'s matrices round otherwise), so that pixels on the threshold fall on
+        the same side.
+        """
+        resized = F.interpolate(maps[None], size=self.padded, mode="bilinear", align_corners=False)[0]
+        height, width = self.images[index]
+        # Elementwise kernels round their last few numbers differently, so that it matters where a row ends in memory.
+        return resized[:, :height, :width].contiguous()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,9 @@ from twostage.inference.segments import instances, proposals
 from twostage.predictions import Frames, MaskPrediction, Prediction
 from twostage.vocabulary import Vocabulary
 
+# Normalising a pixel and undoing it errs by less than this.
+_ROUND_TRIP = 1e-3
+
 
 class OpenVocabularySegmenter(nn.Module, abc.ABC):
     """Base of every system.
@@ -100,6 +103,15 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         """Normalise the images and stack them, zero-padded right and bottom: tensor `[B, 3, H, W]`."""
         images = [(entry["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for entry in batch]
         return ImageList.from_tensors(images, self.size_divisibility)
+
+    def raw_pixels(self, image: Tensor) -> Tensor:
+        """A normalised image `[3, H, W]` in the units it came in, 0..255.
+
+        Pixels that came as whole numbers, the rule, come out as these and not a rounding error beside them.
+        """
+        pixels = image * self.pixel_std + self.pixel_mean
+        whole = pixels.round()
+        return torch.where((pixels - whole).abs() < _ROUND_TRIP, whole, pixels)
 
     def finish(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """Output dicts at `sizes`, as `self.output` says."""

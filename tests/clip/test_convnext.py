@@ -14,6 +14,7 @@ from twostage.clip.convnext import (
     stage_widths,
 )
 from twostage.clip.loading import load_clip
+from twostage.clip.pyramid import feature_pyramid
 from twostage.errors import UserError
 
 
@@ -32,6 +33,17 @@ def test_pyramid_is_timms(visual):
     strides = [info["reduction"] for info in visual.trunk.feature_info]
     assert [tuple(p.shape[2:]) for p in pyramid] == [(64 // s, 96 // s) for s in strides]
     assert [p.shape[1] for p in pyramid] == stage_widths(visual)
+
+
+def test_stages_of_a_backbone_lie_channel_by_channel(visual):
+    """As published; the blocks themselves leave the channels last, for which torch's kernels round otherwise."""
+    images = torch.randn(1, 3, 64, 96)
+    raw = hierarchical_features(visual, images)
+    assert not any(stage.is_contiguous() for stage in raw)
+    stages = feature_pyramid(visual, images)
+    assert list(stages) == ["res2", "res3", "res4", "res5"]
+    for stage, wanted in zip(stages.values(), raw, strict=True):
+        assert stage.is_contiguous() and torch.equal(stage, wanted)
 
 
 def test_a_dense_embedding_is_the_image_embedding_of_its_cell(visual):

@@ -15,7 +15,7 @@ import twostage.data  # noqa: F401  (registers the datasets)
 from twostage.api import find_config
 from twostage.data.labels import read_label_map
 from twostage.data.loaders import dataset_records
-from twostage.data.panoptic import read_segment_map, write_segment_map
+from twostage.data.panoptic import read_segment_map
 from twostage.data.toybox import dataset, words
 from twostage.engine.benchmarks import benchmark_config, evaluate_benchmarks, results_page
 from twostage.errors import UserError
@@ -116,32 +116,6 @@ def test_missing_labels_are_known_before_anything_is_built(tmp_path: Path) -> No
         benchmark_config(args)
     args.opts[args.opts.index("True")] = "False"
     benchmark_config(args)
-
-
-@pytest.mark.usefixtures("own_loggers")
-def test_broken_panoptic_files_are_skipped_and_listed(tmp_path: Path) -> None:
-    records = dataset_records("toybox_val_open", panoptic=True)
-    small, empty, foreign = (Path(record["pan_seg_file_name"]) for record in records[:3])
-    write_segment_map(small, read_segment_map(small)[1:])
-    empty.write_bytes(b"")
-    write_segment_map(foreign, np.where(read_segment_map(foreign) > 0, 77, 0))
-    opts = ["TEST.PANOPTIC", "True", "OUTPUT_DIR", str(tmp_path / "out")]
-    args = arguments(opts, datasets=["toybox_val_open"])
-    args.report = False
-    torch.manual_seed(0)
-    with pytest.raises(UserError, match=rf"{small.name}' is \(\d+, \d+\), its prediction"):
-        evaluate_benchmarks(benchmark_config(args), args)
-    args.skip_broken = True
-    evaluate_benchmarks(benchmark_config(args), args)
-    record = json.loads((tmp_path / "out" / "inference" / "results-toybox_val_open.json").read_text())
-    reasons = [entry["reason"] for entry in record["skipped"]]
-    assert record["num_images"] == 5 and len(reasons) == 3
-    assert "its prediction" in reasons[0] and "can't be read" in reasons[1] and "holds id 77" in reasons[2]
-    # A system without segments is no broken file.
-    args = arguments(opts, config="toybox/maskclip", datasets=["toybox_val_open"])
-    args.report, args.skip_broken = False, True
-    with pytest.raises(UserError, match="the model gives no panoptic segments"):
-        evaluate_benchmarks(benchmark_config(args), args)
 
 
 def test_panoptic_figures_stand_beside_published_ones() -> None:

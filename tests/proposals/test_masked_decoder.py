@@ -70,7 +70,8 @@ def test_attention_mask_is_the_resized_mask():
     masks = torch.einsum("bqc,bchw->bqhw", model.mask_embed(queries), features)
     wanted = F.interpolate(masks, size=(4, 6), mode="bilinear", align_corners=False).flatten(2) >= 0
     small = F.interpolate(features, size=(4, 6), mode="bilinear", align_corners=False)
-    allowed = model.attention_mask(queries, small)
+    allowed = model.attention_mask(queries, small, (4, 6))
+    assert torch.equal(model.attention_mask(queries, features, (4, 6)), wanted)
     assert wanted.any(dim=-1).all() and torch.equal(allowed, wanted) and not allowed.all()
 
 
@@ -79,9 +80,9 @@ def test_an_empty_mask_allows_everything():
     model.mask_embed = torch.nn.Identity()
     features = torch.ones(1, 16, 2, 2)
     queries = torch.stack([torch.full((16,), -1.0), torch.ones(16)])[None]
-    assert model.attention_mask(queries, features).all()
+    assert model.attention_mask(queries, features, (2, 2)).all()
     features[..., 0] = -1
-    assert model.attention_mask(queries, features)[0].tolist() == [[True, False] * 2, [False, True] * 2]
+    assert model.attention_mask(queries, features, (2, 2))[0].tolist() == [[True, False] * 2, [False, True] * 2]
 
 
 def test_queries_see_levels_in_turn_under_a_mask():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from twostage.errors import UserError
 RELATIVE_TOLERANCE = 1e-4
 ARGMAX_TOLERANCE = 0.999
 LOSS_TOLERANCE = 5e-4
-# Sums over threads round differently. On one thread the stored runs are met best, some of them bit for bit; on two, deep
-# networks drift from that by up to 1.4e-4 in an array and 2e-3 in a gradient norm.
-REFERENCE_THREADS = 1
+# Sums over threads round differently, and the cases do not say on how many they were made: some are met bit for bit on one
+# and not on two (OVSeg's base-small, by its backbone), others the other way round (OVSeg's base-full, SCAN's ade-full).
+# Deep networks drift by up to 1.4e-4 in an array and 2e-3 in a gradient norm on the other number.
+REFERENCE_THREADS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,33 @@ class Case:
         return Comparison(
             name=name, shape=tuple(wanted.shape), difference=differ, relative=differ, passed=differ <= 1e-4
         )
+
+
+def check_on_threads(check: Callable[[Case], list[Comparison]], case: Case) -> tuple[list[Comparison], int]:
+    """`check(case)` on each of `REFERENCE_THREADS` until all of it matches.
+
+    Returns:
+        The comparisons of the run that matches best, and its number of threads.
+    """
+    best: tuple[list[Comparison], int] | None = None
+    before = torch.get_num_threads()
+    try:
+        for threads in REFERENCE_THREADS:
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            rows = check(case)
+            if best is None or _failures(rows) < _failures(best[0]):
+                best = rows, threads
+            if not _failures(rows):
+                break
+    finally:
+        torch.set_num_threads(before)
+    assert best is not None
+    return best
+
+
+def _failures(rows: list[Comparison]) -> int:
+    return sum(not row.passed for row in rows)
 
 
 def compare_sets(name: str, ours: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:

@@ -34,7 +34,13 @@ def pyramid_channels(visual: Tower) -> dict[str, int]:
 
 
 def feature_pyramid(visual: Tower, images: Tensor) -> dict[str, Tensor]:
-    """Stages res2 to res5 of normalised images `[B, 3, H, W]`, each `[B, C_i, H / stride, W / stride]`."""
+    """Stages res2 to res5 of normalised images `[B, 3, H, W]`, each `[B, C_i, H / stride, W / stride]`.
+
+    In memory channel by channel, as published: a ConvNeXt's blocks leave the channels last, for which torch has other
+    convolutions and another group norm, whose rounding a mask's threshold turns into other pixels.
+    """
     if resnet.is_clip_resnet(visual):
-        return dict(zip(STAGES, resnet.resnet_stages(visual, images), strict=True))
-    return convnext.hierarchical_features(visual, images)._asdict()
+        stages = tuple(resnet.resnet_stages(visual, images))
+    else:
+        stages = tuple(convnext.hierarchical_features(visual, images))
+    return {name: stage.contiguous() for name, stage in zip(STAGES, stages, strict=True)}

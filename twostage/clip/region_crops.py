@@ -1,8 +1,9 @@
-"""Masked crops of regions, all at once on the device (OVSeg, Liang et al., CVPR 2023, section 3.2).
+"""Masked crops of regions (OVSeg, Liang et al., CVPR 2023, section 3.2).
 
 A crop shows its region's box with everything outside the mask painted in one colour, resized to CLIP's input. The resize
-is bicubic (a = -0.75, as torch's, align_corners False, no antialias) and separable: four weighted rows, then four weighted
-columns per output pixel. Every crop brings its own rows and columns, so that boxes of any size are cut in one go.
+is bicubic (a = -0.75, as torch's, align_corners False, no antialias). A CPU cuts one crop after the other with torch's own
+resize. Other devices cut all at once: the resize is separable, four weighted rows, then four weighted columns per output
+pixel, and every crop brings its own rows and columns, so that boxes of any size go together.
 
 Legend: N regions, H x W the image, S side of a crop in pixels.
 """
@@ -10,9 +11,12 @@ Legend: N regions, H x W the image, S side of a crop in pixels.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 # Torch's bicubic kernel (Keys 1981).
@@ -51,15 +55,47 @@ class Cropper:
             weights: `[N, H, W]` in 0..1; how much of the image shows at each pixel, binary for hard masks.
             boxes: tight boxes int64 `[N, 4]`, see `mask_boxes`.
         """
-        height, width = image.shape[-2:]
-        boxes = expand_boxes(boxes, self.expand_ratio, (height, width))
+        boxes = expand_boxes(boxes, self.expand_ratio, (image.shape[1], image.shape[2]))
         background = image.new_tensor(self.background)[:, None, None]
+        cut = self._cut_together if self._is_parallel(image.device) else self._cut_in_turn
+        masks = _resize_nearest(weights, boxes, self.size)[:, None].to(image.dtype)
+        return Crops(cut(image, weights, boxes, background), masks)
+
+    @staticmethod
+    def _is_parallel(device: torch.device) -> bool:
+        # Gathering costs a CPU more than calls do: 0.8 s against 0.6 s for 100 masks of a 640 x 853 picture.
+        return device.type != "cpu"
+
+    def _cut_together(self, image: Tensor, weights: Tensor, boxes: Tensor, background: Tensor) -> Tensor:
         # Interpolation weights sum to one, so that the background can be taken off before and put back after the resize.
         foreground = image - background
-        per_block = max(1, _BLOCK_FLOATS // (3 * self.size * width))
+        per_block = max(1, _BLOCK_FLOATS // (3 * self.size * image.shape[2]))
         blocks = zip(weights.split(per_block), boxes.split(per_block), strict=True)
-        crops = torch.cat([_resize_masked(foreground, w, b, self.size) for w, b in blocks]) + background
-        return Crops(crops, _resize_nearest(weights, boxes, self.size)[:, None].to(image.dtype))
+        return torch.cat([_resize_masked(foreground, w, b, self.size) for w, b in blocks]) + background
+
+    def _cut_in_turn(self, image: Tensor, weights: Tensor, boxes: Tensor, background: Tensor) -> Tensor:
+        crops = image.new_empty(len(boxes), 3, self.size, self.size)
+        for crop, weight, (left, top, right, bottom) in zip(crops, weights, boxes.tolist(), strict=True):
+            shown = weight[top:bottom, left:right].to(image.dtype)
+            painted = image[:, top:bottom, left:right] * shown + (1 - shown) * background
+            crop.copy_(
+                F.interpolate(painted[None], size=(self.size, self.size), mode="bicubic", align_corners=False)[0]
+            )
+        return crops
+
+
+def clip_statistics() -> tuple[Tensor, Tensor]:
+    """CLIP's mean and deviation of pixels on 0..255, `[3, 1, 1]` each; rounded before they are scaled, as published."""
+    # On a CPU also where a model is built without memory ("meta").
+    mean, deviation = (torch.tensor(v, device="cpu").view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    return 255 * mean, 255 * deviation
+
+
+def normalised_colour(colour: Sequence[float]) -> tuple[float, float, float]:
+    """A colour (0..255) in CLIP's units; its mean colour is zero there but for the published rounding, 1e-7."""
+    mean, deviation = clip_statistics()
+    red, green, blue = ((torch.tensor(colour, device="cpu").view(3, 1, 1) - mean) / deviation).flatten().tolist()
+    return red, green, blue
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -113,7 +149,9 @@ def _bicubic_taps(low: Tensor, high: Tensor, size: int, dtype: torch.dtype) -> t
     """Pixels (int64 `[N, S, 4]`, inside `low:high`) and their weights for `size` output places along one axis."""
     length = (high - low).to(dtype)[:, None]
     place = torch.arange(size, device=low.device, dtype=dtype)
-    source = (length / size) * (place + 0.5) - 0.5
+    # Torch's kernels multiply and subtract with one rounding, which double precision reproduces; two roundings move samples of
+    # a large box by up to 3e-5 pixels.
+    source = ((length / size).double() * (place + 0.5) - 0.5).to(dtype)
     base = source.floor()
     t = source - base
     taps = base.long()[..., None] + torch.arange(-1, 3, device=low.device)

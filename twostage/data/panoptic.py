@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from twostage.errors import BrokenFileError, UserError
+from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
 
 Segment = Mapping[str, Any]
@@ -36,16 +36,14 @@ def category_of(segment: Ids) -> Ids:
 
 
 def read_segment_map(path: str | Path) -> np.ndarray:
-    """`[H, W]` int64 segment ids of a panoptic PNG. Raises BrokenFileError naming the file."""
+    """`[H, W]` int64 segment ids of a panoptic PNG. Raises UserError naming the file."""
     try:
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
-                raise BrokenFileError(
-                    f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures"
-                )
+                raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
             values = np.asarray(image.convert("RGB")).astype(np.int64)
     except (OSError, SyntaxError, ValueError) as error:
-        raise BrokenFileError(f"panoptic label '{path}' can't be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"panoptic label '{path}' can't be read: {' '.join(str(error).split())}") from error
     return values @ np.array([1, 256, 65536])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from twostage.data.panoptic import Segment, read_segment_map
-from twostage.errors import BrokenFileError, UserError
+from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.measures import Counts, Measure, Sample
 from twostage.evaluation.results import PANOPTIC_GROUPS
@@ -39,7 +39,7 @@ def match_segments(
         `tp` classes of the matches and `iou` of each, `fp` and `fn` classes, one entry per segment.
 
     Raises:
-        UserError: the predicted map holds an id that its list lacks; BrokenFileError where it is the labels'.
+        UserError: a segment map holds an id that its list lacks.
     """
     overlap, predicted_area, label_area = _overlaps(predicted_ids, label_ids)
     predicted_class, label_class = _classes(predicted, predicted_area, "prediction"), _classes(
@@ -98,8 +98,7 @@ def _classes(segments: Sequence[Segment], area: Mapping[int, int], what: str) ->
     classes = {int(s["id"]): int(s["category_id"]) for s in segments}
     unknown = [i for i in area if i != _VOID and i not in classes]
     if unknown:
-        kind = BrokenFileError if what == "label" else UserError
-        raise kind(f"the {what}'s segment map holds id {unknown[0]}, which its list of segments lacks")
+        raise UserError(f"the {what}'s segment map holds id {unknown[0]}, which its list of segments lacks")
     return {i: c for i, c in classes.items() if area.get(i, 0)}
 
 
@@ -140,7 +139,7 @@ class PanopticMeasure(Measure):
             )
         labels = read_segment_map(file_name)
         if labels.shape != ids.shape:
-            raise BrokenFileError(
+            raise UserError(
                 f"panoptic label '{file_name}' is {labels.shape}, its prediction {ids.shape} (height, width)"
             )
         return match_segments(ids, segments, labels, sample.record["segments_info"])

@@ -21,7 +21,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from twostage.data.labels import read_label_map, write_label_map
-from twostage.errors import BrokenFileError, UserError
+from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
 from twostage.evaluation.labels import LabelFiles
@@ -155,14 +155,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                     raise
                 self.skip(record, str(error))
                 continue
-            try:
-                entry = self._entry(sample)
-            except BrokenFileError as error:  # of a measure; that the system lacks what is measured stops all
-                if not self._skip_broken:
-                    raise
-                self.skip(record, str(error))
-                continue
-            self._finish(entry)
+            self._finish(self._entry(sample))
 
     def skip(self, record: Mapping[str, Any], reason: str) -> None:
         """Leave an image out of the figures and list it under `skipped`."""

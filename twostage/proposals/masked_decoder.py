@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import LEVELS, PixelFeatures
 from twostage.proposals.position import sine_position_code
+from twostage.proposals.rounding import rounds_as_published
 from twostage.proposals.transformer import DecoderLayer
 
 
@@ -49,7 +50,10 @@ class MaskedDecoder(nn.Module):
         grids = [(level.shape[2], level.shape[3]) for level in pixels.levels]
         positions = [sine_position_code(grid, m.shape[2], m.device) for grid, m in zip(grids, memory, strict=True)]
         # A mask is a product with the mask features, so masks on a coarse grid are products with resized features.
-        coarse = [_resize(pixels.mask_features, grid) for grid in grids]
+        if rounds_as_published():
+            features = [pixels.mask_features] * len(grids)
+        else:
+            features = [_resize(pixels.mask_features, grid) for grid in grids]
         x = self.query_feat.weight.expand(batch, -1, -1)
         position = self.query_embed.weight.expand(batch, -1, -1)
         outputs = []
@@ -58,18 +62,21 @@ class MaskedDecoder(nn.Module):
             queries = self.norm(x)
             if self.training:
                 outputs.append(self._with_masks(queries, pixels.mask_features))
-            allowed = self.attention_mask(queries, coarse[level])
+            allowed = self.attention_mask(queries, features[level], grids[level])
             x = layer(x, position, memory[level], positions[level], allowed)
         return [self._with_masks(self.norm(x), pixels.mask_features), *outputs]
 
     @torch.no_grad()
-    def attention_mask(self, queries: Tensor, features: Tensor) -> Tensor:
+    def attention_mask(self, queries: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Where each query may look, bool `[B, Q, h * w]`: inside its mask, or everywhere where that is empty.
 
         Args:
-            features: mask features `[B, Cm, h, w]`, resized to the level.
+            features: mask features, resized to the level's `grid` `(h, w)` or as they are; then the masks are resized.
         """
-        allowed = (self.mask_embed(queries) @ features.flatten(2)).sigmoid() >= 0.5
+        masks = self._with_masks(queries, features).mask_logits
+        if masks.shape[-2:] != torch.Size(grid):
+            masks = _resize(masks, grid)
+        allowed = masks.flatten(2).sigmoid() >= 0.5
         return allowed | ~allowed.any(dim=-1, keepdim=True)
 
     def _with_masks(self, queries: Tensor, mask_features: Tensor) -> MaskedQueries:

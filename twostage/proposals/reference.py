@@ -77,8 +77,8 @@ def recording_generator(
     attention_mask = MaskedDecoder.attention_mask
     stages: list[tuple[Tensor, Tensor]] = []
 
-    def record_mask(self: MaskedDecoder, queries: Tensor, features: Tensor) -> Tensor:
-        allowed = attention_mask(self, queries, features)
+    def record_mask(self: MaskedDecoder, queries: Tensor, *args: Any) -> Tensor:
+        allowed = attention_mask(self, queries, *args)
         stages.append((queries, ~allowed[0]))
         return allowed
 

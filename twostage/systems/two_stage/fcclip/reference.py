@@ -16,14 +16,15 @@ from twostage.checkpoint.reference import Case, Comparison, load_seeded
 from twostage.checkpoint.seeded import seeded_image
 from twostage.clip.mask_pooling import masks_on_grid, pool_masks
 from twostage.config import load_config
-from twostage.proposals import deformable_attention
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.rounding import published_rounding
 from twostage.systems.two_stage.fcclip.model import FCCLIP, Encoded, Words
 from twostage.vocabulary import Vocabulary
 
 _Arrays = dict[str, Any]
 
 
+@published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an FC-CLIP case with ours."""
     meta = case.meta
@@ -105,17 +106,12 @@ def _recording(model: FCCLIP, arrays: _Arrays) -> Iterator[None]:
     ]
     attention_mask = MaskedDecoder.attention_mask
 
-    def record_first(self: MaskedDecoder, queries: Tensor, features: Tensor) -> Tensor:
+    def record_first(self: MaskedDecoder, queries: Tensor, *args: Any) -> Tensor:
         # The first call is for the raw queries.
         arrays.setdefault("_first_queries", queries)
-        return attention_mask(self, queries, features)
+        return attention_mask(self, queries, *args)
 
-    with (
-        mock.patch.object(MaskedDecoder, "attention_mask", record_first),
-        # Masks are cut at zero before features are pooled inside them, and there the rounding of the CPU's faster sampling
-        # can move a pixel of a mask; so the comparison samples as the published code does.
-        mock.patch.object(deformable_attention, "sample_by_gathering", deformable_attention.sample_by_grid),
-    ):
+    with mock.patch.object(MaskedDecoder, "attention_mask", record_first):
         yield
     for hook in hooks:
         hook.remove()

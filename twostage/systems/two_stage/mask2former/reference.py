@@ -15,6 +15,7 @@ from twostage.checkpoint.seeded import seeded_image
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.proposals.reference import Arrays, check_training, recording_generator, striped_batch
+from twostage.proposals.rounding import published_rounding
 from twostage.systems.two_stage.mask2former.model import Mask2Former
 
 # What the published config file's name says -> our config.
@@ -32,6 +33,7 @@ _KEYS = {
 }
 
 
+@published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a Mask2Former case with ours."""
     cfg = _config(case.meta)

@@ -20,10 +20,10 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.mask_prompt import has_mask_prompts
 from twostage.clip.region_classifiers import BiasedRegions, PooledRegions, RegionClassifier
-from twostage.clip.region_crops import Cropper
+from twostage.clip.region_crops import Cropper, clip_statistics, normalised_colour
 from twostage.clip.region_encoder import RegionEncoder, Regions
 from twostage.clip.vit import require_vit
-from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.config import CLIP_PIXEL_MEAN
 from twostage.errors import UserError, near_names
 from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
@@ -69,6 +69,9 @@ class OVSeg(OpenVocabularySegmenter):
     (`tools/train_mask_prompt.py`).
     """
 
+    clip_mean: Tensor
+    clip_std: Tensor
+
     @configurable
     def __init__(
         self,
@@ -108,8 +111,9 @@ class OVSeg(OpenVocabularySegmenter):
         self.seen_names = frozenset(seen_names)
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        self.register_buffer("clip_mean", torch.tensor(CLIP_PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("clip_std", torch.tensor(CLIP_PIXEL_STD).view(3, 1, 1), persistent=False)
+        mean, deviation = clip_statistics()
+        self.register_buffer("clip_mean", mean, persistent=False)
+        self.register_buffer("clip_std", deviation, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -166,12 +170,10 @@ class OVSeg(OpenVocabularySegmenter):
         if self.regions is None:
             return None
         found = []
-        grid = (mask_logits.shape[-2], mask_logits.shape[-1])
-        for index, size in enumerate(frames.images):
+        for index in range(len(frames.images)):
             with record_function("masks"):
-                probabilities = frames.resampler(index, grid, size, mask_logits.device)(mask_logits[index]).sigmoid_()
-            pixels = images[index] * self.pixel_std + self.pixel_mean
-            image = (pixels - self.clip_mean) / self.clip_std
+                probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+            image = (self.raw_pixels(images[index]) - self.clip_mean) / self.clip_std
             found.append(self.regions(self.clip.visual, image, probabilities))
         return Regions(torch.stack([r.embeddings for r in found]), torch.stack([r.valid for r in found]))
 
@@ -218,10 +220,9 @@ def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
     if keys.REGIONS == "attention_bias":
         return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
     colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
-    red, green, blue = ((c - m) / s for c, m, s in zip(colour, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, strict=True))
     size = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
     return RegionEncoder(
-        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=(red, green, blue)),
+        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=normalised_colour(colour)),
         threshold=keys.MASK_THRESHOLD,
         soft_background=keys.MATTING,
         use_prompts=keys.MASK_PROMPTS,

@@ -39,9 +39,6 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
     class_embed = model.class_embed(hs)
     classifier = model.classifier(words.text)
     grid = (arrays["input_proj"].shape[2], arrays["input_proj"].shape[3])
-    mask_grid = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
-    own_size = encoded.frames.images[0]
-    resample = encoded.frames.resampler(0, mask_grid, own_size, prediction.mask_logits.device)
     arrays |= {
         "backbone_input": images.tensor,
         "pos_embed": sine_position_code(grid, hs.shape[-1], hs.device).T.unflatten(1, grid)[None],
@@ -49,7 +46,7 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
         "class_embed_out": class_embed,
         "mask_embed_out": model.generator.mask_embed(hs),
         "pred_masks": prediction.mask_logits,
-        "mask_prob": resample(prediction.mask_logits[0]).sigmoid(),
+        "mask_prob": encoded.frames.at_image_size(0, prediction.mask_logits[0]).sigmoid(),
         "pred_embeds": class_embed[-1],
         "mask_cls_logits": prediction.class_logits,
         "text_features_with_non_object": classifier / model.logit_scale,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -16,13 +15,14 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import Tensor
 
-from twostage.checkpoint.reference import RELATIVE_TOLERANCE, Case, Comparison, compare_sets
+from twostage.checkpoint.reference import Case, Comparison, compare_sets
 from twostage.checkpoint.renaming import check_complete
 from twostage.checkpoint.seeded import seeded_image, seeded_state
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.predictions import UNLABELLED
+from twostage.proposals.rounding import published_rounding
 from twostage.systems.two_stage.ovseg.model import OVSeg
 from twostage.systems.two_stage.ovseg.recording import recorded_inference, recorded_training
 from twostage.systems.two_stage.ovseg.reference_units import UNITS
@@ -51,11 +51,9 @@ _KEYS = {
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": None,
 }
 _GRADIENT_TOLERANCE = 1e-3
-# Arrays that follow the thresholded masks, and the share of their entries that a flipped pixel may change.
-_THRESHOLDED = ("valid_boxes", "valid_mask_area", "clip_crops", "clip_region_masks", "clip_after", "clip_block")
-_FLIPPED = 0.02
 
 
+@published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an OVSeg case with ours."""
     if "variant" not in case.meta:
@@ -126,7 +124,7 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
     size = (meta["requested_output"]["height"], meta["requested_output"]["width"])
     arrays = recorded_inference(model, tensor, meta["class_names_used"], size)
     labels = arrays.pop("label_map")
-    rows = [_compare(case, name, arrays) for name in case.names if not name.startswith("tweak")]
+    rows = [case.compare(name, arrays[name]) for name in case.names if not name.startswith("tweak")]
     # The label map that evaluation uses must say the same as the full scores.
     wanted = arrays["sem_seg"].argmax(dim=0)
     if model.best_proposals_only:
@@ -138,25 +136,6 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
         Comparison(name="label_map", shape=tuple(labels.shape), difference=off, relative=off, passed=off <= 1e-3)
     )
     return rows
-
-
-def _compare(case: Case, name: str, arrays: Mapping[str, Any]) -> Comparison:
-    """One array; of those that follow the thresholded masks a few entries may be off.
-
-    The cases count the pixels whose logit is within float noise of the threshold (`mask_threshold_margins`): each may fall
-    on either side, which moves an edge of a box or a patch of a crop.
-    """
-    row = case.compare(name, arrays[name])
-    if row.passed or not np.isfinite(row.difference) or not name.startswith(_THRESHOLDED):
-        return row
-    stored = case.arrays[name] if name in case.arrays else case.arrays[f"{name}__val"]
-    ours = np.asarray(arrays[name])
-    ours = ours if name in case.arrays else ours.reshape(-1)[case.arrays[f"{name}__idx"]]
-    limit = RELATIVE_TOLERANCE * float(np.abs(stored).max())
-    wrong = int((np.abs(ours.astype(np.float64) - stored) > limit).sum())
-    return dataclasses.replace(
-        row, passed=wrong <= _FLIPPED * stored.size, note=f"{wrong} of {stored.size} entries off by a flipped pixel"
-    )
 
 
 def _check_training(model: OVSeg, case: Case, cfg: CfgNode) -> list[Comparison]:

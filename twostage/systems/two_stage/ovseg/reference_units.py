@@ -16,14 +16,13 @@ from twostage.checkpoint.seeded import seeded_image, seeded_state, seeded_tensor
 from twostage.clip import vit
 from twostage.clip.loading import load_clip
 from twostage.clip.mask_prompt import add_mask_prompts, masked_image_embeddings, visible_patches
-from twostage.clip.region_crops import Cropper, mask_boxes
-from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.clip.region_crops import Cropper, clip_statistics, mask_boxes, normalised_colour
+from twostage.config import CLIP_PIXEL_MEAN
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.matching import HungarianMatcher, MaskTargets
 
 _SIDE = 224
-_MEAN = torch.tensor(CLIP_PIXEL_MEAN)[:, None, None]
-_STD = torch.tensor(CLIP_PIXEL_STD)[:, None, None]
+_MEAN, _STD = clip_statistics()
 _VISUAL = "clip_adapter.clip_model.visual."
 
 
@@ -48,9 +47,8 @@ def _cut(image: Tensor, probabilities: Tensor, settings: dict[str, Any]) -> dict
     valid = masks.flatten(1).any(dim=1)
     weights = probabilities[valid] if settings["mask_matting"] else masks[valid]
     boxes = mask_boxes(masks[valid])
-    fill = _MEAN if settings["mask_fill"] == "mean" else torch.zeros_like(_MEAN)
-    red, green, blue = ((fill - _MEAN) / _STD).flatten().tolist()
-    cropper = Cropper(size=_SIDE, expand_ratio=settings["mask_expand_ratio"], background=(red, green, blue))
+    fill = normalised_colour(CLIP_PIXEL_MEAN if settings["mask_fill"] == "mean" else [0.0, 0.0, 0.0])
+    cropper = Cropper(size=_SIDE, expand_ratio=settings["mask_expand_ratio"], background=fill)
     crops = cropper((image - _MEAN) / _STD, weights, boxes)
     flat = crops.images.flatten(2)
     packed = np.packbits(crops.masks[:, 0].flatten(1).bool().numpy(), axis=1)

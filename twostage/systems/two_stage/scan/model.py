@@ -16,9 +16,9 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.region_crops import Cropper
+from twostage.clip.region_crops import Cropper, clip_statistics, normalised_colour
 from twostage.clip.vit import Tower, embed_image, project_tokens, require_vit, run_blocks
-from twostage.config import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.config import CLIP_PIXEL_MEAN
 from twostage.errors import UserError
 from twostage.predictions import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
@@ -61,6 +61,9 @@ class SCAN(OpenVocabularySegmenter):
     regions (adapted to shifted crops at release) and for text, `context_clip` an untouched image tower.
     """
 
+    clip_mean: Tensor
+    clip_std: Tensor
+
     @configurable
     def __init__(
         self,
@@ -98,8 +101,9 @@ class SCAN(OpenVocabularySegmenter):
         self.weigh_void = weigh_void
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        self.register_buffer("clip_mean", torch.tensor(CLIP_PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("clip_std", torch.tensor(CLIP_PIXEL_STD).view(3, 1, 1), persistent=False)
+        mean, deviation = clip_statistics()
+        self.register_buffer("clip_mean", mean, persistent=False)
+        self.register_buffer("clip_std", deviation, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -131,8 +135,7 @@ class SCAN(OpenVocabularySegmenter):
             "calibration": calibration,
             "criterion": MaskLosses.from_config(cfg),
             "regions": ShiftedRegions(
-                # In CLIP's normalised units its mean colour is zero.
-                cropper=Cropper(size=_side(clip.visual)),
+                cropper=Cropper(size=_side(clip.visual), background=normalised_colour(CLIP_PIXEL_MEAN)),
                 threshold=keys.MASK_THRESHOLD,
                 ratio=keys.SHIFT_RATIO,
                 batch_size=keys.CROP_BATCH,
@@ -166,9 +169,7 @@ class SCAN(OpenVocabularySegmenter):
 
     def _clip_images(self, images: ImageList) -> ImageList:
         """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
-        normalised = [
-            (images[i] * self.pixel_std + self.pixel_mean - self.clip_mean) / self.clip_std for i in range(len(images))
-        ]
+        normalised = [(self.raw_pixels(images[i]) - self.clip_mean) / self.clip_std for i in range(len(images))]
         return ImageList.from_tensors(normalised, self.size_divisibility)
 
     @torch.no_grad()
@@ -191,12 +192,10 @@ class SCAN(OpenVocabularySegmenter):
     def _look_at_regions(
         self, clip_images: ImageList, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
-        grid = (mask_logits.shape[-2], mask_logits.shape[-1])
         found = []
-        for index, size in enumerate(frames.images):
-            resample = frames.resampler(index, grid, size, mask_logits.device)
+        for index in range(len(frames.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
-            probabilities = resample(mask_logits[index]).sigmoid_()
+            probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
         embeddings, valid = zip(*found, strict=True)
         return Regions(torch.stack(embeddings), torch.stack(valid))

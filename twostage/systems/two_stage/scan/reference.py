@@ -21,6 +21,7 @@ from twostage.clip.region_crops import Cropper, Crops
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.proposals.reference import Arrays, check_training, hooked, keep, striped_batch
+from twostage.proposals.rounding import published_rounding
 from twostage.systems.two_stage.scan import contextual_shift
 from twostage.systems.two_stage.scan import model as scan_model
 from twostage.systems.two_stage.scan.model import SCAN
@@ -48,6 +49,7 @@ _SETTINGS = {
 _WEIGH_VOID = ("ade20k_full_sem_seg_val", "pascal_context_459_sem_seg_val")
 
 
+@published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a SCAN case with ours."""
     cfg = _config(case.meta)
