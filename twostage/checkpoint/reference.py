@@ -72,8 +72,19 @@ class Case:
         """Names of the stored arrays."""
         return sorted({name.split("__")[0] for name in self.arrays})
 
-    def compare(self, name: str, ours: Tensor | np.ndarray, tolerance: float = RELATIVE_TOLERANCE) -> Comparison:
-        """Our whole array against the stored one (whole or sampled)."""
+    def compare(
+        self,
+        name: str,
+        ours: Tensor | np.ndarray,
+        tolerance: float = RELATIVE_TOLERANCE,
+        *,
+        scale: float | None = None,
+    ) -> Comparison:
+        """Our whole array against the stored one (whole or sampled).
+
+        Args:
+            scale: what differences are relative to; None for the greatest stored value.
+        """
         ours = torch.as_tensor(ours).detach().cpu().numpy()
         whole = name in self.arrays
         shape = self.arrays[name].shape if whole else tuple(int(n) for n in self.arrays[f"{name}__shape"])
@@ -100,17 +111,21 @@ class Case:
                 note=f"{100 * equal:.3f} % equal",
             )
         difference = float(np.abs(got.astype(np.float64) - wanted).max()) if wanted.size else 0.0
-        scale = float(np.abs(wanted).max()) if wanted.size else 1.0
+        if scale is None:
+            scale = float(np.abs(wanted).max()) if wanted.size else 1.0
         relative = difference / scale if scale else difference
         # Written so that NaN fails.
         return Comparison(
             name=name, shape=tuple(shape), difference=difference, relative=relative, passed=relative <= tolerance
         )
 
-    def compare_number(self, name: str, ours: float, wanted: float, tolerance: float = LOSS_TOLERANCE) -> Comparison:
-        """A single figure of the json."""
+    def compare_number(
+        self, name: str, ours: float, wanted: float, tolerance: float = LOSS_TOLERANCE, *, scale: float | None = None
+    ) -> Comparison:
+        """A single figure of the json; differences are relative to `scale`, by default the figure itself."""
         difference = abs(ours - wanted)
-        relative = difference / abs(wanted) if wanted else difference
+        scale = abs(wanted) if scale is None else scale
+        relative = difference / scale if scale else difference
         return Comparison(name=name, shape=(), difference=difference, relative=relative, passed=relative <= tolerance)
 
     def compare_labels(self, name: str, ours: Tensor, wanted: Tensor) -> Comparison:
