@@ -17,12 +17,16 @@ from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
+from twostage.systems.two_stage.fcclip import reference as fcclip_reference
 from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
+from twostage.systems.two_stage.fcclip.model import Words
 from twostage.systems.two_stage.fcclip.reference import check
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+# Made by running the authors' code on a ResNet with seeded weights; there is no public case of one.
+R50_CASE = Path(__file__).with_name("cases") / "fcclip_r50.json"
 
 
 def toy(*opts: str):
@@ -186,3 +190,43 @@ def test_ensemble_equals_the_reference_run(reference):
     joined = ensemble(logits["pred_logits"], logits["out_vocab_logits"], seen, torch.ones(1, 250, dtype=torch.bool))
     row = case.compare("mask_cls_final", joined[0])
     assert row.passed, row
+
+
+@pytest.mark.slow
+def test_r50_equals_the_authors_run():
+    """Attention pooling inside masks (some empty), QuickGELU, a size that is padded, masks resized before the sum."""
+    case = Case.read(R50_CASE)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = check(case)
+    torch.set_num_threads(threads)
+    wrong = [row for row in rows if not row.passed]
+    assert len(rows) == 25 and not wrong, "\n" + format_comparisons(wrong)
+
+
+@pytest.mark.parametrize("stored", ["on", "off"])
+def test_resnet_cases_get_the_activation_that_their_text_had(monkeypatch, stored):
+    texts = {"off": torch.eye(2), "on": torch.eye(2).flip(0)}
+
+    def build(_meta, name, quick_gelu):
+        return f"{name} {quick_gelu}", Words(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool))
+
+    monkeypatch.setattr(fcclip_reference, "_build", build)
+    case = Case(Path(), Case.read(R50_CASE).meta, {"text_classifier": texts[stored].numpy()})
+    model, words = fcclip_reference._seeded_model(case)
+    assert model == f"RN50 {stored}"
+    torch.testing.assert_close(words.names, texts[stored])
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "clip"),
+    [
+        ("fcclip_convnext_large_eval_ade20k.yaml", [], "convnext_large_d_320"),
+        ("fcclip_convnext_large_eval_ade20k_r50.yaml", [], "RN50"),
+        ("fcclip_convnext_large_eval_ade20k_r101.yaml", [], "RN101"),
+        ("fcclip_convnext_large_eval_ade20k_r50x16.yaml", [], "RN50x16"),
+        ("fcclip_convnext_large_eval_pc59.yaml", ["MODEL.FC_CLIP.CLIP_MODEL_NAME", "RN50x4"], "RN50x4"),
+    ],
+)
+def test_tower_of_a_case(config, overrides, clip):
+    assert fcclip_reference._clip_name({"config": config, "config_overrides": overrides}) == clip

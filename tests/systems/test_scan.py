@@ -182,6 +182,16 @@ def test_every_official_tensor_is_accounted_for(reference, variant):
 
 
 @pytest.mark.slow
+def test_vitl_model_has_every_official_tensor(reference):
+    published = json.loads((reference / "scan" / "keys-vitl.json").read_text())
+    opts = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "")
+    model = build_model(load_config(str(CONFIGS / "scan_vitl.yaml"), opts))
+    shapes = {n: list(v.shape) for n, v in model.checkpoint_table().to_official(model.state_dict()).items()}
+    dropped = {"criterion.empty_weight", "clip_adapter.pixel_mean", "clip_adapter.pixel_std"}
+    assert shapes == {n: entry["shape"] for n, entry in published.items() if n not in dropped}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["public-vitb-small", "public-vitb-train"])
 def test_reference_case(reference, name):
     rows = check(Case.read(reference / "scan" / f"{name}.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,19 @@ from twostage.vocabulary import Vocabulary
 
 _Arrays = dict[str, Any]
 
+# How published configs of OpenAI's ResNets end, "..._r50x4.yaml"; the others are of the ConvNeXt.
+_RESNET_CONFIG = re.compile(r"_r((?:50|101)(?:x\d+)?)\.yaml$")
+
 
 @published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an FC-CLIP case with ours."""
     meta = case.meta
-    model = _model(meta)
-    load_seeded(model, model.checkpoint_table(), meta)
-    model.eval()
+    model, words = _seeded_model(case)
     entry, (height, width) = meta["image"], meta["output_size"]
     pixels = seeded_image(entry["height"], entry["width"], entry["seed"])
     batch = [{"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy())}]
     size = (int(height), int(width))
-    words = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
-    words = words._replace(seen=torch.tensor(meta["category_overlapping_mask"], dtype=torch.bool))
     arrays: _Arrays = {}
     with torch.no_grad(), _recording(model, arrays):
         encoded = model.encode(model.preprocess(batch))
@@ -63,16 +63,45 @@ def check(case: Case) -> list[Comparison]:
     return rows
 
 
-def _model(meta: dict[str, Any]) -> FCCLIP:
+def _seeded_model(case: Case) -> tuple[FCCLIP, Words]:
+    """The case's model and its embedded vocabulary.
+
+    Cases of ResNets don't say which activation their text tower had: OpenAI's, with which its weights are published, or the
+    exact GELU that open_clip takes for the same tower without weights. The stored text embeddings tell.
+    """
+    name = _clip_name(case.meta)
+    if not name.startswith("RN"):
+        return _build(case.meta, name, "auto")
+    exact = _build(case.meta, name, "off")
+    if "text_classifier" not in case.names or case.compare("text_classifier", exact[1].names).passed:
+        return exact
+    quick = _build(case.meta, name, "on")
+    return quick if case.compare("text_classifier", quick[1].names).passed else exact
+
+
+def _clip_name(meta: dict[str, Any]) -> str:
+    """Name of the CLIP model of a case."""
+    overrides = _overrides(meta)
+    if "MODEL.FC_CLIP.CLIP_MODEL_NAME" in overrides:
+        return str(overrides["MODEL.FC_CLIP.CLIP_MODEL_NAME"])
+    resnet = _RESNET_CONFIG.search(meta["config"])
+    return f"RN{resnet[1]}" if resnet else "convnext_large_d_320"
+
+
+def _overrides(meta: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(meta["config_overrides"][::2], meta["config_overrides"][1::2], strict=True))
+
+
+def _build(meta: dict[str, Any], clip_name: str, quick_gelu: str) -> tuple[FCCLIP, Words]:
     root = Path(__file__).parents[4]
-    is_resnet = "r50" in meta["config"]
-    overrides = dict(zip(meta["config_overrides"][::2], meta["config_overrides"][1::2], strict=True))
+    overrides = _overrides(meta)
     # Masks are resized before the sum where panoptic or instance output is on.
     segments = [overrides.get(f"MODEL.MASK_FORMER.TEST.{kind}_ON", True) for kind in ("PANOPTIC", "INSTANCE")]
     cfg = load_config(
-        str(root / "configs" / ("fcclip_r50.yaml" if is_resnet else "fcclip_convnextl.yaml")),
+        str(root / "configs" / ("fcclip_r50.yaml" if clip_name.startswith("RN") else "fcclip_convnextl.yaml")),
         [
             *("MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", ""),
+            *("MODEL.CLIP.NAME", clip_name, "MODEL.CLIP.QUICK_GELU", quick_gelu),
             *("MODEL.MASK2FORMER.RESIZE_SCORES", str(not any(segments))),
             *("MODEL.FCCLIP.SEEN_WEIGHT", str(meta["alpha"]), "MODEL.FCCLIP.UNSEEN_WEIGHT", str(meta["beta"])),
             *("MODEL.FCCLIP.ENSEMBLE_ON_VALID_MASK", str(meta["ensemble_on_valid_mask"])),
@@ -80,7 +109,10 @@ def _model(meta: dict[str, Any]) -> FCCLIP:
     )
     model = build_model(cfg)
     assert isinstance(model, FCCLIP)
-    return model
+    load_seeded(model, model.checkpoint_table(), meta)
+    model.eval()
+    words = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    return model, words._replace(seen=torch.tensor(meta["category_overlapping_mask"], dtype=torch.bool))
 
 
 @contextlib.contextmanager
