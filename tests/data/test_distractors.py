@@ -44,6 +44,19 @@ def test_distractors_follow_the_classes_and_go_again(tmp_path: Path) -> None:
         assert {k: v for k, v in now.items() if k != "info"} == {k: v for k, v in metadata.items() if k != "info"}
 
 
+def test_labels_stay_as_narrow_as_they_are() -> None:
+    """Thousands of names that no label holds need no 16-bit labels, in toybox's own large vocabulary neither."""
+    test = ("DATASETS.TEST", "('toybox_val_open',)")
+    configure(*test, "DATASETS.DISTRACTORS", "toybox:300")
+    toy = EvaluatedDataset.from_metadata("toybox_val_open")
+    assert toy.num_classes == 354 and toy.largest_label == 255
+    configure(*test)
+    assert EvaluatedDataset.from_metadata("toybox_val_open").num_labelled is None
+    large = EvaluatedDataset.from_metadata("toybox_val_large")
+    assert large.num_classes > 255 and large.largest_label == 255
+    assert EvaluatedDataset.from_metadata("ade20k_full_sem_seg_freq_val_all").largest_label == 65535
+
+
 def test_training_sets_get_no_distractors() -> None:
     opts = ("DATASETS.TRAIN", "('toybox_train',)", "DATASETS.TEST", "('toybox_val_open',)")
     configure(*opts, "DATASETS.DISTRACTORS", "toybox:5")

@@ -21,7 +21,7 @@ from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError
 
 # What follows from DATASETS.CLASS_NAMES and DATASETS.DISTRACTORS.
-_NAME_KEYS = ("info", "stuff_classes", "prompt_classes", "prompt_to_class")
+_NAME_KEYS = ("info", "stuff_classes", "prompt_classes", "prompt_to_class", "labelled_classes")
 
 
 def register_catalogue() -> None:

@@ -3,6 +3,7 @@
 | metadata key       | meaning                                                                                              |
 |--------------------|------------------------------------------------------------------------------------------------------|
 | `stuff_classes`    | names of the K classes that the labels hold                                                          |
+| `labelled_classes` | how many of them, the first ones, labels do hold; the others only compete (optional, all)            |
 | `ignore_label`     | value of pixels that count nowhere                                                                   |
 | `prompt_classes`   | the P names that the model is asked for, where they are not the K classes (optional)                 |
 | `prompt_to_class`  | P indices: the class that each prompt counts as (with `prompt_classes`)                              |
@@ -42,6 +43,7 @@ class EvaluatedDataset:
     unseen: tuple[int, ...] = ()
     things: tuple[int, ...] = ()
     image_root: str | None = None
+    num_labelled: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -50,7 +52,7 @@ class EvaluatedDataset:
     @property
     def largest_label(self) -> int:
         """The largest value that a label file may hold."""
-        return max(self.num_classes - 1, self.ignore_label)
+        return max((self.num_labelled or self.num_classes) - 1, self.ignore_label)
 
     @property
     def prompt_things(self) -> tuple[int, ...]:
@@ -83,6 +85,7 @@ class EvaluatedDataset:
             unseen=_indices(metadata, "unseen_classes"),
             things=_indices(metadata, "thing_ids"),
             image_root=metadata.get("image_root", None),
+            num_labelled=metadata.get("labelled_classes", None),
         )
         found._check_indices()
         return found

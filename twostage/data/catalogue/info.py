@@ -44,7 +44,8 @@ class DatasetInfo:
         short_edge: pictures were reduced to this short edge when the labels were made (A-847).
         test_sizes: published system -> (short edge, longest edge) in pixels.
         count: number of labelled pictures in the published set.
-        distractors: number of classes, the last ones, that no label holds (`twostage.data.distractors`).
+        labelled: number of classes that labels hold, the first ones, where it is not all of them (toybox's large vocabulary).
+        distractors: number of classes, the last ones, that were added to compete (`twostage.data.distractors`).
         colors: RGB per class, where the dataset brings its own.
         prefix: only pictures whose file name begins with this.
         ensure: called before the files are listed; toybox writes itself.
@@ -74,6 +75,7 @@ class DatasetInfo:
     short_edge: int | None = None
     test_sizes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     count: int | None = None
+    labelled: int | None = None
     distractors: int = 0
     colors: tuple[tuple[int, int, int], ...] | None = None
     prefix: str = ""
@@ -83,7 +85,7 @@ class DatasetInfo:
     @property
     def num_classes(self) -> int:
         """Number of classes that labels hold."""
-        return len(self.class_names) - self.distractors
+        return len(self.class_names) - self.distractors if self.labelled is None else self.labelled
 
     @property
     def image_root(self) -> Path:
@@ -152,6 +154,8 @@ class DatasetInfo:
         if self.prompts != self.class_names:
             found["prompt_classes"] = list(self.prompts)
             found["prompt_to_class"] = list(self.prompt_to_class or range(len(self.prompts)))
+        if self.num_classes < len(self.class_names):
+            found["labelled_classes"] = self.num_classes
         if self.zero_shot:
             found["seen_classes"], found["unseen_classes"] = list(self.seen), list(self.unseen)
         if self.things is not None:

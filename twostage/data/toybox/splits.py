@@ -48,6 +48,7 @@ def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> Da
         seen=tuple(range(seen)) if open_split else (),
         unseen=tuple(range(seen, known)) if open_split else (),
         zero_shot=open_split,
+        labelled=min(len(classes), known),
         label_bits=8,
         prefix=prefix,
         ensure=ensure,
