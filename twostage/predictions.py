@@ -170,9 +170,8 @@ class MaskPrediction:
         if len(kept) == 0:
             return torch.zeros(size, dtype=torch.int32, device=scores.device), []
         owner, inside, valid = self._compete(index, size, kept, scores[kept], overlap_threshold)
-        ids_of = torch.zeros(
-            len(kept), dtype=torch.int32, device=scores.device
-        )  # id of each mask, 0 where it is dropped
+        # Id of each mask, 0 where it is dropped.
+        ids_of = torch.zeros(len(kept), dtype=torch.int32, device=scores.device)
         segments: list[dict] = []
         stuff_ids: dict[int, int] = {}
         for position in valid.nonzero().flatten().tolist():

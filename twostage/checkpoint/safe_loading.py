@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,21 @@ def model_tensors(content: dict[str, Any], path: str | Path) -> dict[str, torch.
 def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """The model's tensors in the checkpoint `path`; see `load_checkpoint_file` for what is raised."""
     return model_tensors(load_checkpoint_file(path), path)
+
+
+def check_same_tensors(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], *, weights: str, key: str, name: str
+) -> None:
+    """UserError unless both have the same tensors by name and shape.
+
+    Args:
+        weights: what the file is called in the message.
+        key, name: config key that says which network it is, and its value.
+    """
+    wrong = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
+    extra = [k for k in found if k not in expected]
+    if wrong or extra:
+        raise UserError(
+            f"{weights} are not those of {key} {name!r}: {len(wrong)} tensors missing or of another shape, "
+            f"{len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
+        )

@@ -12,7 +12,7 @@ import open_clip
 import torch
 from detectron2.config import CfgNode
 
-from twostage.checkpoint.safe_loading import load_tensors
+from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.checkpoint.torchscript import is_torchscript
 from twostage.clip.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
@@ -130,13 +130,7 @@ def _load_pretrained(model: ClipModel, name: str, pretrained: str, content: Pret
     tensors = {k: v for k, v in content.items() if k not in _OPENAI_FIGURES and not k.endswith("attn_mask")}
     prompts = tensors.pop(MASK_PROMPT_NAME, None)
     expected = model.state_dict()
-    wrong = [k for k, v in expected.items() if k not in tensors or tensors[k].shape != v.shape]
-    extra = [k for k in tensors if k not in expected]
-    if wrong or extra:
-        raise UserError(
-            f"CLIP weights '{pretrained}' are not those of MODEL.CLIP.NAME {name!r}: {len(wrong)} tensors missing or of "
-            f"another shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
-        )
+    check_same_tensors(expected, tensors, weights=f"CLIP weights '{pretrained}'", key="MODEL.CLIP.NAME", name=name)
     model.load_state_dict({k: tensors[k] for k in expected})
     return prompts
 

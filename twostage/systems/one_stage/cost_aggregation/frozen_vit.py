@@ -21,7 +21,7 @@ from detectron2.structures import ImageList
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
-from twostage.checkpoint.safe_loading import load_tensors
+from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.errors import UserError, near_names
 from twostage.systems.one_stage.cost_aggregation.input_scale import InputScale
 
@@ -143,15 +143,10 @@ def _with_weights(vit: Any, name: str, pretrained: str, *, known: dict[str, Any]
     translate = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
     if translate is not None:
         tensors = translate(tensors, vit)
-    expected = vit.state_dict()
     tensors = {key: value for key, value in tensors.items() if not key.startswith("head.")}
-    wrong = [key for key, value in expected.items() if key not in tensors or tensors[key].shape != value.shape]
-    extra = [key for key in tensors if key not in expected]
-    if wrong or extra:
-        raise UserError(
-            f"weights '{pretrained}' are not those of MODEL.VIT_GUIDE.NAME {name!r}: {len(wrong)} tensors missing or of "
-            f"another shape, {len(extra)} unknown (first: {(wrong + extra)[0]!r}); give the matching name"
-        )
+    check_same_tensors(
+        vit.state_dict(), tensors, weights=f"weights '{pretrained}'", key="MODEL.VIT_GUIDE.NAME", name=name
+    )
     vit.load_state_dict(tensors)
     return vit
 
