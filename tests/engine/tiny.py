@@ -1,13 +1,15 @@
 """A system and a dataset small enough to train in milliseconds, through the whole real machinery.
 
 As a script (`python tiny.py FOLDER PROCESSES plain|nan|san`) it trains and evaluates in PROCESSES processes and writes
-`result.json` (each iteration's samples and losses, evaluation, sums of weights) into FOLDER.
+`result.json` (each iteration's samples and losses, evaluation, sums of weights) and, at the interpreter's end,
+`threads<rank>.json` (names of the process's threads) into FOLDER.
 """
 
 from __future__ import annotations
 
 import twostage.systems  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
 
+import atexit
 import json
 import sys
 from pathlib import Path
@@ -205,9 +207,14 @@ class _Prepended:
         return self.first.pop() if self.first else next(self.rest)
 
 
+def _write_threads(file: Path) -> None:
+    file.write_text(json.dumps([thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]))
+
+
 def _main(folder: str, mode: str) -> None:
     import argparse
 
+    atexit.register(_write_threads, Path(folder) / f"threads{comm.get_rank()}.json")
     cfg = (san_config if mode == "san" else tiny_config)(Path(folder).parent / "data", Path(folder))
     if mode == "san":
         torch.rand = spread_points

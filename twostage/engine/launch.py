@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def launch(
     if all(name in os.environ for name in _TORCHRUN):
         _join(device)
         function(*args)
-        dist.destroy_process_group()
+        _leave()
         return
     processes = max(processes, 1)
     if device.startswith("cuda") and processes > torch.cuda.device_count():
@@ -92,7 +93,7 @@ def _spawned(
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
     _join(device)
     function(*args)
-    dist.destroy_process_group()
+    _leave()
 
 
 def _join(device: str) -> None:
@@ -108,3 +109,19 @@ def _join(device: str) -> None:
         dist.init_process_group("gloo")
     comm.create_local_process_group(local_size)
     comm.synchronize()
+
+
+def _leave() -> None:
+    """Leave the process group, once all are done, so that none of its threads outlives it.
+
+    Destroying a group ends its threads only once nothing refers to it any more. A gloo thread that is still there when the
+    interpreter shuts down may release a tensor then; CPython ends threads that ask for its lock so late, and C++ takes that
+    for a fatal error ("terminate called without an active exception") after all the work is done. The two names are
+    Detectron2's own.
+    """
+    comm.synchronize()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    # A DistributedDataParallel in a reference cycle holds the default group.
+    gc.collect()
+    dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -87,4 +88,18 @@ def _run_process(
     # Nobody runs ahead while others still connect.
     comm.synchronize()
     main_func(*args)
+    _leave()
+
+
+def _leave() -> None:
+    """Wait for the others and end the groups' threads, which destroying does only once nothing refers to a group.
+
+    A gloo thread that lives on may release its last tensor while the interpreter shuts down; CPython ends threads that then
+    ask for its lock, and C++ aborts the whole process ("terminate called without an active exception").
+    """
+    comm.synchronize()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    # A DistributedDataParallel in a reference cycle holds the default group.
+    gc.collect()
     dist.destroy_process_group()

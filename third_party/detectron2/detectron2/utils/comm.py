@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-_local_group: dist.ProcessGroup | None = None
+_LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
 
 
 def _is_distributed() -> bool:
@@ -32,8 +32,8 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     Raises:
         AssertionError: called twice, or the processes do not divide into machines of that size.
     """
-    global _local_group
-    assert _local_group is None, "the local process group exists already"
+    global _LOCAL_PROCESS_GROUP
+    assert _LOCAL_PROCESS_GROUP is None, "the local process group exists already"
     assert get_world_size() % num_workers_per_machine == 0, (
         f"{get_world_size()} processes do not make machines of {num_workers_per_machine}"
     )
@@ -43,13 +43,13 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
         # Every process takes part in the creation of every group.
         group = dist.new_group(list(ranks))
         if machine == mine:
-            _local_group = group
+            _LOCAL_PROCESS_GROUP = group
 
 
 def get_local_process_group() -> dist.ProcessGroup:
     """The group of this machine's processes. AssertionError before `create_local_process_group`."""
-    assert _local_group is not None, "no local process group; start processes by launch(), or create it"
-    return _local_group
+    assert _LOCAL_PROCESS_GROUP is not None, "no local process group; start processes by launch(), or create it"
+    return _LOCAL_PROCESS_GROUP
 
 
 def get_local_rank() -> int:
@@ -78,7 +78,7 @@ def synchronize() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _object_group() -> dist.ProcessGroup | None:
+def _get_global_gloo_group() -> dist.ProcessGroup | None:
     """A group of all processes that can carry CPU data."""
     return dist.new_group(backend="gloo") if dist.get_backend() == dist.Backend.NCCL else dist.group.WORLD
 
@@ -87,7 +87,7 @@ def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """The `data` (anything that pickles) of every process, in order of rank, on every process."""
     if get_world_size() == 1:
         return [data]
-    group = group or _object_group()
+    group = group or _get_global_gloo_group()
     gathered: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(gathered, data, group=group)
     return gathered
@@ -97,7 +97,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
     """As `all_gather`, but on rank `dst` only; the others get an empty list."""
     if get_world_size() == 1:
         return [data]
-    group = group or _object_group()
+    group = group or _get_global_gloo_group()
     gathered = [None] * dist.get_world_size(group) if dist.get_rank() == dst else None
     dist.gather_object(data, gathered, dst=dst, group=group)
     return gathered or []
