@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("config", "parts"),
+    ("config", "options", "parts"),
     [
-        ("toybox/catseg", ["trunk", "guidance", "cost map", "aggregation", "decoder"]),
-        ("toybox/san", []),
-        ("toybox/ovseg", ["generator", "masks", "crop", "clip"]),
-        ("toybox/scan", ["pixel decoder", "context", "crop"]),
-        ("toybox/mask2former", ["backbone", "pixel decoder", "masked decoder"]),
+        ("toybox/catseg", ["--random-text"], ["trunk", "guidance", "cost map", "aggregation", "decoder"]),
+        ("toybox/san", [], []),
+        ("toybox/ovseg", [], ["generator", "masks", "crop", "clip"]),
+        ("toybox/scan", [], ["pixel decoder", "context", "crop"]),
+        ("toybox/mask2former", [], ["backbone", "pixel decoder", "masked decoder"]),
     ],
 )
-def test_table(config, parts):
+def test_table(config, options, parts):
     command = [
         sys.executable,
         str(ROOT / "tools" / "benchmark.py"),
         "--config-file",
         str(ROOT / f"configs/{config}.yaml"),
     ]
-    command += ["--size", "64x64", "--output-size", "32x40", "--classes", "3", "5", "--repeats", "1"]
+    command += ["--size", "64x64", "--output-size", "32x40", "--classes", "3", "5", "--repeats", "1", *options]
     command += ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.DEVICE", "cpu"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
@@ -42,6 +42,8 @@ def test_table(config, parts):
     )
     # The text-classified Mask2Former uses CLIP's text tower only.
     assert all(math.isnan(float(row[6])) if "mask2former" in config else float(row[6]) > 0 for row in rows)
+    # Random text takes no time that would mean anything.
+    assert all(math.isnan(float(row[7])) == ("--random-text" in options) for row in rows)
     for part in parts:
         assert part in named.splitlines()[1]
     assert len([line for line in named.splitlines() if line.strip()[:1].isdigit()]) == 2
