@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
         ("toybox/san", [], []),
         ("toybox/ovseg", [], ["generator", "masks", "crop", "clip"]),
         ("toybox/scan", [], ["pixel decoder", "context", "crop"]),
+        ("toybox/fcclip", [], ["trunk", "pixel decoder", "masked decoder", "mask pooling"]),
         ("toybox/mask2former", [], ["backbone", "pixel decoder", "masked decoder"]),
     ],
 )

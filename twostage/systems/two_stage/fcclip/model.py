@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 import twostage.data  # noqa: F401  (registers the training sets)
 from twostage.checkpoint.renaming import CheckpointTable
@@ -139,11 +140,16 @@ class FCCLIP(OpenVocabularySegmenter):
         return Words(rows, classes, seen)
 
     def encode(self, images: ImageList) -> Encoded:
-        with torch.no_grad():
+        with record_function("trunk"), torch.no_grad():
             pyramid = feature_pyramid(self.clip.visual, images.tensor)
-        pixels = self.pixel_decoder(pyramid)
-        outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in self.decoder(pixels)]
-        regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
+        with record_function("pixel decoder"):
+            pixels = self.pixel_decoder(pyramid)
+        with record_function("masked decoder"):
+            queries = self.decoder(pixels)
+        with record_function("embeddings"):
+            outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
+        with record_function("mask pooling"):
+            regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
         return Encoded(outputs, regions, frames_of(images))
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
