@@ -23,7 +23,6 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -40,6 +39,7 @@ from twostage.clip.adaptation.pair_data import PairDataset
 from twostage.clip.adaptation.pairs import pairs_from_captions, pairs_from_labels, read_pairs, write_pairs
 from twostage.clip.adaptation.tuning import RECIPES, Recipe, tune
 from twostage.clip.loading import load_clip
+from twostage.clip.region_crops import crop_side
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.data.captions import is_caption_set
@@ -90,6 +90,7 @@ def _add_clip(parser: argparse.ArgumentParser, *, depth: int) -> None:
     parser.add_argument("--pretrained", required=True, help="tag or file, as MODEL.CLIP.PRETRAINED")
     parser.add_argument("--quick-gelu", choices=("auto", "on", "off"), default="auto", help="as MODEL.CLIP.QUICK_GELU")
     parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
+    parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -126,7 +127,7 @@ def train(args: argparse.Namespace) -> None:
     clip.to(args.device)
     # Titles are embedded as they stand, without a template.
     text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=("{}",), split_synonyms=False)
-    data = PairDataset(pairs, size=image_size(clip), augment=True)
+    data = PairDataset(pairs, size=crop_side(clip.visual, args.crop_size, "--crop-size"), augment=True)
     print(f"{len(data)} pairs, {len(data.titles)} titles")
     for phase in phases:
         print(f"{phase.parts}: loss {tune(clip, text, data, phase, workers=args.workers):.3f} at the end")
@@ -153,12 +154,6 @@ def _recipe(args: argparse.Namespace, part: str) -> Recipe:
     return dataclasses.replace(RECIPES[name][part], **changes)
 
 
-def image_size(clip: Any) -> int:
-    """Side of the pictures that CLIP's image tower takes."""
-    size = clip.visual.image_size
-    return int(size[0] if isinstance(size, tuple | list) else size)
-
-
 def accuracy(args: argparse.Namespace) -> None:
     """The command `accuracy`."""
     metadata = MetadataCatalog.get(args.dataset)
@@ -170,10 +165,11 @@ def accuracy(args: argparse.Namespace) -> None:
     )
     clip.to(args.device)
     text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=TEMPLATES["vild"], split_synonyms=False)
+    size = crop_side(clip.visual, args.crop_size, "--crop-size")
     with tempfile.TemporaryDirectory() as folder:
         pairs = pairs_from_labels(records, names, ignore_label=metadata.ignore_label, min_pixels=args.min_pixels)
         write_pairs(pairs, Path(folder))
-        data = PairDataset(read_pairs(Path(folder)), size=image_size(clip), augment=False)
+        data = PairDataset(read_pairs(Path(folder)), size=size, augment=False)
         found = {key: value for key, value in groups.items() if value}
         results = masked_accuracy(clip, text, data, names, groups=found)
     print(f"{len(data)} masked pictures of {args.dataset}, {len(names)} names")

@@ -251,10 +251,12 @@ def test_tool_end_to_end(tmp_path):
     common = ["--clip", "toybox-vit", "--pretrained"]
     trained = run(
         "train", *common, "toybox", "--pairs", tmp_path / "pairs", "--mode", "both", "--epochs", 1, "--batch-size", 16,
-        "--output", tuned,
+        "--crop-size", 64, "--output", tuned,
     )  # fmt: skip
     assert trained.returncode == 0 and "clip: loss" in trained.stdout and "prompts: loss" in trained.stdout
-    measured = run("accuracy", *common, tuned, "--depth", 3, "--dataset", "toybox_val_open", "--limit", 6)
+    measured = run(
+        "accuracy", *common, tuned, "--depth", 3, "--crop-size", 64, "--dataset", "toybox_val_open", "--limit", 6
+    )
     assert measured.returncode == 0 and "unseen" in measured.stdout, measured.stderr
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 
 from twostage.clip import vit
 from twostage.clip.loading import load_clip
@@ -77,6 +79,22 @@ def test_blank_pixels_do_not_matter_visible_ones_do(prompted):
     torch.testing.assert_close(masked_image_embeddings(prompted, other, masks)[0], base[0])
     other[0, :, 0, 0] = 9.0
     assert (masked_image_embeddings(prompted, other, masks)[0] - base[0]).abs().max() > 1e-3
+
+
+def test_smaller_crops_take_resized_prompts(prompted):
+    """As the position embedding: a grid of 2 x 2 out of 4 x 4, and nothing to resize where one token serves all patches."""
+    masks = torch.zeros(1, 1, 16, 16)
+    masks[0, 0, 0, 0] = 1
+    replace = mask_replacement(prompted, masks)
+    square = prompted.mask_embedding[1].unflatten(0, (4, 4)).permute(2, 0, 1)[None]
+    small = F.interpolate(square, size=(2, 2), mode="bicubic", align_corners=False)[0].flatten(1).T
+    tokens = torch.randn(1, 4, 64)
+    wanted = torch.cat([tokens[:, :1], small[None, 1:]], dim=1)
+    torch.testing.assert_close(replace(1, tokens), wanted)
+    assert masked_image_embeddings(prompted, torch.randn(1, 3, 16, 16), masks).shape[0] == 1
+    prompted.mask_embedding = nn.Parameter(torch.randn(3, 1, 64))
+    shared = mask_replacement(prompted, masks)(2, tokens)
+    assert torch.equal(shared[0, 1:], prompted.mask_embedding[2].expand(3, -1))
 
 
 def test_gradient_reaches_all_layers_of_prompts(prompted):

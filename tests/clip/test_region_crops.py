@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.clip.region_crops import Cropper, clip_statistics, expand_boxes, mask_boxes, normalised_colour
+from twostage.clip.region_crops import (
+    Cropper,
+    clip_statistics,
+    crop_side,
+    expand_boxes,
+    mask_boxes,
+    normalised_colour,
+)
+from twostage.errors import UserError
 
 
 def regions():
@@ -89,6 +97,15 @@ def test_pixels_outside_the_mask_do_not_matter():
     base = cropper(image, masks[:1], mask_boxes(masks[:1]))
     other = torch.where(masks[0], image, 100 * torch.randn(3, 37, 53))
     torch.testing.assert_close(cropper(other, masks[:1], mask_boxes(masks[:1])).images, base.images)
+
+
+def test_side_of_crops(tiny_clip):
+    """That of CLIP's pictures unless another is asked for, which must be whole patches of 8 pixels."""
+    assert crop_side(tiny_clip.visual, 0, "KEY") == 32
+    assert crop_side(tiny_clip.visual, 16, "KEY") == 16
+    for wrong in (20, -8):
+        with pytest.raises(UserError, match=f"KEY is {wrong}.*8 pixels"):
+            crop_side(tiny_clip.visual, wrong, "KEY")
 
 
 def test_clips_units_are_rounded_as_published():

@@ -161,6 +161,28 @@ def test_only_empty_masks_leave_it_to_the_generator(toy):
     torch.testing.assert_close(prediction.class_weights, wanted)
 
 
+def test_size_of_crops():
+    """Of another side than CLIP's pictures, if it is whole patches."""
+
+    def build(*options):
+        torch.manual_seed(0)
+        return build_model(
+            load_config(
+                str(CONFIGS / "toybox" / "scan.yaml"), ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", *options)
+            )
+        )
+
+    model = build("MODEL.SCAN.CROP_SIZE", "48").eval()
+    seen = []
+    hook = model.clip.visual.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
+    with torch.no_grad():
+        model.encode(model.preprocess(batch()))
+    hook.remove()
+    assert set(seen) == {(48, 48)}
+    with pytest.raises(UserError, match=r"MODEL.SCAN.CROP_SIZE is 50.*8 pixels"):
+        build("MODEL.SCAN.CROP_SIZE", "50")
+
+
 def test_blocks_that_clip_lacks():
     cfg = load_config(
         str(CONFIGS / "toybox" / "scan.yaml"), ("MODEL.DEVICE", "cpu", "MODEL.SCAN.SHIFT_BLOCKS", "[1, 9]")

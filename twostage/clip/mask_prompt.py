@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.clip.vit import Replacement, Tower, image_embeddings, require_vit
+from twostage.clip.vit import Replacement, Tower, image_embeddings, require_vit, resize_patch_positions
 from twostage.errors import UserError
 
 # Name of the prompts among a CLIP model's parameters.
@@ -57,8 +57,9 @@ def mask_replacement(visual: Tower, masks: Tensor) -> Replacement:
     Args:
         masks: `[N, 1, S, S]`, 1 on the foreground.
     """
-    prompts = visual.mask_embedding
-    visible = visible_patches(masks, visual.conv1.kernel_size[0]).to(prompts.dtype)
+    patch = visual.conv1.kernel_size[0]
+    prompts = _prompts_for_grid(visual.mask_embedding, (masks.shape[2] // patch, masks.shape[3] // patch))
+    visible = visible_patches(masks, patch).to(prompts.dtype)
 
     def replace(layer: int, tokens: Tensor) -> Tensor:
         if layer >= len(prompts):
@@ -66,6 +67,13 @@ def mask_replacement(visual: Tower, masks: Tensor) -> Replacement:
         return tokens * visible + prompts[layer] * (1 - visible)
 
     return replace
+
+
+def _prompts_for_grid(prompts: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`[depth, h * w, W]` for a patch grid `(h, w)`, resized as the position embedding is; one token for all stays one."""
+    if prompts.shape[1] == 1:
+        return prompts
+    return torch.stack([resize_patch_positions(layer, grid) for layer in prompts])
 
 
 def masked_image_embeddings(visual: Tower, crops: Tensor, masks: Tensor | None) -> Tensor:

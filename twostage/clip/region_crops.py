@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+from twostage.clip.vit import Tower, image_side
+from twostage.errors import UserError
+
 # Torch's bicubic kernel (Keys 1981).
 _A = -0.75
 _TAPS = 4
@@ -82,6 +85,18 @@ class Cropper:
                 F.interpolate(painted[None], size=(self.size, self.size), mode="bicubic", align_corners=False)[0]
             )
         return crops
+
+
+def crop_side(visual: Tower, wanted: int, key: str) -> int:
+    """S for the crops that `visual` sees: `wanted` pixels, or for 0 the side of the pictures that it was trained on.
+
+    Raises:
+        UserError: `wanted`, the value of `key`, is not a whole number of patches.
+    """
+    patch = visual.conv1.kernel_size[0]
+    if wanted < 0 or wanted % patch:
+        raise UserError(f"{key} is {wanted}; it must be a multiple of this CLIP's patches of {patch} pixels, or 0")
+    return wanted or image_side(visual)
 
 
 def clip_statistics() -> tuple[Tensor, Tensor]:

@@ -61,6 +61,12 @@ def require_vit(visual: Tower, system: str) -> None:
         )
 
 
+def image_side(visual: Tower) -> int:
+    """Side in pixels of the square pictures that the tower was trained on."""
+    size = visual.image_size
+    return int(size[0] if isinstance(size, tuple | list) else size)
+
+
 def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], rule: PositionRule = "size") -> Tensor:
     """Position embedding `[1 + g * g, W]` for a patch grid `(h, w)`: `[1 + h * w, W]`; the class position is kept."""
     patches = embedding[1:]

@@ -35,6 +35,9 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.OVSEG.BACKGROUND = "mean"  # mean | zero
     cfg.MODEL.OVSEG.EXPAND_RATIO = 1.0
     cfg.MODEL.OVSEG.MATTING = False
+    # Side of a crop in pixels, whole patches; CLIP's position embedding and mask prompts are resized to it. 0: that of the
+    # pictures CLIP takes, as published.
+    cfg.MODEL.OVSEG.CROP_SIZE = 0
     # Blank patches of a crop become mask prompts (needs MODEL.CLIP.MASK_PROMPT_DEPTH).
     cfg.MODEL.OVSEG.MASK_PROMPTS = True
     # Crops per pass through CLIP; bounds the memory.

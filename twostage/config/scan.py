@@ -31,6 +31,9 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.SCAN.SHIFT_RATIO = 0.05
     # Class scores are weighed against the void score once more (published for A-847 and PC-459).
     cfg.MODEL.SCAN.WEIGH_VOID = False
+    # Side of a crop in pixels, whole patches; CLIP's position embedding is resized to it. 0: that of the pictures CLIP
+    # takes, as published.
+    cfg.MODEL.SCAN.CROP_SIZE = 0
     # Crops per pass through CLIP; bounds the memory.
     cfg.MODEL.SCAN.CROP_BATCH = 32
 

@@ -20,7 +20,7 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.mask_prompt import has_mask_prompts
 from twostage.clip.region_classifiers import BiasedRegions, PooledRegions, RegionClassifier
-from twostage.clip.region_crops import Cropper, clip_statistics, normalised_colour
+from twostage.clip.region_crops import Cropper, clip_statistics, crop_side, normalised_colour
 from twostage.clip.region_encoder import RegionEncoder, Regions
 from twostage.clip.vit import require_vit
 from twostage.config import CLIP_PIXEL_MEAN
@@ -220,7 +220,7 @@ def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
     if keys.REGIONS == "attention_bias":
         return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
     colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
-    size = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
+    size = crop_side(visual, keys.CROP_SIZE, "MODEL.OVSEG.CROP_SIZE")
     return RegionEncoder(
         cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=normalised_colour(colour)),
         threshold=keys.MASK_THRESHOLD,

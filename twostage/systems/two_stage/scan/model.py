@@ -16,8 +16,8 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.region_crops import Cropper, clip_statistics, normalised_colour
-from twostage.clip.vit import Tower, embed_image, project_tokens, require_vit, run_blocks
+from twostage.clip.region_crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.config import CLIP_PIXEL_MEAN
 from twostage.errors import UserError
 from twostage.predictions import Frames, MaskPrediction
@@ -135,7 +135,10 @@ class SCAN(OpenVocabularySegmenter):
             "calibration": calibration,
             "criterion": MaskLosses.from_config(cfg),
             "regions": ShiftedRegions(
-                cropper=Cropper(size=_side(clip.visual), background=normalised_colour(CLIP_PIXEL_MEAN)),
+                cropper=Cropper(
+                    size=crop_side(clip.visual, keys.CROP_SIZE, "MODEL.SCAN.CROP_SIZE"),
+                    background=normalised_colour(CLIP_PIXEL_MEAN),
+                ),
                 threshold=keys.MASK_THRESHOLD,
                 ratio=keys.SHIFT_RATIO,
                 batch_size=keys.CROP_BATCH,
@@ -176,7 +179,7 @@ class SCAN(OpenVocabularySegmenter):
     def _context_tokens(self, clip_images: ImageList) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
         """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
         tower = self.context_clip
-        side = _side(tower)
+        side = image_side(tower)
         # Squeezed into CLIP's square together with the padding, by nearest pixels.
         squeezed = F.interpolate(clip_images.tensor, size=(side, side), mode="nearest")
         taps = {*self.context_blocks, *self.shift_blocks}
@@ -241,9 +244,3 @@ def weigh_against_void(weights: Tensor, void: Tensor) -> Tensor:
     shares = weights / weights.sum(dim=-1, keepdim=True)
     joined = torch.cat([shares * (1 - void), void], dim=-1) + 1e-8
     return (joined / joined.sum(dim=-1, keepdim=True))[..., :-1]
-
-
-def _side(visual: Tower) -> int:
-    """Side in pixels of the pictures that CLIP was trained on."""
-    size = visual.image_size
-    return int(size[0] if isinstance(size, tuple | list) else size)
