@@ -18,6 +18,8 @@ from twostage.data.captions import is_caption_set, read_caption_lines, read_karp
 from twostage.data.mapper import SemanticTrainingMapper
 from twostage.data.randomness import seeded_sampling
 from twostage.data.toybox import caption_set
+from twostage.data.toybox.captions import NAMES
+from twostage.data.toybox.words import STUFF
 from twostage.errors import UserError
 
 
@@ -126,6 +128,22 @@ def test_the_loader_takes_the_mapper_of_its_data(tmp_path: Path, monkeypatch: py
 def test_bad_area_is_refused() -> None:
     with pytest.raises(UserError, match=r"INPUT\.CAPTIONS\.AREA"):
         load_config("configs/toybox/segclip.yaml", ["INPUT.CAPTIONS.AREA", "(0.9, 0.5)"])
+
+
+def test_scene_captions_name_all_and_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caption_set, "NUM_PICTURES", 6)
+    for name in "ab":
+        caption_set.ensure_toybox_scene_captions(tmp_path / name)
+    folder = tmp_path / "a" / "toybox_scene_captions"
+    pairs = read_caption_lines(folder)
+    assert len(pairs) == 12 and pairs == [
+        pair | {"file_name": pair["file_name"].replace("/b/", "/a/")}
+        for pair in read_caption_lines(tmp_path / "b" / "toybox_scene_captions")
+    ]
+    for whole, part in zip(pairs[::2], pairs[1::2], strict=True):
+        said = [name for name in NAMES if name in part["caption"]]
+        assert said and max(said, key=len) in whole["caption"]
+        assert any(f" on {stuff}" in whole["caption"] for stuff in STUFF)
 
 
 def test_toybox_captions_write_themselves_the_same_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "NUM_TRAIN", 12)
     monkeypatch.setattr(dataset, "NUM_VAL_SEEN", 4)
     monkeypatch.setattr(dataset, "NUM_VAL_OPEN", 6)
+    monkeypatch.setattr(dataset, "NUM_TRAIN_OPEN", 6)
 
 
 def _digest(folder: Path) -> dict[str, str]:
@@ -89,6 +90,28 @@ def test_only_open_scenes_show_unseen_classes(tmp_path: Path, small_world: None)
     assert max(_label_values(tmp_path / "annotations/train", "*.png")) < seen
     assert max(_label_values(tmp_path / "annotations/val", "seen*.png")) < seen
     assert max(_label_values(tmp_path / "annotations/val", "open*.png")) >= seen
+
+
+def test_open_training_scenes_are_others_and_show_every_kind(tmp_path: Path, small_world: None) -> None:
+    for name in ("a", "b"):
+        dataset.write_toybox_open(tmp_path / name, seed=5, progress=False)
+    digest = _digest(tmp_path / "a")
+    assert digest == _digest(tmp_path / "b") and len(digest) == 2 * 6 + 1
+    values = _label_values(tmp_path / "a/annotations/train", "*.png")
+    assert min(values) < len(words.SEEN_CLASSES) <= max(values)
+    theirs = {plan[1:3] for plan in dataset.plan_scenes(0, "open", 100)}
+    assert not theirs & {plan[1:3] for plan in dataset.plan_scenes(0, "train_open", 100)}
+
+
+def test_open_training_scenes_write_themselves(
+    tmp_path: Path, small_world: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    records = DatasetCatalog.get("toybox_train_open")
+    assert len(records) == 6 and all(Path(record["file_name"]).is_file() for record in records)
+    info = {info.name: info for info in toybox_infos()}["toybox_train_open"]
+    assert info.class_names == words.CLASSES and info.unseen == tuple(range(36, 54)) and info.panoptic is None
+    assert not (tmp_path / "toybox").exists()
 
 
 def test_pictures_and_labels_pair_up(tmp_path: Path, small_world: None) -> None:

@@ -6,6 +6,7 @@ A record is one pair: `file_name` and `caption`; a picture with five captions ma
 | name                          | pictures and captions                                                                 |
 |-------------------------------|---------------------------------------------------------------------------------------|
 | `toybox_captions`             | writes itself on first use                                                            |
+| `toybox_scene_captions`       | the same; scenes of several things, all of them named                                 |
 | `coco_2014_karpathy_captions` | `coco/{train,val}2014/`, `coco/dataset_coco.json` (Karpathy's file; "train" part)     |
 | `cc3m_captions`               | `cc3m/captions.jsonl`, pictures where it says                                         |
 
@@ -24,7 +25,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.config import datasets_root
-from twostage.data.toybox.caption_set import ensure_toybox_captions
+from twostage.data.toybox.caption_set import ensure_toybox_captions, ensure_toybox_scene_captions
 from twostage.errors import UserError
 
 Record = dict[str, Any]
@@ -102,12 +103,13 @@ def _below_root(folder: str, read: Callable[[Path], list[Record]]) -> list[Recor
     return read(datasets_root() / folder)
 
 
-def _toybox() -> list[Record]:
-    return read_caption_lines(ensure_toybox_captions(datasets_root()))
+def _toybox(ensure: Callable[[Path], Path]) -> list[Record]:
+    return read_caption_lines(ensure(datasets_root()))
 
 
 def _builtin() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
-    yield "toybox_captions", _toybox
+    yield "toybox_captions", partial(_toybox, ensure_toybox_captions)
+    yield "toybox_scene_captions", partial(_toybox, ensure_toybox_scene_captions)
     yield "coco_2014_karpathy_captions", partial(_below_root, "coco", read_karpathy)
     yield "cc3m_captions", partial(_below_root, "cc3m", read_caption_lines)
 

@@ -82,8 +82,13 @@ def simplify(rng: Rng, mentions: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(less_exact(index)[way] if less_exact(index) else index for index in mentions)
 
 
-def render_captioned(rng: Rng, bank: TextureBank, side: int, things: int | None = None) -> Captioned:
-    """One captioned picture of `side` x `side` pixels with `things` things (default: 0 to 3, mostly 1)."""
+def render_captioned(
+    rng: Rng, bank: TextureBank, side: int, things: int | None = None, *, complete: bool = False
+) -> Captioned:
+    """One captioned picture of `side` x `side` pixels with `things` things (default: 0 to 3, mostly 1).
+
+    `complete`: all that was drawn is mentioned, instead of what web captions mention of it.
+    """
     count = int(rng.choice(4, p=(0.12, 0.60, 0.20, 0.08))) if things is None else things
     grounds = rng.permutation(len(STUFF))[: 1 + int(rng.random() < (0.3 if count else 0.15))]
     picture = np.zeros((side, side, 3), np.float32)
@@ -96,7 +101,9 @@ def render_captioned(rng: Rng, bank: TextureBank, side: int, things: int | None 
         largest = max(largest, radius)
     share = 2 * largest / side
     size = 2 if not chosen or share > _LARGE else (1 if share > _SMALL else 0)
-    return Captioned(relight(rng, picture), _mentions(rng, chosen, grounds.tolist()), size)
+    image = relight(rng, picture)
+    mentions = _all_of(chosen, grounds.tolist()) if complete else _mentions(rng, chosen, grounds.tolist())
+    return Captioned(image, mentions, size)
 
 
 def _draw_somewhere(rng: Rng, picture: np.ndarray, thing: Thing, side: int, alone: bool, front: bool) -> float:
@@ -107,6 +114,10 @@ def _draw_somewhere(rng: Rng, picture: np.ndarray, thing: Thing, side: int, alon
     centre = (side / 2 + float(rng.uniform(-room, room)), side / 2 + float(rng.uniform(-room, room)))
     draw(rng, picture, thing, centre, radius)
     return radius
+
+
+def _all_of(things: list[int], grounds: list[int]) -> tuple[int, ...]:
+    return (*(len(STUFF) + index for index in things), *grounds)
 
 
 def _mentions(rng: Rng, things: list[int], grounds: list[int]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 `<datasets root>/toybox/images/{train,val}/*.jpg`, `annotations/{train,val}/*.png` (indices of `words.CLASSES`, 255 =
 ignore), panoptic labels (`panoptic.py`) and `version.json`. The names of validation pictures without unseen classes begin
-with "seen".
+with "seen". `<datasets root>/toybox_open` holds more training pictures in the same layout, which show unseen classes, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -34,6 +34,10 @@ SEED = 0
 NUM_TRAIN = 1200
 NUM_VAL_SEEN = 50
 NUM_VAL_OPEN = 100
+OPEN_VERSION = 1
+NUM_TRAIN_OPEN = 1200
+# Splits by their number in the random streams.
+_SPLITS = ("train", "seen", "open", "train_open")
 _SIZES = ((128, 128), (128, 160), (160, 128))  # height, width
 JPEG_QUALITY = 92
 
@@ -65,8 +69,8 @@ def _take(deck: Iterator[T], count: int) -> tuple[T, ...]:
 
 
 def plan_scenes(seed: int, split: str, count: int) -> list[Plan]:
-    """Plans of `count` scenes: `split` "train" and "seen" show seen classes only, "open" both kinds about equally."""
-    rng = np.random.default_rng([seed, ("train", "seen", "open").index(split)])
+    """Plans of `count` scenes: those of "train" and "seen" show seen classes only, of the others both kinds about equally."""
+    rng = np.random.default_rng([seed, _SPLITS.index(split)])
     seen_things, seen_stuff = _deck(rng, SEEN_THINGS), _deck(rng, SEEN_STUFF)
     new_things, new_stuff = _deck(rng, UNSEEN_THINGS), _deck(rng, UNSEEN_STUFF)
     plans = []
@@ -74,7 +78,7 @@ def plan_scenes(seed: int, split: str, count: int) -> list[Plan]:
         height, width = _SIZES[rng.integers(len(_SIZES))]
         stuff = _take(seen_stuff, int(rng.integers(1, 4)))
         things = _take(seen_things, int(rng.integers(2, 6)))
-        if split == "open":
+        if split in ("open", "train_open"):
             if rng.random() < 0.35:
                 stuff = (*stuff[:-1], next(new_stuff))
             new = _take(new_things, max(1, round(len(things) / 2)))
@@ -88,7 +92,7 @@ def render(plans: Sequence[Plan], seed: int, split: str) -> Iterator[tuple[Plan,
     """Render `plans` one by one; each scene depends only on the seed, the split and its place in the list."""
     bank = TextureBank(seed)
     for index, plan in enumerate(plans):
-        rng = np.random.default_rng([seed, ("train", "seen", "open").index(split), index, 1])
+        rng = np.random.default_rng([seed, _SPLITS.index(split), index, 1])
         yield plan, render_scene(rng, bank, plan.stuff, plan.things, plan.height, plan.width)
 
 
@@ -100,26 +104,44 @@ def _counts() -> dict[str, tuple[str, int]]:
 def write_toybox(folder: Path, *, seed: int = SEED, progress: bool = True) -> None:
     """Write the whole set into the (new) `folder`: same seed, same bytes."""
     for target in ("train", "val"):
-        images, annotations = folder / "images" / target, folder / "annotations" / target
-        images.mkdir(parents=True, exist_ok=True)
-        annotations.mkdir(parents=True, exist_ok=True)
         panoptic = PanopticWriter(folder, target, seed)
-        for name, scene in _scenes_of(target, seed, progress=progress):
-            picture = np.ascontiguousarray(scene.image[..., ::-1])
-            write_picture(images / f"{name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            write_picture(annotations / f"{name}.png", scene.labels, [])
+        for name, scene in _write_scenes(folder, target, _scenes_of(target, seed, progress=progress)):
             panoptic.add(name, scene)
         panoptic.finish()
     (folder / "version.json").write_text(json.dumps({"version": VERSION, "seed": seed}) + "\n")
 
 
+def write_toybox_open(folder: Path, *, seed: int = SEED, progress: bool = True) -> None:
+    """Write the training pictures with unseen classes into the (new) `folder`: same seed, same bytes."""
+    for _ in _write_scenes(folder, "train", _scenes("train_open", NUM_TRAIN_OPEN, seed, progress=progress)):
+        pass
+    (folder / "version.json").write_text(json.dumps({"version": OPEN_VERSION, "seed": seed}) + "\n")
+
+
+def _write_scenes(folder: Path, target: str, scenes: Iterable[tuple[str, Scene]]) -> Iterator[tuple[str, Scene]]:
+    """The named `scenes`, each once its picture and its label map are written."""
+    images, annotations = folder / "images" / target, folder / "annotations" / target
+    images.mkdir(parents=True, exist_ok=True)
+    annotations.mkdir(parents=True, exist_ok=True)
+    for name, scene in scenes:
+        picture = np.ascontiguousarray(scene.image[..., ::-1])
+        write_picture(images / f"{name}.jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        write_picture(annotations / f"{name}.png", scene.labels, [])
+        yield name, scene
+
+
 def _scenes_of(target: str, seed: int, *, progress: bool) -> Iterator[tuple[str, Scene]]:
-    """File name without suffix and scene of everything in the folder `target` ("train", "val")."""
+    """File name without suffix and scene of everything in toybox's folder `target` ("train", "val")."""
     for split, (folder, count) in _counts().items():
         if folder == target:
-            scenes = render(plan_scenes(seed, split, count), seed, split)
-            for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
-                yield plan.name, scene
+            yield from _scenes(split, count, seed, progress=progress)
+
+
+def _scenes(split: str, count: int, seed: int, *, progress: bool) -> Iterator[tuple[str, Scene]]:
+    """File name without suffix and scene of a split."""
+    scenes = render(plan_scenes(seed, split, count), seed, split)
+    for plan, scene in tqdm(scenes, f"toybox {split}", count, disable=not progress, leave=False):
+        yield plan.name, scene
 
 
 def write_picture(path: Path, picture: np.ndarray, options: list[int]) -> None:
@@ -140,6 +162,11 @@ def is_current(folder: Path, version: int = VERSION) -> bool:
 def ensure_toybox(root: Path) -> Path:
     """`root/toybox`, written first where it is missing or of another version; see `ensure_written`."""
     return ensure_written(root / "toybox", VERSION, write_toybox)
+
+
+def ensure_toybox_open(root: Path) -> Path:
+    """`root/toybox_open`, written first where it is missing or of another version; see `ensure_written`."""
+    return ensure_written(root / "toybox_open", OPEN_VERSION, write_toybox_open)
 
 
 def ensure_panoptic(root: Path, target: str) -> None:

@@ -3,6 +3,7 @@
 | name               | pictures                          | vocabulary                                              |
 |--------------------|-----------------------------------|---------------------------------------------------------|
 | toybox_train       | 1,200, seen classes only          | 36 seen classes                                         |
+| toybox_train_open  | 1,200 others, all classes         | all 54 classes; for systems that hide the unseen labels |
 | toybox_val_seen    | 50 of val, seen classes only      | 36 seen classes                                         |
 | toybox_val_open    | all 150 of val                    | all 54 classes; seen and unseen ones are reported apart |
 | toybox_val_large   | as toybox_val_open                | the 54 and several hundred names that no picture shows  |
@@ -19,20 +20,22 @@ from twostage.config.machine import datasets_root
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.panoptic import PanopticLabels
 from twostage.data.toybox import words
-from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
+from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox, ensure_toybox_open
 
 
 def toybox_infos() -> list[DatasetInfo]:
-    """The facts of all four."""
+    """The facts of all five."""
     return [
         _info("toybox_train", "train", words.SEEN_CLASSES),
+        # Zero-shot training as published lets unseen classes be seen, but not their labels.
+        _info("toybox_train_open", "train", words.CLASSES, folder="toybox_open"),
         _info("toybox_val_seen", "val", words.SEEN_CLASSES, prefix="seen"),
         _info("toybox_val_open", "val", words.CLASSES),
         _info("toybox_val_large", "val", words.large_vocabulary()),
     ]
 
 
-def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> DatasetInfo:
+def _info(name: str, split: str, classes: Sequence[str], prefix: str = "", folder: str = "toybox") -> DatasetInfo:
     seen, known = len(words.SEEN_CLASSES), len(words.CLASSES)
     open_split = len(classes) > seen
     return DatasetInfo(
@@ -42,8 +45,8 @@ def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> Da
         title="toybox, a procedural world that comes with twostage",
         class_names=tuple(classes),
         prompts=tuple(classes),
-        images=(f"toybox/images/{split}",),
-        labels=(f"toybox/annotations/{split}",),
+        images=(f"{folder}/images/{split}",),
+        labels=(f"{folder}/annotations/{split}",),
         things=tuple(i for i, word in enumerate(classes[:known]) if word not in words.STUFF),
         seen=tuple(range(seen)) if open_split else (),
         unseen=tuple(range(seen, known)) if open_split else (),
@@ -51,19 +54,21 @@ def _info(name: str, split: str, classes: Sequence[str], prefix: str = "") -> Da
         labelled=min(len(classes), known),
         label_bits=8,
         prefix=prefix,
-        ensure=ensure,
+        ensure=partial(ensure, folder),
         panoptic=PanopticLabels(
             folders=(f"toybox/panoptic_{split}",),
             files=(f"toybox/panoptic_{split}.json",),
             category_ids=tuple(range(len(classes))),
             ensure=partial(ensure_segments, split),
-        ),
+        )
+        if folder == "toybox"
+        else None,
     )
 
 
-def ensure() -> None:
-    """Write toybox under the datasets root where it is missing."""
-    ensure_toybox(datasets_root())
+def ensure(folder: str) -> None:
+    """Write "toybox" or "toybox_open" under the datasets root where it is missing."""
+    (ensure_toybox_open if folder == "toybox_open" else ensure_toybox)(datasets_root())
 
 
 def ensure_segments(split: str) -> None:
