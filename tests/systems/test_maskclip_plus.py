@@ -10,9 +10,16 @@ import torch.nn.functional as F
 from detectron2.modeling import build_model
 
 from twostage.checkpoint.reference import Case, format_comparisons
+from twostage.clip.convnext import hierarchical_features
+from twostage.clip.loading import load_clip
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.systems.training_free.maskclip_plus.network import DeepLabV2Head, DeepLabV3PlusHead, DilatedResNet
+from twostage.systems.training_free.maskclip_plus.network import (
+    DeepLabV2Head,
+    DeepLabV3PlusHead,
+    DilatedConvNeXt,
+    DilatedResNet,
+)
 from twostage.systems.training_free.maskclip_plus.reference import check
 from twostage.systems.training_free.maskclip_plus.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -121,6 +128,38 @@ def test_networks_keep_stride_eight():
     assert DeepLabV3PlusHead(backbone.channels, 16).eval()(stages).shape == (1, 16, 16, 24)
     with pytest.raises(UserError, match="resnet101c"):
         DilatedResNet("vit_base_patch16_224")
+
+
+def test_a_convnext_starts_from_its_clip_and_keeps_its_stride():
+    clip, _ = load_clip("toybox-convnext", pretrained="toybox")
+    plain = DilatedConvNeXt("toybox-convnext", weights="toybox", output_stride=32).eval()
+    images = torch.randn(1, 3, 64, 128)
+    for ours, clips in zip(plain(images), hierarchical_features(clip.visual, images), strict=True):
+        torch.testing.assert_close(ours, clips)
+    dilated = DilatedConvNeXt("toybox-convnext", weights="toybox", output_stride=16).eval()
+    stages = dilated(images)
+    assert [tuple(stage.shape[2:]) for stage in stages] == [(16, 32), (8, 16), (4, 8), (4, 8)]
+    assert dilated.channels == [stage.shape[1] for stage in stages]
+    with pytest.raises(UserError, match="ConvNeXt"):
+        DilatedConvNeXt("toybox-vit")
+
+
+def test_the_network_sees_enlarged_pictures_and_the_teacher_does_not():
+    keys = ["BACKBONE", "toybox-convnext", "OUTPUT_STRIDE", "16", "ENLARGE", "2.0"]
+    opts = [f"MODEL.MASKCLIP_PLUS.{key}" if i % 2 == 0 else key for i, key in enumerate(keys)]
+    model = build(*opts).eval()
+    entries = batch(torch.zeros(1, 32, 48, dtype=torch.int64))
+    images = model.preprocess(entries)
+    twice = F.interpolate(images.tensor, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(model.encode(images).features, model.head(model.backbone(twice)))
+    assert model.encode(images).features.shape[2:] == (4, 6)
+    assert model.teach(images.tensor, torch.eye(3, 128)).shape[2:] == (4, 6)
+    assert model(entries)[0]["sem_seg_labels"].shape == (32, 48)
+
+
+def test_a_clips_weights_are_not_for_a_resnet():
+    with pytest.raises(UserError, match="CLIP_WEIGHTS"):
+        build("MODEL.MASKCLIP_PLUS.CLIP_WEIGHTS", "toybox")
 
 
 VARIANTS = [

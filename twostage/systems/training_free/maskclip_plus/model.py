@@ -25,7 +25,7 @@ from twostage.clip.resnet import is_clip_resnet
 from twostage.errors import UserError
 from twostage.predictions import DensePrediction, Frames
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
-from twostage.systems.training_free.maskclip_plus.network import HEADS, DilatedResNet
+from twostage.systems.training_free.maskclip_plus.network import HEADS, DilatedConvNeXt, DilatedResNet
 from twostage.systems.training_free.maskclip_plus.weights import checkpoint_table
 from twostage.systems.training_free.model import dense_tower_from_config
 from twostage.systems.training_free.refinement import denoise_prompts, smooth_by_keys
@@ -56,8 +56,9 @@ class MaskClipPlus(OpenVocabularySegmenter):
     def __init__(
         self,
         *,
-        backbone: DilatedResNet,
+        backbone: DilatedResNet | DilatedConvNeXt,
         head: nn.Module,
+        enlarge: float,
         tower: DenseTower,
         key_smoothing: float,
         prompt_denoising: float,
@@ -69,6 +70,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
     ) -> None:
         """
         Args:
+            enlarge: the network sees the images enlarged by this.
             tower: the teacher's reader of dense CLIP features.
             key_smoothing, prompt_denoising: the teacher's refinements, 0 for none.
             pad_teacher: zero-pad the teacher's input to whole patches.
@@ -81,6 +83,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
         self.clip.requires_grad_(False)
         self.backbone = backbone
         self.head = head
+        self.enlarge = enlarge
         self.tower = tower
         self.key_smoothing = key_smoothing
         self.prompt_denoising = prompt_denoising
@@ -102,11 +105,12 @@ class MaskClipPlus(OpenVocabularySegmenter):
         keys, teacher = cfg.MODEL.MASKCLIP_PLUS, cfg.MODEL.TRAINING_FREE
         if teacher.EXACT_GELU:
             use_exact_gelu(clip.visual, norm_eps=teacher.NORM_EPS)
-        backbone = DilatedResNet(keys.BACKBONE, pretrained=keys.PRETRAINED and not cfg.MODEL.WEIGHTS)
+        backbone = _backbone_from_config(cfg)
         return {
             **shared_arguments(cfg, clip, tokenizer),
             "backbone": backbone,
             "head": HEADS[keys.HEAD](backbone.channels, int(clip.visual.output_dim)),
+            "enlarge": keys.ENLARGE,
             "tower": dense_tower_from_config(cfg, clip.visual),
             "key_smoothing": teacher.KEY_SMOOTHING,
             "prompt_denoising": teacher.PROMPT_DENOISING,
@@ -142,7 +146,10 @@ class MaskClipPlus(OpenVocabularySegmenter):
         return self.text(Vocabulary(vocabulary.names[1:]))
 
     def encode(self, images: ImageList) -> Encoded:
-        return Encoded(self.head(self.backbone(images.tensor)), frames_of(images))
+        x = images.tensor
+        if self.enlarge != 1:
+            x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
+        return Encoded(self.head(self.backbone(x)), frames_of(images))
 
     def logits(self, features: Tensor, text: Tensor) -> Tensor:
         """Products `[B, C, h, w]` of features `[B, D, h, w]` with the classes, the learned background first."""
@@ -209,6 +216,16 @@ class MaskClipPlus(OpenVocabularySegmenter):
             pairs = zip(maps, dense.keys, strict=True)
             maps = torch.stack([smooth_by_keys(m, keys, self.key_smoothing) for m, keys in pairs])
         return maps
+
+
+def _backbone_from_config(cfg: CfgNode) -> DilatedResNet | DilatedConvNeXt:
+    keys = cfg.MODEL.MASKCLIP_PLUS
+    # A checkpoint holds the network, so that nothing else is read where one is given.
+    if keys.BACKBONE.startswith("resnet"):
+        pretrained = keys.PRETRAINED and not cfg.MODEL.WEIGHTS
+        return DilatedResNet(keys.BACKBONE, pretrained=pretrained, output_stride=keys.OUTPUT_STRIDE)
+    weights = "" if cfg.MODEL.WEIGHTS else keys.CLIP_WEIGHTS
+    return DilatedConvNeXt(keys.BACKBONE, weights=weights, output_stride=keys.OUTPUT_STRIDE)
 
 
 def stack_labels(batch: list[dict[str, Any]], images: ImageList) -> Tensor:

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import open_clip
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.clip.convnext import require_convnext, stage_widths
+from twostage.clip.loading import load_clip
 from twostage.errors import UserError
 
 
@@ -50,13 +53,14 @@ class SeparableConv(nn.Module):
 
 
 class DilatedResNet(nn.Module):
-    """The four stages of a timm ResNet at output stride 8."""
+    """The four stages of a timm ResNet, the last ones dilated."""
 
-    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+    def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 8) -> None:
         """
         Args:
             name: a timm ResNet, "resnet50c" or "resnet101c" as published.
             pretrained: start from timm's ImageNet weights (downloaded).
+            output_stride: of the last stage, 8, 16 or 32.
 
         Raises:
             UserError: timm has no such ResNet, or its weights can't be had.
@@ -65,7 +69,7 @@ class DilatedResNet(nn.Module):
         if not name.startswith("resnet") or not timm.is_model(name):
             raise UserError(f"MODEL.MASKCLIP_PLUS.BACKBONE is {name!r}; give a timm ResNet such as 'resnet101c'")
         try:
-            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, output_stride=8)
+            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, output_stride=output_stride)
         except (RuntimeError, OSError, NotImplementedError) as error:
             raise UserError(
                 f"MODEL.MASKCLIP_PLUS.BACKBONE {name!r} can't be had ({' '.join(str(error).split())[:160]}); set "
@@ -77,10 +81,44 @@ class DilatedResNet(nn.Module):
         self.channels = [info[f"layer{stage}"] for stage in (1, 2, 3, 4)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Outputs of the four stages, strides 4, 8, 8, 8."""
+        """Outputs of the four stages, at output stride 8 of strides 4, 8, 8, 8."""
         x = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         outputs = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+
+class DilatedConvNeXt(nn.Module):
+    """The four stages of a CLIP's ConvNeXt, the last ones dilated, with what CLIP learnt from captions."""
+
+    def __init__(self, name: str, *, weights: str = "", output_stride: int = 8) -> None:
+        """
+        Args:
+            name: an open_clip model with a ConvNeXt image tower, "convnext_base_w" or "toybox-convnext".
+            weights: as MODEL.CLIP.PRETRAINED; "" for random ones.
+            output_stride: of the last stage, 8, 16 or 32.
+
+        Raises:
+            UserError: the model is unknown or no ConvNeXt, or its weights can't be had.
+        """
+        super().__init__()
+        clip, _ = load_clip(name, pretrained=weights)
+        require_convnext(clip.visual, "MODEL.MASKCLIP_PLUS.BACKBONE")
+        config: Any = open_clip.get_model_config(name)
+        net: Any = timm.create_model(
+            config["vision_cfg"]["timm_model_name"], num_classes=0, output_stride=output_stride
+        )
+        net.load_state_dict(clip.visual.trunk.state_dict())
+        self.stem, self.stages = net.stem, net.stages
+        self.channels = stage_widths(clip.visual)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Outputs of the four stages, at output stride 8 of strides 4, 8, 8, 8."""
+        x = self.stem(images)
+        outputs = []
+        for stage in self.stages:
             x = stage(x)
             outputs.append(x)
         return outputs
