@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from torch import nn
 import twostage.systems  # noqa: F401
 from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
+from twostage.data.toybox.scenes import render_scene
+from twostage.data.toybox.textures import TextureBank
+from twostage.data.toybox.words import Thing
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.predictions import Frames
@@ -47,6 +51,32 @@ def pairs(count=3):
         }
         for i in range(count)
     ]
+
+
+def test_groups_can_start_from_their_patches():
+    torch.manual_seed(0)
+    layer = SemanticLayer(width=32, heads=2, num_centres=4, activation=QuickGELU)
+    layer.start_from_content()
+    x = torch.randn(2, 32, 9)
+    torch.testing.assert_close(layer.value(x), 4 * x)
+    # Up to a constant, which norms take out, and the random weights of the units that are left over.
+    torch.testing.assert_close(layer.output(x.mT), 4 * x.mT + 16, rtol=0, atol=0.25)
+
+
+@pytest.mark.parametrize("start, least, most", [("random", 0.99, 1.0), ("content", 0.5, 0.95)])
+def test_groups_are_alike_unless_they_start_from_their_patches(start, least, most):
+    torch.manual_seed(0)
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.SEGCLIP.START", start]
+    model = build_model(load_config("configs/toybox/segclip.yaml", opts)).eval()
+    bank, rng = TextureBank(0, tiles_per_stuff=1), np.random.default_rng(0)
+    scene = render_scene(rng, bank, ("grass", "sand"), (Thing("plain", "red", "star"),), 128, 128)
+    images = model.preprocess([{"image": torch.from_numpy(scene.image.copy()).permute(2, 0, 1)}])
+    with torch.no_grad():
+        groups = F.normalize(model.encode(images).windows[0].encoding.groups[0], dim=-1)
+    alike = (groups @ groups.T).masked_fill(torch.eye(len(groups), dtype=torch.bool), 0).sum() / (
+        len(groups) ** 2 - len(groups)
+    )
+    assert least < alike < most
 
 
 def test_cross_attention_is_torchs(tiny_clip):

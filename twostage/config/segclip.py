@@ -14,6 +14,9 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.SEGCLIP.NUM_CENTRES = 8
     # CLIP's last blocks, which see groups instead of patches.
     cfg.MODEL.SEGCLIP.GROUP_BLOCKS = 2
+    # How the semantic layer starts: random, as published, or content: a group's token is the mean of its patches, so that
+    # short runs need not learn that first.
+    cfg.MODEL.SEGCLIP.START = "random"
     # True: in training the centres of an image attend to patches of all images, as the published run did by mistake.
     cfg.MODEL.SEGCLIP.MIX_BATCH = False
     # Masked reconstruction: share of the patches that are hidden, and the decoder of their pixels.
@@ -45,6 +48,7 @@ def _check(cfg: CN) -> None:
 
 GROUP = KeyGroup(
     add=_add,
+    choices={"MODEL.SEGCLIP.START": ("random", "content")},
     positive=(
         "MODEL.SEGCLIP.NUM_CENTRES",
         "MODEL.SEGCLIP.GROUP_BLOCKS",

@@ -115,9 +115,12 @@ class SegCLIP(OpenVocabularySegmenter):
             "activation": type(blocks[0].mlp.gelu),
         }
         patch = visual.conv1.kernel_size[0]
+        semantic_layer = SemanticLayer(**like_clip, mix_batch=keys.MIX_BATCH)
+        if keys.START == "content":
+            semantic_layer.start_from_content()
         return {
             **shared_arguments(cfg, clip, tokenizer),
-            "semantic_layer": SemanticLayer(**like_clip, mix_batch=keys.MIX_BATCH),
+            "semantic_layer": semantic_layer,
             "reconstruction": MaskedReconstruction(
                 **like_clip,
                 grid=(cfg.INPUT.CAPTIONS.SIZE // patch, cfg.INPUT.CAPTIONS.SIZE // patch),

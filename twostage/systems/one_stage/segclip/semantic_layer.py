@@ -6,7 +6,7 @@ Legend: B images, L patches, K centres, W width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,10 @@ from twostage.clip.vit import merge_heads, project_qkv
 
 # Temperature of the training assignment's Gumbel softmax.
 _TEMPERATURE = 0.9
+# The start from content: a group's patches say this much more than its centre's query; its token is this long, so that the
+# next block's attention, much the same for all groups of an image, does not outweigh it; the output's activation works
+# around this value, where it is nearly linear.
+_CONTENT_GAIN, _TOKEN_SCALE, _LINEAR_AROUND = 4.0, 4.0, 16.0
 
 
 class Grouping(NamedTuple):
@@ -91,6 +95,23 @@ class SemanticLayer(nn.Module):
         )
         initialise(self)
         nn.init.trunc_normal_(self.centres, std=0.02)
+
+    @torch.no_grad()
+    def start_from_content(self) -> None:
+        """Set the values and the output so that a group's token is, but for norms, the mean of its patches.
+
+        From the published start all groups of an image are alike: the centres' queries outweigh what the patches say, the
+        next block's attention outweighs both, and it takes long to tell groups apart. `gelu(x) - gelu(-x)` is x, and
+        the constant around which the last activation works is taken out by the norms of the blocks that follow.
+        """
+        width = len(self.value.weight)
+        nn.init.dirac_(self.value.weight, groups=self.value.groups)
+        self.value.weight *= _CONTENT_GAIN
+        identity = torch.eye(width)
+        first, last = cast(nn.Linear, self.output.fc1), cast(nn.Linear, self.output.fc2)
+        first.weight[: 2 * width] = torch.cat([identity, -identity])
+        last.weight[:, : 2 * width] = _TOKEN_SCALE * torch.cat([identity, -identity], dim=1)
+        nn.init.constant_(last.bias, _LINEAR_AROUND)
 
     def forward(self, x: Tensor) -> Grouping:
         """Group patch tokens `[B, L, W]`."""
