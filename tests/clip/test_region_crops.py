@@ -47,13 +47,6 @@ def test_expansion_truncates_towards_zero_then_clamps():
     assert grown[2].tolist() == [46, 28, 53, 37]
 
 
-@pytest.fixture(params=["in turn", "together"])
-def way(request, monkeypatch):
-    """Both ways of cutting, whatever the device."""
-    monkeypatch.setattr(Cropper, "_is_parallel", staticmethod(lambda _device: request.param == "together"))
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("ratio", [1.0, 1.7])
 def test_equal_to_one_at_a_time(soft, ratio):
@@ -71,7 +64,6 @@ def test_equal_to_one_at_a_time(soft, ratio):
         assert torch.equal(crops.masks[index], F.interpolate(cut, size=(24, 24), mode="nearest")[0])
 
 
-@pytest.mark.usefixtures("way")
 def test_places_in_large_boxes_round_as_torchs():
     """Of a box of hundreds of pixels; with one rounding more the crops are up to 2e-5 off."""
     torch.manual_seed(0)
@@ -83,14 +75,12 @@ def test_places_in_large_boxes_round_as_torchs():
         assert (crop - wanted).abs().max() < 8e-6
 
 
-@pytest.mark.usefixtures("way")
 def test_no_region_gives_no_crop():
     image, masks = regions()
     crops = Cropper(size=24)(image, masks[:0], mask_boxes(masks[:0]))
     assert crops.images.shape == (0, 3, 24, 24) and crops.masks.shape == (0, 1, 24, 24)
 
 
-@pytest.mark.usefixtures("way")
 def test_pixels_outside_the_mask_do_not_matter():
     image, masks = regions()
     cropper = Cropper(size=24)

@@ -1,9 +1,8 @@
 """Masked crops of regions (OVSeg, Liang et al., CVPR 2023, section 3.2).
 
 A crop shows its region's box with everything outside the mask painted in one colour, resized to CLIP's input. The resize
-is bicubic (a = -0.75, as torch's, align_corners False, no antialias). A CPU cuts one crop after the other with torch's own
-resize. Other devices cut all at once: the resize is separable, four weighted rows, then four weighted columns per output
-pixel, and every crop brings its own rows and columns, so that boxes of any size go together.
+is bicubic (a = -0.75, as torch's, align_corners False, no antialias) and separable: four weighted rows, then four weighted
+columns per output pixel. Every crop brings its own rows and columns, so that boxes of any size go together.
 
 Legend: N regions, H x W the image, S side of a crop in pixels.
 """
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
@@ -60,31 +58,13 @@ class Cropper:
         """
         boxes = expand_boxes(boxes, self.expand_ratio, (image.shape[1], image.shape[2]))
         background = image.new_tensor(self.background)[:, None, None]
-        cut = self._cut_together if self._is_parallel(image.device) else self._cut_in_turn
         masks = _resize_nearest(weights, boxes, self.size)[:, None].to(image.dtype)
-        return Crops(cut(image, weights, boxes, background), masks)
-
-    @staticmethod
-    def _is_parallel(device: torch.device) -> bool:
-        # Gathering costs a CPU more than calls do: 0.8 s against 0.6 s for 100 masks of a 640 x 853 picture.
-        return device.type != "cpu"
-
-    def _cut_together(self, image: Tensor, weights: Tensor, boxes: Tensor, background: Tensor) -> Tensor:
         # Interpolation weights sum to one, so that the background can be taken off before and put back after the resize.
         foreground = image - background
         per_block = max(1, _BLOCK_FLOATS // (3 * self.size * image.shape[2]))
         blocks = zip(weights.split(per_block), boxes.split(per_block), strict=True)
-        return torch.cat([_resize_masked(foreground, w, b, self.size) for w, b in blocks]) + background
-
-    def _cut_in_turn(self, image: Tensor, weights: Tensor, boxes: Tensor, background: Tensor) -> Tensor:
-        crops = image.new_empty(len(boxes), 3, self.size, self.size)
-        for crop, weight, (left, top, right, bottom) in zip(crops, weights, boxes.tolist(), strict=True):
-            shown = weight[top:bottom, left:right].to(image.dtype)
-            painted = image[:, top:bottom, left:right] * shown + (1 - shown) * background
-            crop.copy_(
-                F.interpolate(painted[None], size=(self.size, self.size), mode="bicubic", align_corners=False)[0]
-            )
-        return crops
+        images = torch.cat([_resize_masked(foreground, w, b, self.size) for w, b in blocks]) + background
+        return Crops(images, masks)
 
 
 def crop_side(visual: Tower, wanted: int, key: str) -> int:
