@@ -47,12 +47,17 @@ def stage_strides(visual: Tower) -> list[int]:
 
 def hierarchical_features(visual: Tower, images: Tensor) -> Pyramid:
     """The pyramid of normalised images `[B, 3, H, W]`."""
-    x = visual.trunk.stem(images)
-    features = []
-    for stage in visual.trunk.stages:
+    return Pyramid(*stage_outputs(visual.trunk, images))
+
+
+def stage_outputs(trunk: Any, images: Tensor) -> list[Tensor]:
+    """What the stages of `trunk` (anything with a ConvNeXt's `stem` and `stages`) make of images `[B, 3, H, W]`."""
+    x = trunk.stem(images)
+    outputs = []
+    for stage in trunk.stages:
         x = stage(x)
-        features.append(x)
-    return Pyramid(*features)
+        outputs.append(x)
+    return outputs
 
 
 def dense_embeddings(visual: Tower, res5: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ from twostage.data.catalogue.panoptic import PanopticLabels
 from twostage.data.toybox import words
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox, ensure_toybox_open
 
+# What writes each folder.
+_FOLDERS = {"toybox": ensure_toybox, "toybox_open": ensure_toybox_open}
+
 
 def toybox_infos() -> list[DatasetInfo]:
     """The facts of all five."""
@@ -67,8 +70,8 @@ def _info(name: str, split: str, classes: Sequence[str], prefix: str = "", folde
 
 
 def ensure(folder: str) -> None:
-    """Write "toybox" or "toybox_open" under the datasets root where it is missing."""
-    (ensure_toybox_open if folder == "toybox_open" else ensure_toybox)(datasets_root())
+    """Write the `folder` of `_FOLDERS` under the datasets root where it is missing."""
+    _FOLDERS[folder](datasets_root())
 
 
 def ensure_segments(split: str) -> None:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.clip.convnext import require_convnext, stage_widths
+from twostage.clip.convnext import require_convnext, stage_outputs, stage_widths
 from twostage.clip.loading import load_clip
 from twostage.errors import UserError
 
@@ -116,12 +116,7 @@ class DilatedConvNeXt(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Outputs of the four stages, at output stride 8 of strides 4, 8, 8, 8."""
-        x = self.stem(images)
-        outputs = []
-        for stage in self.stages:
-            x = stage(x)
-            outputs.append(x)
-        return outputs
+        return stage_outputs(self, images)
 
 
 class DeepLabV2Head(nn.Module):
