@@ -19,7 +19,7 @@ setup(
     package_data={
         "twostage.configs": ["*.yaml", "*/*.yaml"],
         "twostage": [
-            "clip/model_configs/*",
+            "clip/toybox/model_configs/*",
             "clip/weights/*",
             "systems/*/*/README.md",
             "visualization/*.html",

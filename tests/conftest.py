@@ -14,8 +14,7 @@ import pytest
 import twostage  # noqa: F401  isort: skip
 import open_clip
 import torch
-
-from twostage.checkpoint.reference import REFERENCE_THREADS
+from conformance.case import REFERENCE_THREADS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT.parent / "shared" / "reference"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from twostage.inference import blocks
-from twostage.predictions import DensePrediction, Frames, MaskPrediction
+from twostage.predictions.masks import DensePrediction, Frames, MaskPrediction
 
 SIZES = [(50, 61), (32, 40)]
 

@@ -26,8 +26,8 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 from twostage.api import build_from_config
-from twostage.clip.pyramid import feature_pyramid
-from twostage.clip.vit import embed_image, run_blocks
+from twostage.clip.towers.pyramid import feature_pyramid
+from twostage.clip.towers.vit import embed_image, run_blocks
 from twostage.config import load_config
 from twostage.errors import UserError, run_cli
 from twostage.vocabulary import Vocabulary

@@ -20,11 +20,11 @@ from PIL import Image
 
 from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
-from twostage.config.training_free import METHODS
 from twostage.data.loaders import check_dataset
 from twostage.errors import UserError, run_cli
 from twostage.files import atomic_path, check_writable
-from twostage.systems.training_free.model import TrainingFree, dense_tower_from_config
+from twostage.systems.training_free.dense_clip.keys import METHODS
+from twostage.systems.training_free.dense_clip.model import TrainingFree, dense_tower_from_config
 from twostage.visualization.examples import dataset_colors, read_picture
 from twostage.visualization.overlay import enlarged, legend, overlay, present_classes, side_by_side
 from twostage.vocabulary import Vocabulary

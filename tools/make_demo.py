@@ -23,15 +23,15 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image
 
-from twostage.config import load_config, resolve_device
+from twostage.commands.setup import set_aside_metrics, set_up
+from twostage.commands.train import argument_parser, evaluate
+from twostage.config import load_config
 from twostage.data.loaders import check_dataset
-from twostage.engine.run import argument_parser, evaluate
-from twostage.engine.setup import set_aside_metrics, set_up
 from twostage.engine.trainer import Trainer
 from twostage.errors import UserError, run_cli
-from twostage.evaluation import results_table
-from twostage.evaluation.results import versions, write_json
+from twostage.evaluation.results import results_table, versions, write_json
 from twostage.files import atomic_path, check_writable
+from twostage.machine import resolve_device
 from twostage.visualization.charts import loss_curves, read_metrics
 from twostage.visualization.examples import example_picture, make_example, pick_images
 from twostage.visualization.report import Example, Report, SystemResult, write_report

@@ -19,8 +19,6 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-import twostage.data  # noqa: F401  (registers the datasets)
-from twostage.config import datasets_root
 from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, dataset_info, find_benchmark
 from twostage.data.catalogue.folders import folder_infos
 from twostage.data.preparation.colored import ORIGINALS, prepare_folder
@@ -31,6 +29,7 @@ from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError, run_cli
+from twostage.machine import datasets_root
 
 TOYBOX = "toybox"
 

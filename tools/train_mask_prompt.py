@@ -29,23 +29,26 @@ from detectron2.data import MetadataCatalog
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-import twostage.data
-import twostage.systems  # noqa: F401
 from twostage.api import load
 from twostage.checkpoint.safe_loading import load_tensors
-from twostage.clip.adaptation.accuracy import masked_accuracy
-from twostage.clip.adaptation.merging import merge_clip
-from twostage.clip.adaptation.pair_data import PairDataset
-from twostage.clip.adaptation.pairs import pairs_from_captions, pairs_from_labels, read_pairs, write_pairs
-from twostage.clip.adaptation.tuning import RECIPES, Recipe, tune
 from twostage.clip.loading import load_clip
-from twostage.clip.region_crops import crop_side
+from twostage.clip.regions.crops import crop_side
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.data.captions import is_caption_set
 from twostage.data.loaders import dataset_records
 from twostage.errors import UserError, near_names, run_cli
 from twostage.files import atomic_path, check_writable
+from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
+from twostage.systems.two_stage.ovseg.adaptation.merging import merge_clip
+from twostage.systems.two_stage.ovseg.adaptation.pair_data import PairDataset
+from twostage.systems.two_stage.ovseg.adaptation.pairs import (
+    pairs_from_captions,
+    pairs_from_labels,
+    read_pairs,
+    write_pairs,
+)
+from twostage.systems.two_stage.ovseg.adaptation.tuning import RECIPES, Recipe, tune
 
 
 def main() -> None:

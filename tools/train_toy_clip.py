@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from twostage.clip import toybox_models
-from twostage.clip.toybox_merges import write_merges
-from twostage.clip.toybox_probe import dense_baseline, region_accuracy, zero_shot_accuracy
-from twostage.clip.toybox_training import RECIPES, train
+from twostage.clip.toybox import models as toybox_models
+from twostage.clip.toybox.merges import write_merges
+from twostage.clip.toybox.probe import dense_baseline, region_accuracy, zero_shot_accuracy
+from twostage.clip.toybox.training import RECIPES, train
 from twostage.data.toybox.dataset import NUM_VAL_OPEN, SEED, plan_scenes, render
 from twostage.errors import UserError, run_cli
 from twostage.files import atomic_path

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twostage.torchvision_shim import ensure_torchvision
+from twostage import own_detectron2, torchvision_shim
 
-# Before anything imports timm, open_clip or detectron2: all three import torchvision.
-ensure_torchvision()
+# Both cost nothing until somebody imports torchvision (timm, open_clip and Detectron2 do) or Detectron2.
+torchvision_shim.install()
+own_detectron2.install()
 
 if TYPE_CHECKING:
     from twostage.api import Segmentation, Segmenter, load

@@ -18,22 +18,22 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from PIL import Image
 from torch import Tensor
 
-import twostage.systems  # noqa: F401
 from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
-from twostage.config import load_config, resolve_device
+from twostage.config import load_config
 from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.images import read_rgb
 from twostage.data.mapper import to_tensor
-from twostage.data.panoptic import segment_map_to_rgb
+from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, write_text
-from twostage.predictions import MaskPrediction, Prediction
+from twostage.machine import resolve_device
+from twostage.predictions.masks import MaskPrediction, Prediction
 from twostage.segmenter import OpenVocabularySegmenter
+from twostage.systems.building import build_model
 from twostage.vocabulary import Vocabulary
 
 Picture = str | Path | np.ndarray | Image.Image | Tensor
@@ -133,7 +133,7 @@ class PanopticSegmentation:
 
     def overlay(self) -> np.ndarray:
         """uint8 RGB picture with the segments painted over it and a legend."""
-        from twostage.visualization.panoptic import draw_panoptic
+        from twostage.visualization.panoptic_overlay import draw_panoptic
 
         return draw_panoptic(self.image, self.ids, self.segments, self.names)
 

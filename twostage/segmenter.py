@@ -21,8 +21,8 @@ from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
-from twostage.inference.segments import instances, proposals
-from twostage.predictions import Frames, MaskPrediction, Prediction
+from twostage.predictions.masks import Frames, MaskPrediction, Prediction
+from twostage.predictions.segments import instances, proposals
 from twostage.vocabulary import Vocabulary
 
 # Normalising a pixel and undoing it errs by less than this.

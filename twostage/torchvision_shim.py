@@ -6,16 +6,24 @@ torchvision::nms does not exist"). Declaring the operators beforehand is enough:
 open_clip use only torchvision's transforms), and calling one still fails, with torch's own message that it has no
 kernel.
 
-Inert where torchvision is healthy: the import is tried first, and nothing is declared when it succeeds.
+Inert where torchvision is healthy: the import is tried first, and nothing is declared when it succeeds. `install` costs
+nothing until somebody imports torchvision.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import re
 import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
 # More than torchvision has; ends a retry loop that makes no progress.
@@ -50,7 +58,38 @@ def ensure_torchvision() -> bool:
     raise RuntimeError("torchvision still misses operators after declaring them; reinstall torch and torchvision")
 
 
+def install() -> None:
+    """Have `ensure_torchvision` run at the first import of torchvision, whoever asks for it."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Answers for `torchvision` once, with the module that `ensure_torchvision` has imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != "torchvision":
+            return None
+        sys.meta_path.remove(self)
+        if importlib.util.find_spec("torchvision") is None:
+            return None
+        ensure_torchvision()
+        return importlib.machinery.ModuleSpec("torchvision", self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        self._module = sys.modules["torchvision"]
+        self._spec = self._module.__spec__
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # the import system has put ours there
+
+
 def _declare(operator: str) -> None:
+    import torch
+
     library = torch.library.Library("torchvision", "FRAGMENT")
     library.define(f"{operator}(Tensor input) -> Tensor")
     _declared.append(library)

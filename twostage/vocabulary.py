@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+import twostage.data.registration  # noqa: F401
 from twostage.data.catalogue.folders import read_folder_classes
 from twostage.errors import UserError
 from twostage.files import read_names

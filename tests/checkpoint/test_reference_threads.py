@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
-from twostage.checkpoint.reference import Case, Comparison, check_on_threads
+from conformance.case import Case, Comparison, check_on_threads
 
 CASE = Case(Path("case.json"), {}, {})
 

@@ -14,11 +14,18 @@ import torch.nn.functional as F
 from PIL import Image
 
 from twostage.api import Segmenter, build_from_config
-from twostage.clip.adaptation.accuracy import masked_accuracy
-from twostage.clip.adaptation.merging import merge_clip
-from twostage.clip.adaptation.nouns import noun_phrases
-from twostage.clip.adaptation.pair_data import PairDataset, centre_crop
-from twostage.clip.adaptation.pairs import (
+from twostage.clip.loading import load_clip
+from twostage.clip.templates import TEMPLATES
+from twostage.clip.text import TextEmbedder
+from twostage.config import load_config
+from twostage.data.toybox.captioned import NAMES, SIZED_TEMPLATES, sentence
+from twostage.data.toybox.captioned import TEMPLATES as CAPTION_TEMPLATES
+from twostage.errors import UserError
+from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
+from twostage.systems.two_stage.ovseg.adaptation.merging import merge_clip
+from twostage.systems.two_stage.ovseg.adaptation.nouns import noun_phrases
+from twostage.systems.two_stage.ovseg.adaptation.pair_data import PairDataset, centre_crop
+from twostage.systems.two_stage.ovseg.adaptation.pairs import (
     BLANK,
     Pair,
     masked_crop,
@@ -27,7 +34,7 @@ from twostage.clip.adaptation.pairs import (
     read_pairs,
     write_pairs,
 )
-from twostage.clip.adaptation.tuning import (
+from twostage.systems.two_stage.ovseg.adaptation.tuning import (
     RECIPES,
     Recipe,
     contrastive_loss,
@@ -36,13 +43,6 @@ from twostage.clip.adaptation.tuning import (
     trained_parameters,
     tune,
 )
-from twostage.clip.loading import load_clip
-from twostage.clip.templates import TEMPLATES
-from twostage.clip.text import TextEmbedder
-from twostage.config import load_config
-from twostage.data.toybox.captions import NAMES, SIZED_TEMPLATES, sentence
-from twostage.data.toybox.captions import TEMPLATES as CAPTION_TEMPLATES
-from twostage.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

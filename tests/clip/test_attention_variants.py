@@ -8,11 +8,11 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from twostage.clip.attention_variants import attend, last_block, neighbourhood_bias
-from twostage.clip.dense import DenseTower, use_exact_gelu
-from twostage.clip.resnet import resnet_dense
-from twostage.clip.two_path import gem
-from twostage.clip.vit import embed_image, resize_position_embedding, run_blocks, value_path_features
+from twostage.clip.dense.attentions import attend, last_block, neighbourhood_bias
+from twostage.clip.dense.tower import DenseTower, use_exact_gelu
+from twostage.clip.dense.two_path import gem
+from twostage.clip.towers.resnet import resnet_dense
+from twostage.clip.towers.vit import embed_image, resize_position_embedding, run_blocks, value_path_features
 from twostage.errors import UserError
 
 

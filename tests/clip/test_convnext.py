@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from twostage.clip.convnext import (
+from twostage.clip.loading import load_clip
+from twostage.clip.towers.convnext import (
     dense_embeddings,
     hierarchical_features,
     require_convnext,
     set_regularisation,
     stage_widths,
 )
-from twostage.clip.loading import load_clip
-from twostage.clip.pyramid import feature_pyramid
+from twostage.clip.towers.pyramid import feature_pyramid
 from twostage.errors import UserError
 
 

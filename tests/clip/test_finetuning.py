@@ -8,8 +8,8 @@ import open_clip
 import pytest
 import torch
 
-from twostage.clip import vit
-from twostage.clip.finetuning import split_attention, train_parts
+from twostage.clip.towers import vit
+from twostage.clip.towers.finetuning import split_attention, train_parts
 
 
 def trained(clip):

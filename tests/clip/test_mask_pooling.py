@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
 from twostage.clip.loading import load_clip
-from twostage.clip.mask_pooling import attention_pool, embed_masks, masks_on_grid, pool_masks
-from twostage.clip.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.clip.regions.mask_pooling import attention_pool, embed_masks, masks_on_grid, pool_masks
+from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
 from twostage.errors import UserError
 
 

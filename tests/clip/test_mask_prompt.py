@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from twostage.clip import vit
 from twostage.clip.loading import load_clip
-from twostage.clip.mask_prompt import (
+from twostage.clip.regions.mask_prompt import (
     add_mask_prompts,
     has_mask_prompts,
     mask_replacement,
     masked_image_embeddings,
     visible_patches,
 )
+from twostage.clip.towers import vit
 from twostage.errors import UserError
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
 
-import twostage.systems  # noqa: F401
 from twostage.clip.loading import load_clip
-from twostage.clip.region_classifiers import BiasedRegions, PooledRegions, cells_inside
-from twostage.clip.region_encoder import RegionEncoder
-from twostage.clip.vit import embed_image, image_embeddings, run_blocks, value_path_features
+from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions, cells_inside
+from twostage.clip.regions.encoder import RegionEncoder
+from twostage.clip.towers.vit import embed_image, image_embeddings, run_blocks, value_path_features
 from twostage.config import load_config
+from twostage.systems.building import build_model
 
 
 @pytest.fixture

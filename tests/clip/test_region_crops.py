@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.clip.region_crops import (
+from twostage.clip.regions.crops import (
     Cropper,
     clip_statistics,
     crop_side,

@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.clip import toybox_probe, toybox_training
 from twostage.clip.loading import load_clip
-from twostage.clip.toybox_merges import caption_words, merges_for, write_merges
-from twostage.clip.toybox_models import MERGES_FILE, register_toybox_models, toybox_tokenizer
-from twostage.clip.toybox_towers import encode_captions, restricted_class_tokens, value_path, vit_features
-from twostage.clip.vit import embed_image, run_blocks, value_path_features
+from twostage.clip.towers.vit import embed_image, run_blocks, value_path_features
+from twostage.clip.toybox import probe as toybox_probe
+from twostage.clip.toybox import training as toybox_training
+from twostage.clip.toybox.merges import caption_words, merges_for, write_merges
+from twostage.clip.toybox.models import MERGES_FILE, register_toybox_models, toybox_tokenizer
+from twostage.clip.toybox.towers import encode_captions, restricted_class_tokens, value_path, vit_features
 from twostage.data.toybox import dataset
-from twostage.data.toybox.captions import NAMES
+from twostage.data.toybox.captioned import NAMES
 
 MODELS = ("toybox-vit", "toybox-convnext")
 # Those whose weights are in twostage/clip/weights.

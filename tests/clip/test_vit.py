@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.clip import vit
+from twostage.clip.towers import vit
 from twostage.errors import UserError
 
 

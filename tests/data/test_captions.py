@@ -18,7 +18,7 @@ from twostage.data.captions import is_caption_set, read_caption_lines, read_karp
 from twostage.data.mapper import SemanticTrainingMapper
 from twostage.data.randomness import seeded_sampling
 from twostage.data.toybox import caption_set
-from twostage.data.toybox.captions import NAMES
+from twostage.data.toybox.captioned import NAMES
 from twostage.data.toybox.words import STUFF
 from twostage.errors import UserError
 

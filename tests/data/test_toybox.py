@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-import twostage.data  # noqa: F401  registers the splits
 from twostage.data import registration
-from twostage.data.toybox import captions, dataset, words
+from twostage.data.toybox import captioned as captions
+from twostage.data.toybox import dataset, words
 from twostage.data.toybox.scenes import IGNORE, render_scene
 from twostage.data.toybox.splits import toybox_infos
 from twostage.data.toybox.textures import TILE, TextureBank

@@ -12,7 +12,7 @@ from PIL import Image
 
 from twostage.data.catalogue import dataset_info
 from twostage.data.loaders import check_dataset, dataset_records
-from twostage.data.panoptic import category_of, read_segment_map
+from twostage.data.segment_maps import category_of, read_segment_map
 from twostage.data.toybox import dataset, words
 from twostage.data.toybox.scenes import IGNORE, render_scene
 from twostage.data.toybox.textures import TextureBank

@@ -14,8 +14,8 @@ import tiny
 import torch
 from detectron2.data import MetadataCatalog
 
-from twostage.engine import run
-from twostage.engine.benchmarks import benchmark_config, evaluate_benchmarks
+from twostage.commands import train as run
+from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks
 from twostage.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"

@@ -10,10 +10,10 @@ import pytest
 import tiny
 import torch
 
-from twostage.engine.launch import launch
-from twostage.engine.results import evaluation_table
-from twostage.engine.run import argument_parser, evaluate, run
-from twostage.engine.setup import set_aside_metrics
+from twostage.commands.launch import launch
+from twostage.commands.setup import set_aside_metrics
+from twostage.commands.train import argument_parser, evaluate, run
+from twostage.engine.results_table import evaluation_table
 from twostage.errors import UserError
 from twostage.files import check_writable
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 
-import twostage.systems  # noqa: F401
 from twostage.config import load_config
 from twostage.engine.optimizer import build_optimizer, parameter_settings
 

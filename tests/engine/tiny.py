@@ -7,8 +7,6 @@ As a script (`python tiny.py FOLDER PROCESSES plain|nan|san`) it trains and eval
 
 from __future__ import annotations
 
-import twostage.systems  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
-
 import atexit
 import json
 import sys
@@ -25,9 +23,9 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import nn
 
+from twostage.commands.launch import launch
+from twostage.commands.setup import set_up
 from twostage.config import default_config
-from twostage.engine.launch import launch
-from twostage.engine.setup import set_up
 from twostage.engine.trainer import Trainer
 
 CLASSES = ["floor", "wall", "ball"]

@@ -11,16 +11,14 @@ import json
 import sys
 from pathlib import Path
 
-import twostage.systems  # noqa: F401  # isort: skip  (before detectron2: makes torchvision importable)
-
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from twostage.api import find_config
+from twostage.commands.train import evaluate
 from twostage.config import load_config
 from twostage.data.labels import write_label_map
-from twostage.engine.run import evaluate
 
 
 def register(folder: Path, classes: int, side: int) -> None:

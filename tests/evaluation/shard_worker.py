@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from twostage.data.labels import read_label_map
-from twostage.evaluation import SemanticSegmentationEvaluator  # first: makes torchvision importable for detectron2
 from twostage.evaluation.measures import BoundaryMeasure
 from twostage.evaluation.oracles import OracleMeasure  # isort: split
 
@@ -18,6 +17,10 @@ import torch
 import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
+
+from twostage.evaluation.semantic import (
+    SemanticSegmentationEvaluator,  # first: makes torchvision importable for detectron2
+)
 
 
 def main(rank: int, world_size: int, folder: Path) -> None:

@@ -17,7 +17,7 @@ from twostage.config import default_config
 from twostage.data.loaders import build_test_loader
 from twostage.engine.evaluation import evaluate_dataset, system_hash
 from twostage.errors import UserError
-from twostage.evaluation import build_evaluator
+from twostage.evaluation.building import build_evaluator
 from twostage.evaluation.journal import Journal
 
 

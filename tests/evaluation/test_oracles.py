@@ -14,11 +14,11 @@ from open_clip import get_tokenizer
 
 from twostage.clip.text import TextEmbedder
 from twostage.data.labels import write_label_map
-from twostage.evaluation import SemanticSegmentationEvaluator
 from twostage.evaluation.dataset import EvaluatedDataset
+from twostage.evaluation.oracle_classes import ToldClasses
 from twostage.evaluation.oracles import OracleMeasure, renamed
-from twostage.evaluation.told import ToldClasses
-from twostage.predictions import DensePrediction
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
+from twostage.predictions.masks import DensePrediction
 from twostage.segmenter import OpenVocabularySegmenter, frames_of
 
 

@@ -12,10 +12,10 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
-from twostage.data.panoptic import read_segment_map, segment_map_to_rgb
+from twostage.data.segment_maps import read_segment_map, segment_map_to_rgb
 from twostage.errors import UserError
-from twostage.evaluation import SemanticSegmentationEvaluator
-from twostage.evaluation.panoptic import PanopticMeasure, match_segments, quality
+from twostage.evaluation.panoptic_quality import PanopticMeasure, match_segments, quality
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 
 CLASSES = 5
 

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-import twostage.data  # noqa: F401  (registers the datasets)
 from twostage.api import find_config
+from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks, results_page
 from twostage.data.labels import read_label_map
 from twostage.data.loaders import dataset_records
-from twostage.data.panoptic import read_segment_map
+from twostage.data.segment_maps import read_segment_map
 from twostage.data.toybox import dataset, words
-from twostage.engine.benchmarks import benchmark_config, evaluate_benchmarks, results_page
 from twostage.errors import UserError
-from twostage.evaluation import SemanticSegmentationEvaluator
-from twostage.evaluation.panoptic import PanopticMeasure
+from twostage.evaluation.panoptic_quality import PanopticMeasure
 from twostage.evaluation.results import PANOPTIC_GROUPS
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 
 KEYS = {f"{key}{group}" for group in PANOPTIC_GROUPS for key in ("PQ", "SQ", "RQ")}
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from twostage.errors import UserError
-from twostage.evaluation import proposals
+from twostage.evaluation import proposal_recall as proposals
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.measures import Sample
-from twostage.evaluation.proposals import ProposalMeasure, average_recall, mask_ious
+from twostage.evaluation.proposal_recall import ProposalMeasure, average_recall, mask_ious
 
 
 def sample(masks: torch.Tensor | None, label: torch.Tensor) -> Sample:

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-import twostage.data  # noqa: F401  (registers the data sets)
-from twostage.engine.benchmarks import results_page
+from twostage.commands.evaluate import results_page
 from twostage.errors import UserError
 from twostage.evaluation.published import comparison_table, notes, published_systems
 from twostage.evaluation.selection import FIVE, published_name, select_datasets

@@ -20,10 +20,11 @@ from PIL import Image
 from twostage.config import default_config
 from twostage.data.labels import read_label_map, write_label_map
 from twostage.errors import UserError
-from twostage.evaluation import SemanticSegmentationEvaluator, build_evaluator
 from twostage.evaluation.boundary import boundary_counts, boundary_iou
+from twostage.evaluation.building import build_evaluator
 from twostage.evaluation.measures import BoundaryMeasure
 from twostage.evaluation.oracles import OracleMeasure
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.vocabulary import Vocabulary
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
-from twostage.predictions import DensePrediction, Frames
+from twostage.predictions.masks import DensePrediction, Frames
 
 
 def by_the_rule(logits, top_k):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from twostage.inference.segments import instances, proposals
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.segments import instances, proposals
 from twostage.segmenter import SegmentOutput
 
 

@@ -9,18 +9,18 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from conformance.case import Case, format_comparisons
+from conformance.catseg import check, check_optimizer, published_config
+from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
-import twostage.systems  # noqa: F401
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.predictions import DensePrediction
+from twostage.predictions.masks import DensePrediction
+from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
-from twostage.systems.one_stage.catseg.reference import check, check_optimizer, published_config
-from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
+from twostage.systems.one_stage.catseg.weights import checkpoint_table
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation, WindowAttention
 from twostage.vocabulary import Vocabulary
@@ -174,7 +174,9 @@ def test_v1_takes_its_guidance_from_a_backbone(multiplier):
     backbone = {name for name in trained if name.startswith("guide.backbone.")}
     assert bool(backbone) == (multiplier > 0) and not any(".norm0." in name for name in backbone)
     assert "clip.visual.positional_embedding" in trained and not any(n.startswith("clip.transformer") for n in trained)
-    back = CHECKPOINT_TABLE_V1.to_ours(CHECKPOINT_TABLE_V1.to_official(model.state_dict()), source="tiny")
+    back = checkpoint_table(has_backbone=True).to_ours(
+        checkpoint_table(has_backbone=True).to_official(model.state_dict()), source="tiny"
+    )
     assert back.keys() == model.state_dict().keys()
 
 
@@ -303,7 +305,7 @@ def test_bad_values(key, value, said):
 def test_every_official_tensor_is_accounted_for(reference, variant):
     keys = json.loads((reference / "catseg" / f"keys-{variant}.json").read_text())
     tensors = {name: torch.zeros(()) for name in keys}
-    table, other = CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
+    table, other = checkpoint_table(has_backbone=False), checkpoint_table(has_backbone=True)
     if variant.startswith("v1"):
         table, other = other, table
     assert table.recognises(tensors) and not other.recognises(tensors)
@@ -328,9 +330,9 @@ def test_full_size_parameters_are_the_published_ones(reference, variant):
 
 def test_official_names_of_a_tiny_model_come_back():
     model = tiny_model()
-    official = CHECKPOINT_TABLE.to_official(model.state_dict())
-    assert CHECKPOINT_TABLE.recognises(official)
-    back = CHECKPOINT_TABLE.to_ours(official, source="tiny")
+    official = checkpoint_table(has_backbone=False).to_official(model.state_dict())
+    assert checkpoint_table(has_backbone=False).recognises(official)
+    back = checkpoint_table(has_backbone=False).to_ours(official, source="tiny")
     assert back.keys() == model.state_dict().keys()
 
 

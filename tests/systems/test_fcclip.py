@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance import fcclip as fcclip_reference
+from conformance.case import Case, format_comparisons
+from conformance.fcclip import check
 from detectron2.structures import Instances
 
-import twostage.systems  # noqa: F401
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.systems.two_stage.fcclip import reference as fcclip_reference
+from twostage.systems.building import build_model
 from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
 from twostage.systems.two_stage.fcclip.model import Words
-from twostage.systems.two_stage.fcclip.reference import check
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 

@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance.case import Case, format_comparisons
+from conformance.mask2former import check
 from detectron2.structures import Instances
 
-import twostage.systems  # noqa: F401
 from twostage.checkpoint.checkpointer import load_weights
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.systems.two_stage.mask2former.reference import check
+from twostage.systems.building import build_model
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 

@@ -7,21 +7,21 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance.case import Case, format_comparisons
+from conformance.maskclip_plus import check
 
-from twostage.checkpoint.reference import Case, format_comparisons
-from twostage.clip.convnext import hierarchical_features
 from twostage.clip.loading import load_clip
+from twostage.clip.towers.convnext import hierarchical_features
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.systems.training_free.maskclip_plus.network import (
+from twostage.systems.building import build_model
+from twostage.systems.one_stage.maskclip_plus.network import (
     DeepLabV2Head,
     DeepLabV3PlusHead,
     DilatedConvNeXt,
     DilatedResNet,
 )
-from twostage.systems.training_free.maskclip_plus.reference import check
-from twostage.systems.training_free.maskclip_plus.weights import checkpoint_table
+from twostage.systems.one_stage.maskclip_plus.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
 NAMES = ["background", "sky", "grass", "blue star"]

@@ -7,18 +7,18 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from conformance.case import Case, format_comparisons
+from conformance.ovseg import _official_names, check, tweaked
 
-from twostage.checkpoint.reference import Case, format_comparisons
-from twostage.clip.region_encoder import distinct_masks
-from twostage.clip.vit import image_embeddings
+from twostage.clip.regions.encoder import distinct_masks
+from twostage.clip.towers.vit import image_embeddings
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.predictions import UNLABELLED
+from twostage.predictions.masks import UNLABELLED
 from twostage.systems.two_stage.ovseg import model as ovseg_model
 from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
 from twostage.systems.two_stage.ovseg.model import OVSeg
-from twostage.systems.two_stage.ovseg.reference import _official_names, check, tweaked
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 

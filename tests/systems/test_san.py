@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from conformance.case import Case, format_comparisons
+from conformance.san import _dense_mask, check
+from conformance.seeded import seeded_image, seeded_tensor
 
-from twostage.checkpoint.reference import Case, format_comparisons
-from twostage.checkpoint.seeded import seeded_image, seeded_tensor
-from twostage.clip import recognition
-from twostage.clip.vit import embed_image, run_blocks
-from twostage.systems.two_stage.san.reference import _dense_mask, check
+from twostage.clip.regions import shadow_tokens as recognition
+from twostage.clip.towers.vit import embed_image, run_blocks
 from twostage.systems.two_stage.san.side_adapter import MaskDecoder, SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table
 

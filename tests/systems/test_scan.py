@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance.case import Case, format_comparisons
+from conformance.scan import check
 from detectron2.structures import Instances
 from torch import nn
 
-import twostage.systems  # noqa: F401
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.errors import UserError
+from twostage.systems.building import build_model
 from twostage.systems.two_stage.scan.calibration import Calibration, FrequencyFilter
 from twostage.systems.two_stage.scan.contextual_shift import replacement_noise, shift_background
 from twostage.systems.two_stage.scan.model import weigh_against_void
-from twostage.systems.two_stage.scan.reference import check
 from twostage.systems.two_stage.scan.weights import checkpoint_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from conformance.case import Case, format_comparisons
+from conformance.sed import check, optimizer_table
+from detectron2.modeling import META_ARCH_REGISTRY
 
-import twostage.systems  # noqa: F401
-from twostage.checkpoint.recognition import recognise_checkpoint
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.segmenter import batch_vocabulary
+from twostage.systems.building import build_model
+from twostage.systems.cards import recognise_checkpoint
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.sed.decoder import CostGuidance, ImageFeatures, SEDDecoder, VisualGuidance
-from twostage.systems.one_stage.sed.reference import check, optimizer_table
 from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
-from twostage.systems.one_stage.sed.weights import TABLE
+from twostage.systems.one_stage.sed.weights import checkpoint_table
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES, SIZE = 5, 12
@@ -216,13 +216,14 @@ def test_training_step(toy):
 
 def test_official_names_both_ways(toy):
     ours = toy.state_dict()
-    official = TABLE.to_official(ours)
+    official = checkpoint_table().to_official(ours)
     assert len(official) == len(ours)
-    assert TABLE.recognises(official)
-    assert recognise_checkpoint(official) == "SED"
+    assert checkpoint_table().recognises(official)
+    card, _ = recognise_checkpoint(official)
+    assert card.name == "SED"
     assert "sem_seg_head.predictor.transformer.decoder3.cnext.pwconv1.weight" in official
     assert "sem_seg_head.predictor.transformer.head.bias" in official
-    back = TABLE.to_ours(official, source="test")
+    back = checkpoint_table().to_ours(official, source="test")
     assert back.keys() == ours.keys() and all(torch.equal(back[n], ours[n]) for n in ours)
 
 
@@ -256,7 +257,7 @@ def test_every_official_tensor_is_accounted_for(reference, variant, monkeypatch)
     )
     with torch.device("meta"):
         model = META_ARCH_REGISTRY.get("SED")(cfg)
-    official = TABLE.to_official(model.state_dict())
+    official = checkpoint_table().to_official(model.state_dict())
     assert {name: list(value.shape) for name, value in official.items()} == {n: k["shape"] for n, k in keys.items()}
     published = json.loads((reference / "sed" / f"trainable-{variant}.json").read_text())
     assert optimizer_table(model, cfg) == {n: (v["lr_mult"], v["weight_decay"]) for n, v in published.items()}

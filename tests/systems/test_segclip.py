@@ -9,23 +9,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance.case import Case, format_comparisons
+from conformance.segclip import check
 from open_clip.transformer import QuickGELU
 from torch import nn
 
-import twostage.systems  # noqa: F401
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.config import load_config
 from twostage.data.toybox.scenes import render_scene
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.words import Thing
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.predictions import Frames
+from twostage.predictions.masks import Frames
+from twostage.systems.building import build_model
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import choose_visible, patch_pixels, sine_positions
-from twostage.systems.one_stage.segclip.reference import check
 from twostage.systems.one_stage.segclip.semantic_layer import CrossAttentionBlock, Grouping, SemanticLayer, assign
 from twostage.systems.one_stage.segclip.weights import checkpoint_table
 from twostage.systems.one_stage.segclip.windows import Windows, region_prediction, window_grid

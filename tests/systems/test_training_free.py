@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
+from conformance.case import Case, format_comparisons
+from conformance.training_free import check
 from open_clip.transformer import TextTransformer
 
 from twostage.checkpoint.checkpointer import load_weights
-from twostage.checkpoint.reference import Case, format_comparisons
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.config import load_config
@@ -24,10 +24,10 @@ from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.pamr import Pamr
 from twostage.inference.sliding import TileGrid
-from twostage.systems.training_free.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
-from twostage.systems.training_free.reference import check
-from twostage.systems.training_free.refinement import denoise_prompts, operate_features, smooth_by_keys
-from twostage.systems.training_free.weights import clip_checkpoint_table
+from twostage.systems.building import build_model
+from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
+from twostage.systems.training_free.dense_clip.refinement import denoise_prompts, operate_features, smooth_by_keys
+from twostage.systems.training_free.dense_clip.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,7 @@ def test_an_openai_state_dict_fills_the_model():
 @pytest.mark.parametrize("variant", ["clip-vit-b-16", "clip-vit-l-14", "clip-rn50"])
 def test_every_official_tensor_is_accounted_for(reference, variant):
     names = json.loads((reference / "trainingfree" / f"keys-{variant}.json").read_text())
-    table = clip_checkpoint_table()
+    table = checkpoint_table()
     assert table.recognises(names)
     ours = table.to_ours({name: torch.zeros(()) for name in names}, source="keys")
     assert all(name.startswith("clip.") for name in ours) and sorted(table.to_official(ours)) == sorted(

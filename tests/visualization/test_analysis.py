@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from twostage.data.labels import write_label_map
-from twostage.evaluation import SemanticSegmentationEvaluator
 from twostage.evaluation.oracles import OracleMeasure
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.visualization.analysis import (
     CLASSIFICATION_COLOR,
     MASK_COLOR,

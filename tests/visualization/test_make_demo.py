@@ -15,8 +15,6 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-import twostage.data
-import twostage.systems  # noqa: F401
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError
 

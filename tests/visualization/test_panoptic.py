@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from twostage.api import Segmentation
-from twostage.data.panoptic import read_segment_map
+from twostage.data.segment_maps import read_segment_map
 from twostage.errors import UserError
-from twostage.predictions import DensePrediction, Frames, MaskPrediction
+from twostage.predictions.masks import DensePrediction, Frames, MaskPrediction
 from twostage.visualization.palette import palette
-from twostage.visualization.panoptic import draw_panoptic, segment_colors, segment_names
+from twostage.visualization.panoptic_overlay import draw_panoptic, segment_colors, segment_names
 
 SEGMENTS = [
     {"id": 4, "category_id": 1, "isthing": True},

@@ -11,11 +11,11 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from twostage.checkpoint.recognition import recognise_checkpoint
 from twostage.checkpoint.renaming import CheckpointTable, check_complete
 from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
+from twostage.systems.cards import recognise_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +40,12 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
         )
         model.load_state_dict(renamed, strict=False)
         return
-    system = recognise_checkpoint(tensors)
-    if not set(tensors) & set(expected) and system is not None:
+    recognised = recognise_checkpoint(tensors)
+    if not set(tensors) & set(expected) and recognised is not None:
+        card, _ = recognised
         raise UserError(
-            f"checkpoint '{source}' is one of {system}, but the config builds {name}; use that system's config"
+            f"checkpoint '{source}' is one of {card.name}, but the config builds {name}; use a config of {card.name}: "
+            f"{', '.join(card.configs[:4])}"
         )
     check_complete(tensors, expected, fresh=(), source=source, model=name)
     model.load_state_dict(tensors)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from twostage.checkpoint.signature import Signature
 from twostage.errors import UserError
 
 
@@ -62,7 +63,7 @@ class CheckpointTable:
 
     Attributes:
         system: name in messages.
-        signature: an official checkpoint is recognised by having a name under each of these prefixes.
+        signatures: how an official checkpoint is recognised (those of the system's card).
         renames: tried in order; the first that applies wins.
         aliases: older official names -> official names, applied before anything else.
         dropped: official name (regular expression, whole name) -> why it is knowingly not used.
@@ -70,7 +71,7 @@ class CheckpointTable:
     """
 
     system: str
-    signature: Sequence[str]
+    signatures: Sequence[Signature]
     renames: Sequence[Rename]
     aliases: Sequence[Rename] = ()
     dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -79,7 +80,7 @@ class CheckpointTable:
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether the names of a checkpoint are official ones of this system."""
         names = [self._current(name) for name in names]
-        return all(any(name.startswith(prefix) for name in names) for prefix in self.signature)
+        return any(signature.matches(names) for signature in self.signatures)
 
     def to_ours(self, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
         """Official tensors under our names.

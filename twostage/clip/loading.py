@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 
 from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.checkpoint.torchscript import is_torchscript
-from twostage.clip.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
+from twostage.clip.regions.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
 
 Tokenizer = Callable[..., torch.Tensor]
@@ -50,7 +50,7 @@ def load_clip(
     name = name.replace("/", "-")
     is_toybox = name.startswith(TOYBOX_PREFIX)
     if is_toybox:
-        from twostage.clip.toybox_models import register_toybox_models, toybox_tokenizer
+        from twostage.clip.toybox.models import register_toybox_models, toybox_tokenizer
 
         register_toybox_models()
     known = open_clip.list_models()

@@ -6,6 +6,7 @@ Whatever is wrong raises `UserError` naming the key, the value and what is allow
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,64 +14,30 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from twostage.config import (
-    backbone,
-    captions,
-    catseg,
-    clip,
-    cost_aggregation,
-    data,
-    early_rejection,
-    evaluation,
-    fcclip,
-    mask2former,
-    mask_loss,
-    maskclip_plus,
-    maskformer,
-    ovseg,
-    presence,
-    san,
-    scan,
-    sed,
-    segclip,
-    sliding,
-    solver,
-    training_free,
-    vit_guide,
-)
+from twostage.clip import keys as clip
+from twostage.data import keys as data
+from twostage.engine import keys as engine
 from twostage.errors import UserError, near_names
+from twostage.evaluation import keys as evaluation
+from twostage.inference import keys as inference
+from twostage.keys import KeyGroup
+from twostage.proposals import keys as proposals
+from twostage.systems.cards import all_cards
 
-# Every room with keys of its own, one module each.
-GROUPS = (
-    clip.GROUP,
-    data.GROUP,
-    captions.GROUP,
-    solver.GROUP,
-    evaluation.GROUP,
-    sliding.GROUP,
-    early_rejection.GROUP,
-    mask_loss.GROUP,
-    backbone.GROUP,
-    mask2former.GROUP,
-    maskformer.GROUP,
-    ovseg.GROUP,
-    fcclip.GROUP,
-    san.GROUP,
-    scan.GROUP,
-    segclip.GROUP,
-    catseg.GROUP,
-    training_free.GROUP,
-    maskclip_plus.GROUP,
-    sed.GROUP,
-    cost_aggregation.GROUP,
-    vit_guide.GROUP,
-    presence.GROUP,
-)
+# Rooms that systems share, each with a `keys.py`; a system's own keys come with its card.
+_ROOMS = (clip, data, engine, evaluation, inference, proposals)
+
+
+def key_groups() -> tuple[KeyGroup, ...]:
+    """The keys of every room and of every system; what several systems list counts once."""
+    rooms = [group for room in _ROOMS for group in room.GROUPS]
+    systems = [group for card in all_cards() for group in card.keys]
+    return tuple({id(group): group for group in [*rooms, *systems]}.values())
 
 
 def add_twostage_config(cfg: CN) -> None:
     """Add twostage's keys to Detectron2's defaults `cfg` (in place)."""
-    for group in GROUPS:
+    for group in key_groups():
         group.add(cfg)
 
 
@@ -166,7 +133,8 @@ def _as_type_of(old: object, value: str) -> object:
 
 def validate_config(cfg: CN) -> None:
     """Check values that no type check sees. Raises UserError naming key, value and what is allowed."""
-    for group in GROUPS:
+    _check_meta_architecture(cfg)
+    for group in key_groups():
         for key, allowed in group.choices.items():
             value = get_key(cfg, key)
             if value not in allowed:
@@ -182,3 +150,13 @@ def validate_config(cfg: CN) -> None:
                 raise UserError(f"{key} is {value!r}; it must lie between 0 and 1")
         if group.check is not None:
             group.check(cfg)
+
+
+def _check_meta_architecture(cfg: CN) -> None:
+    name = cfg.MODEL.META_ARCHITECTURE
+    known = {card.meta_architecture for card in all_cards()}
+    # Models that a program has registered itself; where it has not even imported the registry there are none.
+    modeling = sys.modules.get("detectron2.modeling")
+    if name not in known and not (modeling and name in modeling.META_ARCH_REGISTRY):
+        near = near_names(str(name), sorted(known))
+        raise UserError(f"MODEL.META_ARCHITECTURE is {name!r}; there are: {', '.join(sorted(known))}{near}")

@@ -24,9 +24,9 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from twostage.config import datasets_root
 from twostage.data.toybox.caption_set import ensure_toybox_captions, ensure_toybox_scene_captions
 from twostage.errors import UserError
+from twostage.machine import datasets_root
 
 Record = dict[str, Any]
 
@@ -114,5 +114,7 @@ def _builtin() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
     yield "cc3m_captions", partial(_below_root, "cc3m", read_caption_lines)
 
 
-for _name, _load in _builtin():
-    register_caption_set(_name, _load)
+def register_builtin() -> None:
+    """Register the caption sets that we know."""
+    for name, load in _builtin():
+        register_caption_set(name, load)

@@ -23,6 +23,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+import twostage.data.registration  # noqa: F401
 from twostage.data.caption_mapper import CaptionMapper
 from twostage.data.captions import is_caption_set
 from twostage.data.catalogue import dataset_info

@@ -14,6 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
+import twostage.data.registration  # noqa: F401
 from twostage.data.augmentation import evaluation_augmentations, training_augmentations
 from twostage.data.labels import read_label_map
 from twostage.errors import UserError

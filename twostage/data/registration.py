@@ -14,6 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from twostage.data.captions import register_builtin
 from twostage.data.catalogue import DatasetInfo, benchmarks, dataset_info
 from twostage.data.catalogue.folders import folder_infos
 from twostage.data.distractors import read_distractors, with_distractors, without_distractors
@@ -106,3 +107,4 @@ def _set_names(name: str, info: DatasetInfo) -> None:
 
 
 register_catalogue()
+register_builtin()

@@ -12,9 +12,9 @@ from torch import nn
 from tqdm import tqdm
 
 from twostage.engine.hooks import on_terminal
-from twostage.evaluation import SemanticSegmentationEvaluator
+from twostage.evaluation.oracle_classes import ToldClasses
 from twostage.evaluation.results import text_hash
-from twostage.evaluation.told import ToldClasses
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.segmenter import OpenVocabularySegmenter, SegmentOutput
 
 Records = list[dict[str, Any]]

@@ -27,10 +27,11 @@ from twostage.engine.ema import EmaHook, ModelEma
 from twostage.engine.evaluation import evaluate_dataset
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
-from twostage.engine.results import evaluation_table
+from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import UserError
-from twostage.evaluation import build_evaluator
+from twostage.evaluation.building import build_evaluator
+from twostage.systems.building import build_model
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,13 @@ class Trainer(DefaultTrainer):
             self.checkpointer.add_checkpointable("ema", self.ema)
         self.results: dict[str, Any] | None = None
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """See `twostage.systems.building`."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -16,7 +16,7 @@ Oracles, each a whole confusion matrix of its own:
 - *oracle regions*: renamed(g, p), the ground truth's regions with the name that is predicted for most of their pixels
   (bound by the classification).
 - *oracle classes*: the system's own prediction when it is told which classes the image shows and knows no other
-  (`sem_seg_labels_oracle` in the outputs, see `twostage.evaluation.told`).
+  (`sem_seg_labels_oracle` in the outputs, see `twostage.evaluation.oracle_classes`).
 """
 
 from __future__ import annotations

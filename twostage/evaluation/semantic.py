@@ -24,7 +24,7 @@ from twostage.data.labels import read_label_map, write_label_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
-from twostage.evaluation.labels import LabelFiles
+from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
 from twostage.evaluation.metrics import image_miou
 from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, write_json

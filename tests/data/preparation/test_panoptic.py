@@ -13,9 +13,9 @@ from PIL import Image
 from twostage.data.catalogue import dataset_info, find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.loaders import dataset_records
-from twostage.data.panoptic import read_segment_map, write_segment_map
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.verify import verify
+from twostage.data.segment_maps import read_segment_map, write_segment_map
 from twostage.errors import UserError
 
 # The things of ADE20K's instance challenge in ascending order: category 1, 2, 3, 4 -> class, as published.

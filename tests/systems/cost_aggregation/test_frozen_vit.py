@@ -8,14 +8,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
 from detectron2.structures import ImageList
 from safetensors.torch import save_file
 
-import twostage.systems  # noqa: F401
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.systems.one_stage.cost_aggregation.frozen_vit import build_frozen_vit
+from twostage.systems.building import build_model
+from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import build_frozen_vit
 
 ROOT = Path(__file__).parents[3]
 # A ViT of 64 channels, 6 blocks and patches of 16.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
-from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
+from twostage.systems.one_stage.cost_aggregation.variants.image_correlation import ImageCorrelation
 
 
 def test_weights_equal_the_formula_pair_by_pair():

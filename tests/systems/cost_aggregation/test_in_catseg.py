@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-import twostage.systems  # noqa: F401
 from twostage.config import load_config
+from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg import aggregator
 
 ROOT = Path(__file__).parents[3]

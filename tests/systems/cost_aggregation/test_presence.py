@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import build_model
 from torch import nn
 
-import twostage.systems  # noqa: F401
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.inference import blocks
-from twostage.systems.one_stage.cost_aggregation.presence import Presence
-from twostage.systems.one_stage.cost_aggregation.presence.cross_attention import CrossAttentionHead
-from twostage.systems.one_stage.cost_aggregation.presence.losses import asymmetric_loss, binary_loss, present_classes
-from twostage.systems.one_stage.cost_aggregation.presence.ml_decoder import MLDecoderHead
+from twostage.systems.building import build_model
+from twostage.systems.one_stage.cost_aggregation.variants.presence.cross_attention import CrossAttentionHead
+from twostage.systems.one_stage.cost_aggregation.variants.presence.losses import (
+    asymmetric_loss,
+    binary_loss,
+    present_classes,
+)
+from twostage.systems.one_stage.cost_aggregation.variants.presence.ml_decoder import MLDecoderHead
+from twostage.systems.one_stage.cost_aggregation.variants.presence.presence import Presence
 from twostage.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[3]

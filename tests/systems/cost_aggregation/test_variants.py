@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation, DeformableConvolution
-from twostage.systems.one_stage.cost_aggregation.experts import ExpertFeedForward, balance_loss
-from twostage.systems.one_stage.cost_aggregation.nearest_attention import (
+from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation, DeformableConvolution
+from twostage.systems.one_stage.cost_aggregation.variants.experts import ExpertFeedForward, balance_loss
+from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import (
     NearestClassAggregation,
     NearestClassAttention,
     nearest_classes,

@@ -10,10 +10,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from twostage.config.machine import datasets_root
-from twostage.data.catalogue.panoptic import PanopticLabels
+from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_records
 from twostage.errors import UserError, near_names
+from twostage.machine import datasets_root
 
 
 def class_list_hash(names: Sequence[str]) -> str:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from twostage.config.machine import datasets_root
 from twostage.data.catalogue import Benchmark, Split, class_list_hash
 from twostage.data.preparation.jobs import Report, run_jobs
 from twostage.data.preparation.originals import link_into
-from twostage.data.preparation.panoptic import make_panoptic
+from twostage.data.preparation.panoptic_recipes import make_panoptic
 from twostage.data.preparation.recipes import Recipe, download_of, recipe
 from twostage.errors import UserError
 from twostage.files import write_text
+from twostage.machine import datasets_root
 
 # Beside the label maps: which class list they hold.
 STAMP = "prepared.json"

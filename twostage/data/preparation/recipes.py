@@ -7,14 +7,15 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from twostage.config.machine import datasets_root
 from twostage.data import catalogue
 from twostage.data.catalogue import Benchmark, Split
 from twostage.data.catalogue.label_ids import label_ids
-from twostage.data.preparation import ade20k_full, indexed, panoptic, pascal_context
+from twostage.data.preparation import ade20k_full, indexed, pascal_context
+from twostage.data.preparation import panoptic_recipes as panoptic
 from twostage.data.preparation.jobs import Convert, Job
 from twostage.data.preparation.originals import find_path, read_names
 from twostage.errors import UserError
+from twostage.machine import datasets_root
 
 _FOLDER = Path(catalogue.__file__).parent
 _VOC_LISTS = "VOCdevkit/VOC2012/ImageSets/Segmentation"

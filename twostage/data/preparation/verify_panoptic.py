@@ -10,8 +10,8 @@ import numpy as np
 
 from twostage.data.catalogue import DatasetInfo
 from twostage.data.labels import read_label_map
-from twostage.data.panoptic import read_segment_map
 from twostage.data.preparation.jobs import parallel
+from twostage.data.segment_maps import read_segment_map
 from twostage.errors import UserError
 
 # Label maps and segments of the same data may differ (ADE20K's were drawn apart), but not by more than this share.

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from twostage.data.toybox.captions import Captioned, Rng, render_captioned, sentence
+from twostage.data.toybox.captioned import Captioned, Rng, render_captioned, sentence
 from twostage.data.toybox.dataset import JPEG_QUALITY, SEED, ensure_written, write_picture
 from twostage.data.toybox.textures import TextureBank
 

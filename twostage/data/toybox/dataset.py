@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from twostage.data.labels import read_label_map
-from twostage.data.toybox.panoptic import PanopticWriter, has_panoptic
+from twostage.data.toybox.panoptic_writer import PanopticWriter, has_panoptic
 from twostage.data.toybox.scenes import Scene, render_scene
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.words import SEEN_STUFF, SEEN_THINGS, UNSEEN_STUFF, UNSEEN_THINGS, Thing

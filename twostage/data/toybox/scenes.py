@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from twostage.data.panoptic import segment_id
+from twostage.data.segment_maps import segment_id
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.things import draw
 from twostage.data.toybox.words import CLASSES, Thing

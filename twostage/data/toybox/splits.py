@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from twostage.config.machine import datasets_root
 from twostage.data.catalogue.info import DatasetInfo
-from twostage.data.catalogue.panoptic import PanopticLabels
+from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.toybox import words
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox, ensure_toybox_open
+from twostage.machine import datasets_root
 
 # What writes each folder.
 _FOLDERS = {"toybox": ensure_toybox, "toybox_open": ensure_toybox_open}

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
-from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
-from twostage.systems.one_stage.cost_aggregation.nearest_attention import nearest_classes
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import nearest_classes
 
 # Class maps (views times classes) that are worked on at a time where no gradients are kept.
 _MAPS = 64

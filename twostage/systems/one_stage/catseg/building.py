@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
+from twostage.clip.statistics import InputScale
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
 from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
-from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
-from twostage.systems.one_stage.cost_aggregation.frozen_vit import build_frozen_vit
-from twostage.systems.one_stage.cost_aggregation.input_scale import InputScale
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import build_frozen_vit
 
 
 class GuideChannels(NamedTuple):

@@ -12,9 +12,9 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from twostage.clip.vit import Tokens
-from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT
-from twostage.systems.one_stage.cost_aggregation.input_scale import InputScale
+from twostage.clip.statistics import InputScale
+from twostage.clip.towers.vit import Tokens
+from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import FrozenViT
 
 
 class GuideMaps(NamedTuple):

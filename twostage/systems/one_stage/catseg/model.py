@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.finetuning import train_parts
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.vit import (
+from twostage.clip.towers.finetuning import train_parts
+from twostage.clip.towers.vit import (
     Tokens,
     embed_image,
     finish_block,
@@ -26,7 +26,7 @@ from twostage.clip.vit import (
 )
 from twostage.inference.blocks import class_blocks
 from twostage.inference.early_rejection import EarlyRejection
-from twostage.predictions import Prediction
+from twostage.predictions.masks import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
@@ -38,13 +38,14 @@ from twostage.systems.one_stage.catseg.views import (
     WholeImage,
     views_from_config,
 )
-from twostage.systems.one_stage.catseg.weights import CHECKPOINT_TABLE, CHECKPOINT_TABLE_V1
+from twostage.systems.one_stage.catseg.weights import checkpoint_table
 from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
-from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
-from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
-from twostage.systems.one_stage.cost_aggregation.presence import Presence, build_presence
+from twostage.systems.one_stage.cost_aggregation.variants.experts import balance_loss
+from twostage.systems.one_stage.cost_aggregation.variants.image_correlation import ImageCorrelation
+from twostage.systems.one_stage.cost_aggregation.variants.presence.build import build_presence
+from twostage.systems.one_stage.cost_aggregation.variants.presence.presence import Presence
 
 
 class Encoded(NamedTuple):
@@ -96,7 +97,7 @@ class CATSeg(OpenVocabularySegmenter):
             class_slots: of more classes than this only the best of each view are aggregated; 0 for no limit.
             early_rejection: in evaluation, drops classes by the cost map before they are aggregated.
             train_views, test_views: what CLIP looks at.
-            finetune: see `twostage.clip.finetuning`.
+            finetune: see `twostage.clip.towers.finetuning`.
             balance_weight: of the load balancing of mixtures of experts, where the aggregator has them.
             correlation: of dense embeddings with each other, before the cost map.
             presence: tells which classes an image shows; in evaluation only these go on.
@@ -141,7 +142,7 @@ class CATSeg(OpenVocabularySegmenter):
 
     def checkpoint_table(self) -> CheckpointTable:
         """How official checkpoints relate to this model."""
-        return CHECKPOINT_TABLE_V1 if isinstance(self.guide, BackboneGuide) else CHECKPOINT_TABLE
+        return checkpoint_table(has_backbone=isinstance(self.guide, BackboneGuide))
 
     @property
     def views(self) -> WholeImage | SlidingWindow:

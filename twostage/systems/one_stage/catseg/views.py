@@ -15,7 +15,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.inference.sliding import TiledPrediction, TileGrid, TileLayer
-from twostage.predictions import DensePrediction, Frames
+from twostage.predictions.masks import DensePrediction, Frames
 
 # Logit of a class that a view does not aggregate.
 REJECTED = -100.0

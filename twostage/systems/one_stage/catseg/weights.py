@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.systems.one_stage.catseg.card import CARDS
 
 _CLIP = "sem_seg_head.predictor.clip_model."
 _OFFICIAL = "sem_seg_head.predictor.transformer."
@@ -47,22 +48,19 @@ _SHARED = (
     *_decoder(),
     Rename(f"{_OFFICIAL}head.", f"{_OURS}head."),
 )
-_DROPPED = {r".*\.swin_block\.block_2\.attn_mask": "mask of the shifted windows, a constant"}
 
-CHECKPOINT_TABLE = CheckpointTable(
-    system="CAT-Seg",
-    signature=(_CLIP, _OFFICIAL, "upsample1.", "upsample2."),
-    renames=(
-        Rename("upsample1.", "guide.upsampling.0."),
-        Rename("upsample2.", "guide.upsampling.1."),
-        *_SHARED,
-    ),
-    dropped=_DROPPED,
-)
 
-CHECKPOINT_TABLE_V1 = CheckpointTable(
-    system="CAT-Seg v1",
-    signature=(_CLIP, _OFFICIAL, "backbone."),
-    renames=(Rename("backbone.", "guide.backbone."), *_SHARED),
-    dropped=_DROPPED | {r"backbone\..*\.attn_mask": "mask of the shifted windows, a constant"},
-)
+def checkpoint_table(*, has_backbone: bool) -> CheckpointTable:
+    """The table of v2, or of v1, whose guidance comes from a second backbone."""
+    variant = "v1" if has_backbone else "v2"
+    guidance = (
+        (Rename("backbone.", "guide.backbone."),)
+        if has_backbone
+        else (Rename("upsample1.", "guide.upsampling.0."), Rename("upsample2.", "guide.upsampling.1."))
+    )
+    return CheckpointTable(
+        system=f"CAT-Seg {variant}",
+        signatures=(CARDS[0].signatures[variant],),
+        renames=(*guidance, *_SHARED),
+        dropped={r"(backbone\..*|.*\.swin_block\.block_2)\.attn_mask": "mask of the shifted windows, a constant"},
+    )

@@ -9,9 +9,9 @@ from torch import nn
 
 from twostage.clip.templates import TEMPLATES
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
-from twostage.systems.one_stage.cost_aggregation.experts import ExpertFeedForward
-from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
-from twostage.systems.one_stage.cost_aggregation.nearest_attention import NearestClassAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.experts import ExpertFeedForward
+from twostage.systems.one_stage.cost_aggregation.variants.image_correlation import ImageCorrelation
+from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import NearestClassAggregation
 
 
 def build_class_aggregation(cfg: CfgNode, *, channels: int, slots: int = 0, **settings: int) -> ClassAggregation:

@@ -8,9 +8,9 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
-from twostage.systems.one_stage.cost_aggregation.deformable import DeformableAggregation
-from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation
+from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import FrozenViT
 from twostage.systems.one_stage.sed.decoder import CostGuidance, SEDDecoder, VisualGuidance, ViTGuidance
 from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
 

@@ -17,7 +17,7 @@ from torch.profiler import record_function
 
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
-from twostage.systems.one_stage.cost_aggregation.nearest_attention import nearest_classes
+from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import nearest_classes
 from twostage.systems.one_stage.sed.stage import DecoderStage
 
 

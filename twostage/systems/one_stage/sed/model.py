@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.convnext import (
+from twostage.clip.loading import load_clip_from_config
+from twostage.clip.towers.convnext import (
     dense_embeddings,
     hierarchical_features,
     require_convnext,
@@ -21,20 +22,20 @@ from twostage.clip.convnext import (
     stage_strides,
     stage_widths,
 )
-from twostage.clip.finetuning import train_parts
-from twostage.clip.loading import load_clip_from_config
+from twostage.clip.towers.finetuning import train_parts
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
-from twostage.predictions import DensePrediction, Frames
+from twostage.predictions.masks import DensePrediction, Frames
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.cost_aggregation.building import build_correlation
-from twostage.systems.one_stage.cost_aggregation.experts import balance_loss
-from twostage.systems.one_stage.cost_aggregation.frozen_vit import FrozenViT, build_frozen_vit
-from twostage.systems.one_stage.cost_aggregation.image_correlation import ImageCorrelation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
-from twostage.systems.one_stage.cost_aggregation.presence import Presence, build_presence
+from twostage.systems.one_stage.cost_aggregation.variants.experts import balance_loss
+from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import FrozenViT, build_frozen_vit
+from twostage.systems.one_stage.cost_aggregation.variants.image_correlation import ImageCorrelation
+from twostage.systems.one_stage.cost_aggregation.variants.presence.build import build_presence
+from twostage.systems.one_stage.cost_aggregation.variants.presence.presence import Presence
 from twostage.systems.one_stage.sed.build import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
-from twostage.systems.one_stage.sed.weights import TABLE
+from twostage.systems.one_stage.sed.weights import checkpoint_table
 
 
 class Encoded(NamedTuple):
@@ -106,7 +107,7 @@ class SED(OpenVocabularySegmenter):
 
     def checkpoint_table(self) -> CheckpointTable:
         """Official names of this model's tensors."""
-        return TABLE
+        return checkpoint_table()
 
     def encode(self, images: ImageList) -> Encoded:
         sizes = [(int(height), int(width)) for height, width in images.image_sizes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.systems.one_stage.sed.card import CARDS
 
 _PREDICTOR = "sem_seg_head.predictor."
 _DECODER = f"{_PREDICTOR}transformer."
@@ -31,17 +32,19 @@ def _stage(number: int) -> tuple[Rename, ...]:
     return tuple(Rename(official + theirs, mine) for theirs, mine in pairs.items())
 
 
-TABLE = CheckpointTable(
-    system="SED",
-    signature=(f"{_PREDICTOR}clip_model.visual.trunk.", f"{_DECODER}decoder3.", f"{_DECODER}head0."),
-    renames=(
-        Rename(f"{_PREDICTOR}clip_model.", "clip."),
-        Rename(f"{_DECODER}conv1.", "decoder.embed."),
-        Rename(f"{_DECODER}decoder_guidance_projection.{{i}}.0.", "decoder.visual_guidance.projections.{i}."),
-        Rename(f"{_DECODER}decoder_corr_guidance_projection.{{i}}.0.", "decoder.cost_guidance.ups.{i}."),
-        *(rule for number in range(3) for rule in _stage(number)),
-        # The final head reads the last stage's output, head i what stage i is given.
-        Rename(f"{_DECODER}head.", "decoder.heads.3."),
-        Rename(f"{_DECODER}head{{i}}.", "decoder.heads.{i}."),
-    ),
-)
+def checkpoint_table() -> CheckpointTable:
+    """The table of both sizes."""
+    return CheckpointTable(
+        system="SED",
+        signatures=tuple(CARDS[0].signatures.values()),
+        renames=(
+            Rename(f"{_PREDICTOR}clip_model.", "clip."),
+            Rename(f"{_DECODER}conv1.", "decoder.embed."),
+            Rename(f"{_DECODER}decoder_guidance_projection.{{i}}.0.", "decoder.visual_guidance.projections.{i}."),
+            Rename(f"{_DECODER}decoder_corr_guidance_projection.{{i}}.0.", "decoder.cost_guidance.ups.{i}."),
+            *(rule for number in range(3) for rule in _stage(number)),
+            # The final head reads the last stage's output, head i what stage i is given.
+            Rename(f"{_DECODER}head.", "decoder.heads.3."),
+            Rename(f"{_DECODER}head{{i}}.", "decoder.heads.{i}."),
+        ),
+    )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from twostage.clip.vit import Tokens, Tower, embed_image, project_tokens, run_blocks
+from twostage.clip.towers.vit import Tokens, Tower, embed_image, project_tokens, run_blocks
 from twostage.systems.one_stage.segclip.semantic_layer import Grouping, SemanticLayer
 
 

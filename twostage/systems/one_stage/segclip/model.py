@@ -16,9 +16,9 @@ from torch import Tensor
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.vit import Tokens, embed_image, require_vit, run_blocks
+from twostage.clip.towers.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss

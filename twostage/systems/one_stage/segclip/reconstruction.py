@@ -13,7 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from twostage.clip.vit import Tokens, run_blocks
+from twostage.clip.towers.vit import Tokens, run_blocks
 from twostage.systems.one_stage.segclip.semantic_layer import Grouping, initialise
 
 

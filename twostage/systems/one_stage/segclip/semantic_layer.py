@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.clip.vit import merge_heads, project_qkv
+from twostage.clip.towers.vit import merge_heads, project_qkv
 
 # Temperature of the training assignment's Gumbel softmax.
 _TEMPERATURE = 0.9

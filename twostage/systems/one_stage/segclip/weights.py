@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.systems.one_stage.segclip.card import CARDS
 
 _VISUAL = "clip.visual.transformer."
 _SEMANTIC = f"{_VISUAL}semantic_layer2."
@@ -14,7 +15,7 @@ def checkpoint_table(patch_blocks: int) -> CheckpointTable:
     blocks = f"{_VISUAL}resblocks.{{i}}."
     return CheckpointTable(
         system="SegCLIP",
-        signature=(_DECODER, _SEMANTIC),
+        signatures=tuple(CARDS[0].signatures.values()),
         renames=(
             Rename(f"{_VISUAL}layers0.{{i}}.", blocks, last=patch_blocks - 1),
             Rename(f"{_VISUAL}layers2.{{i}}.", blocks, first=patch_blocks),

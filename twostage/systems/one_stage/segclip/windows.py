@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.inference.sliding import TileGrid
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
 
 # Shares of a pixel are handed over as logits; none is closer to 0 or 1 than this.

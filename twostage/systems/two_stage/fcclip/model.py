@@ -14,12 +14,11 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-import twostage.data  # noqa: F401  (registers the training sets)
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.mask_pooling import embed_masks, masks_on_grid, pool_masks
-from twostage.clip.pyramid import feature_pyramid, pyramid_channels, require_convolutional
-from twostage.predictions import Frames, MaskPrediction
+from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
+from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.generator import build_decoders
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries

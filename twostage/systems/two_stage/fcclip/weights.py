@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
 from twostage.proposals.weights import decoder_renames
+from twostage.systems.two_stage.fcclip.card import CARDS
 
 _PREDICTOR = "sem_seg_head.predictor."
 
@@ -12,7 +13,7 @@ def checkpoint_table() -> CheckpointTable:
     """The table; it is the same for all towers, since CLIP keeps open_clip's names."""
     return CheckpointTable(
         system="FC-CLIP",
-        signature=("backbone.clip_model.", "void_embedding."),
+        signatures=tuple(CARDS[0].signatures.values()),
         renames=(
             Rename("backbone.clip_model.", "clip."),
             *decoder_renames(""),

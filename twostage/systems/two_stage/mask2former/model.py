@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.errors import UserError
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedQueries

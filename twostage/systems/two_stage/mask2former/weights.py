@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
 from twostage.proposals.weights import ALIASES, decoder_renames
+from twostage.systems.two_stage.mask2former.card import CARDS
 
 
 def checkpoint_table() -> CheckpointTable:
     """The table of the closed and the class-agnostic model."""
     return CheckpointTable(
         system="Mask2Former",
-        signature=(
-            "sem_seg_head.pixel_decoder.transformer.",
-            "sem_seg_head.predictor.transformer_cross_attention_layers.",
-        ),
+        signatures=tuple(CARDS[0].signatures.values()),
         aliases=ALIASES,
         renames=(
             Rename("backbone.", "generator.backbone."),

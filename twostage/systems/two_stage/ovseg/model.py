@@ -14,18 +14,17 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-import twostage.data
 import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.mask_prompt import has_mask_prompts
-from twostage.clip.region_classifiers import BiasedRegions, PooledRegions, RegionClassifier
-from twostage.clip.region_crops import Cropper, clip_statistics, crop_side, normalised_colour
-from twostage.clip.region_encoder import RegionEncoder, Regions
-from twostage.clip.vit import require_vit
-from twostage.config import CLIP_PIXEL_MEAN
+from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions, RegionClassifier
+from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.encoder import RegionEncoder, Regions
+from twostage.clip.regions.mask_prompt import has_mask_prompts
+from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
@@ -93,7 +92,7 @@ class OVSeg(OpenVocabularySegmenter):
             class_embed: from queries to CLIP's embedding space.
             regions: how CLIP classifies proposals; None leaves it to the generator.
             logit_scale: factor of cosine similarities.
-            ensemble_weight, best_proposals_only, mask_threshold: see `twostage.config.ovseg`.
+            ensemble_weight, best_proposals_only, mask_threshold: see `twostage.systems.two_stage.ovseg.keys`.
             seen_names: classes that the generator was trained on, where the ensemble treats them differently.
             shared: see `OpenVocabularySegmenter`.
         """

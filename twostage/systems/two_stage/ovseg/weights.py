@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.systems.two_stage.ovseg.card import CARDS
 
 _DECODER = "sem_seg_head.pixel_decoder."
 _PREDICTOR = "sem_seg_head.predictor."
@@ -26,7 +27,7 @@ def checkpoint_table(*, has_prompts: bool) -> CheckpointTable:
         dropped[r"clip_adapter\.clip_model\.visual\.mask_embedding"] = "mask prompts are switched off"
     return CheckpointTable(
         system="OVSeg",
-        signature=(_ADAPTER, f"{_PREDICTOR}query_embed.", "backbone."),
+        signatures=tuple(signature for card in CARDS for signature in card.signatures.values()),
         renames=(
             Rename("backbone.", "backbone."),
             Rename(_DECODER, "generator.pixel_decoder."),

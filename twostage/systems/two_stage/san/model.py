@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.recognition import recognise_masks
-from twostage.clip.vit import embed_image, require_vit, run_blocks
+from twostage.clip.regions.shadow_tokens import recognise_masks
+from twostage.clip.towers.vit import embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.san.side_adapter import SideAdapter

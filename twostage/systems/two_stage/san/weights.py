@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.systems.two_stage.san.card import CARDS
 
 _EXTRACTOR = "clip_visual_extractor."
 _RECOGNITION = "clip_rec_head."
@@ -15,7 +16,7 @@ def checkpoint_table(split_block: int) -> CheckpointTable:
     blocks = "clip.visual.transformer.resblocks.{i}."
     return CheckpointTable(
         system="SAN",
-        signature=(_SIDE, _EXTRACTOR, _RECOGNITION, _TEXT),
+        signatures=tuple(CARDS[0].signatures.values()),
         renames=(
             Rename(f"{_EXTRACTOR}resblocks.{{i}}.", blocks, last=split_block - 1),
             Rename(f"{_RECOGNITION}resblocks.{{i}}.", blocks, first=split_block),

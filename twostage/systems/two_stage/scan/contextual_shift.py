@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
-from twostage.clip.mask_prompt import visible_patches
-from twostage.clip.region_crops import Cropper, mask_boxes
-from twostage.clip.vit import Replacement, Tower, image_embeddings
+from twostage.clip.regions.crops import Cropper, mask_boxes
+from twostage.clip.regions.mask_prompt import visible_patches
+from twostage.clip.towers.vit import Replacement, Tower, image_embeddings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
+from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.region_crops import Cropper, clip_statistics, crop_side, normalised_colour
-from twostage.clip.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
-from twostage.config import CLIP_PIXEL_MEAN
+from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions import Frames, MaskPrediction
+from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.mlp import MLP
@@ -84,7 +84,7 @@ class SCAN(OpenVocabularySegmenter):
             class_embed: from queries to CLIP's embedding space.
             regions: how masks become CLIP embeddings.
             context_blocks: blocks of CLIP (from 1) whose patches are the calibration's context.
-            shift_blocks, ensemble_weight, weigh_void: see `twostage.config.scan`.
+            shift_blocks, ensemble_weight, weigh_void: see `twostage.systems.two_stage.scan.keys`.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename
 from twostage.proposals.weights import ALIASES, decoder_renames
+from twostage.systems.two_stage.scan.card import CARDS
 
 
 def checkpoint_table() -> CheckpointTable:
     """The table of both variants."""
     return CheckpointTable(
         system="SCAN",
-        signature=("learnable_weight", "LFM.", "clip_adapter.original_clip.", "sem_seg_head.predictor."),
+        signatures=tuple(CARDS[0].signatures.values()),
         aliases=ALIASES,
         renames=(
             Rename("backbone.", "generator.backbone."),

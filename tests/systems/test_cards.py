@@ -1,0 +1,105 @@
+"""Cards: complete, cheap to read, and telling every official checkpoint apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from twostage.errors import UserError
+from twostage.systems import cards
+from twostage.systems.card import SystemCard
+from twostage.systems.cards import all_cards, recognise_checkpoint
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+# Folder of the reference cases -> system, and exceptions by the beginning of a key list's name.
+KEY_LISTS = {
+    "san": "SAN",
+    "ovseg": "OVSeg",
+    "scan": "SCAN",
+    "fcclip": "FC-CLIP",
+    "mask2former": "Mask2Former",
+    "catseg": "CAT-Seg",
+    "sed": "SED",
+    "segclip": "SegCLIP",
+    "keys-clip": "CLIP",
+    "keys-maskclip-": "MaskCLIP",
+    "keys-maskclipplus": "MaskCLIP+",
+}
+
+
+def test_every_official_checkpoint_has_one_owner(reference: Path) -> None:
+    checked = set()
+    for folder in ("san", "ovseg", "scan", "fcclip", "mask2former", "catseg", "sed", "segclip", "trainingfree"):
+        for path in (reference / folder).glob("keys-*.json"):
+            names = list(json.loads(path.read_text()))
+            owners = [c.name for c in all_cards() for s in c.signatures.values() if s.matches(names)]
+            wanted = next(v for k, v in KEY_LISTS.items() if k == folder or path.name.startswith(k))
+            assert owners == [wanted], path
+            found = recognise_checkpoint(names)
+            assert found is not None and found[0].name == wanted
+            checked.add(wanted)
+    assert checked == set(KEY_LISTS.values())
+
+
+def test_every_config_belongs_to_one_card() -> None:
+    known = [name for card in all_cards() for name in card.configs]
+    there = {str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml") if "base" not in p.parts}
+    assert len(known) == len(set(known)) and set(known) == there
+
+
+def test_reading_a_config_and_listing_cards_builds_nothing() -> None:
+    code = (
+        "import sys\nfrom twostage.config import load_config\nfrom twostage.systems.cards import all_cards\n"
+        "load_config(sys.argv[1]); assert all_cards()\n"
+        "heavy = [m for m in sys.modules if m in ('torch', 'timm', 'open_clip') or m.endswith('.model')]\n"
+        "print(','.join(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(CONFIGS / "san_vitb.yaml")], capture_output=True, text=True, check=True
+    )
+    from twostage.own_detectron2 import is_own
+
+    # Upstream's config module imports torch by itself.
+    assert done.stdout.strip() in (("",) if is_own() else ("", "torch"))
+
+
+def card(name: str = "Mine") -> SystemCard:
+    """A card of somebody else's system."""
+    return SystemCard(
+        name=name,
+        paradigm="training-free",
+        title="",
+        venue="",
+        paper="",
+        code="",
+        code_licence="",
+        weights_licence="",
+        meta_architecture="Mine",
+        module="mine",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("tests_no_such_module:CARD", r"'mine' \(tests_no_such_module:CARD\) can't be loaded"),
+        ("json:dumps", "is no SystemCard"),
+    ],
+)
+def test_a_broken_plugin_is_named(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
+    entry = EntryPoint(name="mine", value=value, group=cards.ENTRY_POINTS)
+    monkeypatch.setattr(cards, "entry_points", lambda group: [entry])
+    with pytest.raises(UserError, match=message):
+        all_cards.__wrapped__()
+
+
+def test_a_taken_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "_installed_cards", lambda: [card("SAN")])
+    with pytest.raises(UserError, match="two systems are called 'SAN'"):
+        all_cards.__wrapped__()

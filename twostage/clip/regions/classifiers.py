@@ -1,0 +1,90 @@
+"""CLIP embeddings of an image's regions from one pass over the whole image, in place of masked crops (`region_encoder`).
+
+Both are called like `RegionEncoder`, so that any mask generator can be followed by any of them.
+
+Legend: Q masks, H x W the image, h x w the grid of CLIP's tokens or of its last stage, D embedding size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twostage.clip.regions.encoder import Regions
+from twostage.clip.regions.mask_pooling import embed_masks, pool_masks
+from twostage.clip.regions.shadow_tokens import recognise_masks
+from twostage.clip.towers.pyramid import feature_pyramid
+from twostage.clip.towers.vit import Tower, embed_image, run_blocks, value_path_features
+
+# Shuts a patch out of the attention, as in SAN.
+_CLOSED = -100.0
+
+
+class RegionClassifier(Protocol):
+    """What CLIP sees in the masks of one image."""
+
+    def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
+        """From a normalised image `[3, H, W]` and the probabilities of its masks `[Q, H, W]`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PooledRegions:
+    """Dense features pooled inside the masks (FC-CLIP, Yu et al., NeurIPS 2023, section 3.2).
+
+    A convolutional tower's last stage is pooled before its projection, a ViT's value-path features (MaskCLIP) after it.
+
+    Attributes:
+        threshold: pixels of a higher mask probability are the region.
+    """
+
+    threshold: float
+
+    def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
+        """See `RegionClassifier`."""
+        masks = probabilities > self.threshold
+        is_vit = hasattr(visual, "class_embedding")
+        features = value_path_features(visual, image[None]) if is_vit else feature_pyramid(visual, image[None])["res5"]
+        inside = cells_inside(masks, (features.shape[2], features.shape[3]))[None]
+        embeddings = pool_masks(features, inside) if is_vit else embed_masks(visual, features, inside)
+        return _regions(embeddings[0], masks)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiasedRegions:
+    """Class tokens that see only their mask in a ViT's last blocks: SAN's recognition (CVPR 2023, section 3.2) with the
+    masks themselves as attention bias.
+
+    Attributes:
+        threshold: pixels of a higher mask probability are the region.
+        blocks: how many of the last blocks are biased.
+    """
+
+    threshold: float
+    blocks: int
+
+    def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
+        """See `RegionClassifier`."""
+        masks = probabilities > self.threshold
+        blocks = list(visual.transformer.resblocks)
+        tokens, _ = run_blocks(blocks[: -self.blocks], embed_image(visual, image[None]))
+        bias = torch.where(cells_inside(masks, tokens.grid), 0.0, _CLOSED).to(image.dtype)
+        return _regions(recognise_masks(visual, blocks[-self.blocks :], tokens, bias[None, None])[0], masks)
+
+
+def cells_inside(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Grid cells `[Q, h, w]` that belong to bool `masks` `[Q, H, W]`: covered at least half as much as the mask's best one.
+
+    So a thin mask keeps cells; an empty one has none.
+    """
+    cover = F.adaptive_avg_pool2d(masks.float(), grid)
+    return (cover > 0) & (cover >= cover.amax(dim=(1, 2), keepdim=True) / 2)
+
+
+def _regions(embeddings: Tensor, masks: Tensor) -> Regions:
+    valid = masks.flatten(1).any(dim=1)
+    return Regions(F.normalize(embeddings, dim=-1) * valid[:, None], valid)

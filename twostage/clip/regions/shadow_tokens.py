@@ -1,0 +1,62 @@
+"""SAN's mask recognition: CLIP's last blocks with one shadow [CLS] token per mask (SAN, section 3.2, figure 4).
+
+A shadow token starts as a copy of the class token and attends to the patches under its mask's attention bias and to
+itself. Patches and class token never see shadow tokens, so they evolve as in plain CLIP and are computed once for any
+number of masks; the published form, one sequence under a dense additive mask, gives the same values.
+
+Legend: B images, S shadow tokens, h x w CLIP's patch grid, H heads, W width, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twostage.clip.towers.vit import Block, Tokens, Tower, finish_block, merge_heads, project_qkv, project_tokens
+
+
+def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, attention_bias: Tensor) -> Tensor:
+    """Unit CLIP embeddings `[B, S, D]` of masks.
+
+    Args:
+        visual: CLIP's image tower.
+        blocks: its last blocks.
+        tokens: what goes into them.
+        attention_bias: `[B, H, S, h', w']` on the side adapter's grid; reduced to CLIP's by adaptive max pooling.
+    """
+    bias = pool_bias(attention_bias, tokens.grid)
+    x = tokens.x
+    # All shadow tokens of an image are equal before the first block: one row serves until they differ.
+    shadow = tokens.class_token
+    for index, block in enumerate(blocks):
+        own_q, own_k, own_v = project_qkv(block.attn, block.ln_1(shadow))
+        is_last = index == len(blocks) - 1
+        # Nobody reads the patches behind the last block, so they need no queries there.
+        projected = project_qkv(block.attn, block.ln_1(x), "kv" if is_last else "qkv")
+        k, v = projected[-2:]
+        attended = _attend(own_q, own_k, own_v, k[:, :, 1:], v[:, :, 1:], bias)
+        shadow = finish_block(block, shadow, merge_heads(attended))
+        if not is_last:
+            x = finish_block(block, x, merge_heads(F.scaled_dot_product_attention(projected[0], k, v)))
+    return F.normalize(project_tokens(visual, shadow), dim=-1)
+
+
+def pool_bias(attention_bias: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`[B, H, S, h', w']` -> `[B, H, S, h * w]` by adaptive max pooling."""
+    pooled = F.adaptive_max_pool2d(attention_bias.flatten(0, 1), grid)
+    return pooled.unflatten(0, attention_bias.shape[:2]).flatten(3)
+
+
+def _attend(own_q: Tensor, own_k: Tensor, own_v: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention of shadow tokens to patches (under `bias` `[B, H, S, N]`) and each to itself: `[B, H, S, W / H]`.
+
+    `own_*` are `[B, H, S or 1, W / H]`, `k` and `v` `[B, H, N, W / H]`.
+    """
+    own_q = own_q * own_q.shape[-1] ** -0.5
+    to_patches = own_q @ k.transpose(-1, -2) + bias
+    to_self = (own_q * own_k).sum(dim=-1, keepdim=True).expand(*to_patches.shape[:-1], 1)
+    weights = torch.cat([to_patches, to_self], dim=-1).softmax(dim=-1)
+    return weights[..., :-1] @ v + weights[..., -1:] * own_v

@@ -1,0 +1,120 @@
+"""One system on many data sets: the model is loaded once, each vocabulary embedded once, and the results stand in one table
+next to the published figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from twostage.commands.setup import set_up
+from twostage.commands.train import evaluate
+from twostage.config import load_config
+from twostage.data.loaders import check_dataset
+from twostage.data.registration import configure_datasets
+from twostage.errors import UserError
+from twostage.evaluation.published import comparison_table, notes, panoptic_comparison
+from twostage.evaluation.results import tables
+from twostage.evaluation.selection import published_name, select_datasets
+from twostage.files import check_writable, write_text
+from twostage.machine import resolve_device
+from twostage.visualization.analysis import write_evaluation_report
+
+logger = logging.getLogger(__name__)
+
+
+def benchmark_config(args: argparse.Namespace) -> CfgNode:
+    """The config of `tools/evaluate.py`'s arguments, with DATASETS.TEST as chosen; frozen and checked.
+
+    Raises:
+        UserError: anything wrong in config, data sets or output folder.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    configure_datasets(cfg)
+    names = select_datasets(args.datasets or cfg.DATASETS.TEST)
+    if args.skip_missing:
+        names = _present(names, panoptic=cfg.TEST.PANOPTIC)
+    for name in names:
+        check_dataset(name, panoptic=cfg.TEST.PANOPTIC)
+    cfg.DATASETS.TEST = tuple(names)
+    if args.skip_broken:
+        cfg.TEST.SKIP_BROKEN = True
+    if args.report:
+        cfg.TEST.SAVE_PREDICTIONS = cfg.TEST.ORACLES = True
+    cfg.MODEL.DEVICE = resolve_device(cfg)
+    cfg.freeze()
+    check_writable(cfg.OUTPUT_DIR)
+    return cfg
+
+
+def _present(names: Sequence[str], *, panoptic: bool) -> list[str]:
+    """Those whose files are there; the others are named in the log."""
+    found = []
+    for name in names:
+        try:
+            check_dataset(name, panoptic=panoptic)
+        except UserError as error:
+            logger.warning("left out: %s", error)
+        else:
+            found.append(name)
+    if not found:
+        raise UserError(f"none of {', '.join(names)} is on this machine; `python tools/prepare_datasets.py list` helps")
+    return found
+
+
+def evaluate_benchmarks(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Evaluate MODEL.WEIGHTS on DATASETS.TEST and write tables (and reports) to OUTPUT_DIR; in this process.
+
+    Args:
+        args: of `tools/evaluate.py`: `resume`, `report`, `name`.
+    """
+    set_up(cfg, args)
+    configure_datasets(cfg)  # again, because a spawned process knows only what its imports register
+    evaluate(cfg, resume=args.resume)
+    if not comm.is_main_process():
+        return
+    folder = Path(cfg.OUTPUT_DIR)
+    records = {name: read_record(folder, name) for name in cfg.DATASETS.TEST}
+    title = args.name or cfg.MODEL.META_ARCHITECTURE
+    text = results_page(title, records)
+    write_text(folder / "results.md", text)
+    print(text, flush=True)
+    if args.report:
+        for name, record in records.items():
+            path = folder / f"report-{name}.html"
+            write_evaluation_report(path, record, name=title)
+            print(f"report: {path}", flush=True)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """The results file that an evaluation on `name` wrote under OUTPUT_DIR `folder`."""
+    return json.loads((folder / "inference" / f"results-{name}.json").read_text(encoding="utf-8"))
+
+
+def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a table of all figures, and where papers know the benchmarks, mIoU and PQ beside theirs.
+
+    Args:
+        title: name of the system.
+        records: data set -> content of its results file.
+    """
+    parts = [f"# {title}", tables([(name, record["figures"]) for name, record in records.items()])]
+    known = {published_name(name): record for name, record in records.items() if published_name(name)}
+    table = comparison_table(title, known)
+    if table:
+        parts += ["## Beside published figures", table]
+        parts.append(
+            "mIoU in percent. gt-present: mean over the classes in the labels; pred-or-gt: the same sum divided by the number "
+            "of classes in labels or predictions. Compare like with like."
+        )
+        parts += [f"- {note}" for note in notes(list(known))]
+    table = panoptic_comparison(title, known)
+    if table:
+        parts += ["## Panoptic quality beside published figures", table, "PQ in percent, all classes."]
+    return "\n\n".join(parts) + "\n"

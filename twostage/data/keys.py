@@ -1,0 +1,65 @@
+"""Keys of datasets, of reading and augmenting pictures, and of pictures with captions."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from twostage.errors import UserError
+from twostage.keys import KeyGroup
+
+
+def _add_data(cfg: CN) -> None:
+    # Folders of your own (images/, labels/, classes.txt or classes.json), each "path" or "name=path". They are then
+    # datasets to put into TRAIN and TEST; see twostage/data/catalogue/folders.py.
+    cfg.DATASETS.FOLDERS = ()
+    # Whose class names to ask for on the benchmarks: auto (those that belong to the registered name), or a published
+    # system (catseg, san, fcclip, ...). Names move mIoU.
+    cfg.DATASETS.CLASS_NAMES = "auto"
+    # Further names that compete with the test sets' own classes and that no label holds: a file with one name per line, or
+    # "toybox:N" for N names made from toybox's words. A pixel called by one of them is wrong.
+    cfg.DATASETS.DISTRACTORS = ""
+    # Leave broken training pictures and labels out, count and list them in the log, instead of stopping. (The command
+    # option --skip-broken sets this and TEST.SKIP_BROKEN.)
+    cfg.DATALOADER.SKIP_BROKEN = False
+    cfg.INPUT.FORMAT = "RGB"
+    # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear).
+    cfg.INPUT.RESIZE_TEST = "pillow"
+    # SSD colour jitter in training.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Training images are padded right and bottom to this size in pixels (0: not), with this value before normalisation.
+    cfg.INPUT.PAD_TO = 0
+    cfg.INPUT.PAD_VALUE = 128
+
+
+def _add_captions(cfg: CN) -> None:
+    cfg.INPUT.CAPTIONS = CN()
+    # Side in pixels of the square that a random part of a picture is resized to, and the share of its area that this
+    # part covers (least, most).
+    cfg.INPUT.CAPTIONS.SIZE = 224
+    cfg.INPUT.CAPTIONS.AREA = (0.5, 1.0)
+    # Superpixels of the whole picture (Felzenszwalb): scale, blur before, and least size in pixels.
+    cfg.INPUT.CAPTIONS.SUPERPIXEL_SCALE = 224.0
+    cfg.INPUT.CAPTIONS.SUPERPIXEL_SIGMA = 0.9
+    cfg.INPUT.CAPTIONS.SUPERPIXEL_MIN_SIZE = 224
+
+
+def _check_captions(cfg: CN) -> None:
+    area = tuple(cfg.INPUT.CAPTIONS.AREA)
+    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+        raise UserError(f"INPUT.CAPTIONS.AREA is {area}; give (least, most), both above 0 and at most 1")
+
+
+GROUPS = (
+    KeyGroup(
+        add=_add_data,
+        choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv")},
+        fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
+    ),
+    KeyGroup(
+        add=_add_captions,
+        positive=("INPUT.CAPTIONS.SIZE", "INPUT.CAPTIONS.SUPERPIXEL_SCALE", "INPUT.CAPTIONS.SUPERPIXEL_MIN_SIZE"),
+        check=_check_captions,
+    ),
+)

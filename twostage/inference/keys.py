@@ -1,0 +1,47 @@
+"""Keys of sliding windows and early rejection in dense systems."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from twostage.errors import UserError
+from twostage.keys import KeyGroup
+
+
+def _add_sliding(cfg: CN) -> None:
+    cfg.TEST.SLIDING = CN()
+    # Predict from overlapping tiles instead of the whole image.
+    cfg.TEST.SLIDING.ENABLED = False
+    # Side of a square tile and step between tiles, in pixels.
+    cfg.TEST.SLIDING.TILE = 384
+    cfg.TEST.SLIDING.STRIDE = 256
+    # The image is resized to a square of this side before it is cut (0: cut as it is).
+    cfg.TEST.SLIDING.CANVAS = 0
+    # Average with a view of the whole image, resized to the tile's size.
+    cfg.TEST.SLIDING.WHOLE_IMAGE = False
+
+
+def _check_sliding(cfg: CN) -> None:
+    sliding = cfg.TEST.SLIDING
+    if sliding.STRIDE > sliding.TILE:
+        raise UserError(
+            f"TEST.SLIDING.STRIDE {sliding.STRIDE} must not exceed TEST.SLIDING.TILE {sliding.TILE}, "
+            "or pixels between the tiles are never seen"
+        )
+    if sliding.CANVAS < 0:
+        raise UserError(
+            f"TEST.SLIDING.CANVAS is {sliding.CANVAS}; give a side in pixels, or 0 for the image's own size"
+        )
+
+
+def _add_early_rejection(cfg: CN) -> None:
+    # Leave classes that no pixel ranks in its top k at an early stage out of the later ones (SED's fast inference).
+    cfg.TEST.EARLY_REJECTION = CN()
+    cfg.TEST.EARLY_REJECTION.ENABLED = False
+    cfg.TEST.EARLY_REJECTION.TOP_K = 8
+
+
+GROUPS = (
+    KeyGroup(add=_add_sliding, positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"), check=_check_sliding),
+    KeyGroup(add=_add_early_rejection, positive=("TEST.EARLY_REJECTION.TOP_K",)),
+)

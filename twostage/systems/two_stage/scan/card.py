@@ -1,0 +1,38 @@
+"""Cards of what this folder hosts."""
+
+from __future__ import annotations
+
+from twostage.checkpoint.signature import Signature
+from twostage.systems.card import SystemCard
+from twostage.systems.two_stage.scan.keys import GROUPS
+
+CARDS = (
+    SystemCard(
+        name="SCAN",
+        paradigm="two-stage",
+        title="Open-Vocabulary Segmentation with Semantic-Assisted Calibration",
+        venue="CVPR 2024",
+        paper="https://arxiv.org/abs/2312.04089",
+        code="https://github.com/workforai/SCAN",
+        code_licence="",
+        weights_licence="",
+        meta_architecture="SCAN",
+        module="twostage.systems.two_stage.scan.model",
+        keys=GROUPS,
+        configs=(
+            "scan_vitb",
+            "scan_vitl",
+            "toybox/scan",
+        ),
+        signatures={
+            "": Signature(
+                (
+                    "learnable_weight",
+                    "LFM.",
+                    "clip_adapter.original_clip.",
+                    "sem_seg_head.predictor.",
+                )
+            ),
+        },
+    ),
+)
