@@ -22,7 +22,8 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
 from twostage.clip.loading import load_clip_from_config
 from twostage.inference.mosaic import Mosaic, Padding
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Size
+from twostage.inference.sliding import TileGrid
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.dense_clip.refinement import denoise_prompts, operate_features, smooth_by_keys
