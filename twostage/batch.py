@@ -4,7 +4,7 @@
 |---------------------------|------------------------------------------------------------------------------------------------|
 | `image`                   | `[3, H, W]` RGB, 0..255                                                                        |
 | `height`, `width`         | size of the output; the image's own where absent                                               |
-| `vocabulary`              | names to look for                                                                              |
+| `vocabulary`              | names to look for, or a `Vocabulary`                                                           |
 | `dataset_name`            | without `vocabulary`: a registered dataset, whose names are looked for                         |
 | `things`                  | indices of the names that are countable things; only panoptic segments and instances need them |
 """
@@ -22,9 +22,7 @@ Batch = Sequence[dict[str, Any]]
 
 def output_sizes(batch: Batch) -> list[tuple[int, int]]:
     """(height, width) wanted for each image."""
-    return [
-        (entry.get("height", entry["image"].shape[-2]), entry.get("width", entry["image"].shape[-1])) for entry in batch
-    ]
+    return [(int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch]
 
 
 def batch_vocabulary(batch: Batch) -> Vocabulary:
@@ -36,6 +34,8 @@ def batch_vocabulary(batch: Batch) -> Vocabulary:
     for key in ("vocabulary", "dataset_name"):
         if key in batch[0]:
             names = _common(batch, key)
+            if isinstance(names, Vocabulary):
+                return names
             return Vocabulary.from_words(names) if key == "vocabulary" else Vocabulary.from_dataset(names)
     raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
 
