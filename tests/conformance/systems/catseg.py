@@ -122,7 +122,7 @@ def _check_inference(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison
     views = _recorded_views(case)
     with torch.no_grad(), Recording(model, views) as recording:
         images = model.preprocess([{"image": to_tensor(pixels)}])
-        text = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+        text = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
         encoded = model.encode(images)
         scores = model.class_scores(encoded, text)
         prediction = model.views.join(scores, encoded.image_sizes)

@@ -43,7 +43,7 @@ def check_training(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison]:
         losses = model(batch)
         losses["loss_sem_seg"].backward()
     arrays |= recording.arrays(model, None)
-    arrays["text_features"] = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    arrays["text_features"] = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
     official: dict[str, Any] = model.checkpoint_table().to_official(dict(model.named_parameters()))
     trained = {name: value for name, value in official.items() if value.requires_grad}
     arrays |= {f"grad:{name}": value.grad for name, value in trained.items()}

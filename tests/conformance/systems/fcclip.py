@@ -149,7 +149,7 @@ def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, Word
         ],
     )
     model = weights.seeded_model(cfg, case).eval()
-    words = model.embed_vocabulary(Vocabulary.from_words(case.meta["class_names"], unique=False))
+    words = model.embed_vocabulary(Vocabulary.published(case.meta["class_names"]))
     seen = case.meta.get("category_overlapping_mask")
     return model, cfg, words if seen is None else words._replace(seen=torch.tensor(seen, dtype=torch.bool))
 

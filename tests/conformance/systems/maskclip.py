@@ -93,7 +93,7 @@ def _vocabulary(case: Case) -> Vocabulary:
     """The case's class names, or MaskCLIP's own class list of its benchmark, which the number of classes tells."""
     case.meta.get("class_set")
     if "class_names" in case.meta:
-        return Vocabulary.from_words([_joined(entry) for entry in case.meta["class_names"]], unique=False)
+        return Vocabulary.published([_joined(entry) for entry in case.meta["class_names"]])
     count = case.shape("text_features")[0] if "text_features" in case.names else 0
     if count not in _BENCHMARKS:
         raise UserError(f"case '{case.path}' has {count} classes, as none of MaskCLIP's benchmarks, and no class_names")

@@ -120,7 +120,7 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
     wanted = scores.argmax(dim=0)
     if model.best_proposals_only:
         # The demo's label maps leave pixels of no word unlabelled; the authors' visualiser does that.
-        asked = model.embed_vocabulary(Vocabulary.from_words(names, unique=False)).asked
+        asked = model.embed_vocabulary(Vocabulary.published(names)).asked
         wanted = torch.where((scores.amax(dim=0) > 0) & (wanted < asked), wanted, UNLABELLED)
     return [*rows, compare_labels("label_map", labels, wanted, tolerance=1e-3)]
 

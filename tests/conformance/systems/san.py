@@ -121,7 +121,7 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
         pixels = shortest_edge(pixels, meta["resize"])
     arrays["image_resized"] = pixels
     height, width = size_of(meta["output_hw"])
-    names = Vocabulary.from_words(meta["class_names"], unique=False)
+    names = Vocabulary.published(meta["class_names"])
     with _recording(model, arrays):
         images = model.preprocess([{"image": to_tensor(pixels), "height": height, "width": width}])
         text = model.text(names)

@@ -93,7 +93,7 @@ def _config(case: Case) -> CfgNode:
 def _check_inference(model: SCAN, case: Case) -> list[Comparison]:
     meta, arrays = case.meta, Arrays()
     size = size_of(meta["output_size"])
-    text = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    text = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
     with _recording(model, meta["weight_seed"], arrays):
         encoded = model.encode(model.preprocess([{"image": to_tensor(picture(meta["image"]))}]))
     prediction = model.decode(encoded, text)

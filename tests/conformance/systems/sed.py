@@ -92,7 +92,7 @@ def _check_inference(model: SED, case: Case) -> list[Comparison]:
         pixels = np.asarray(evaluate(changed[1], img=pixels), np.uint8)
     size = (entry["output_height"], entry["output_width"])
     with torch.inference_mode():
-        text = model.text(Vocabulary.from_words(case.meta["class_names"], unique=False))
+        text = model.text(Vocabulary.published(case.meta["class_names"]))
         with recording_model(model) as recorded:
             encoded = model.encode(
                 model.preprocess([{"image": to_tensor(pixels), "height": size[0], "width": size[1]}])
@@ -119,7 +119,7 @@ def _check_training(model: SED, case: Case, cfg: CfgNode) -> list[Comparison]:
     for index, seed in enumerate(entry["seeds"]):
         image = to_tensor(picture({"height": entry["height"], "width": entry["width"], "seed": seed}))
         batch.append({"image": image, "sem_seg": labels[index]})
-    text = model.text(Vocabulary.from_words(meta["class_names"], unique=False))
+    text = model.text(Vocabulary.published(meta["class_names"]))
     with recording_model(model) as recorded:
         images = model.preprocess(batch)
         encoded = model.encode(images)

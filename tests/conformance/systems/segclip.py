@@ -81,7 +81,7 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
     size = (pixels.shape[0], pixels.shape[1])
     pixels = arrays["image_resized"] = _resized(pixels, meta["feeding"])
     model.text._templates = tuple(meta["templates"])
-    names = Vocabulary.from_words(meta["classes"], unique=False)
+    names = Vocabulary.published(meta["classes"])
     with _recording(model) as recorded:
         images = model.preprocess([{"image": to_tensor(pixels)}])
         words = model.embed_vocabulary(names)
