@@ -200,7 +200,7 @@ def _check_prompts(case: Case) -> list[Comparison]:
     meta, rows = case.meta, []
     model = build_model(case_config("catseg_vitb"))
     for entry in meta.get("v2", ()):
-        ((name,),) = model.text.names(Vocabulary.from_words([entry["name"]]))
+        ((name,),) = model.text.names(Vocabulary.published([entry["name"]]))
         prompts = model.text.prompts(name)
         ours = {"prompts": prompts, "tokens": model.text.tokenize(prompts)[0].tolist()}
         # Names are stripped here; blanks at their end make no tokens.
@@ -208,7 +208,7 @@ def _check_prompts(case: Case) -> list[Comparison]:
         rows.append(compare_sets(f"v2 {entry['name']!r}", ours, wanted))
     templates = TEMPLATES["imagenet"]
     for entry in meta.get("v1", ()):
-        (names,) = Vocabulary.from_words([entry["name"]]).synonyms(split=True)
+        (names,) = Vocabulary.published([entry["name"]]).synonyms(split=True)
         prompts = [template.format(name) for template in templates for name in names]
         first, last = len(entry["first"]), len(entry["last"])
         ours = {"num_prompts": len(prompts), "first": prompts[:first], "last": prompts[-last:]}
