@@ -69,7 +69,8 @@ def check_optimizer(model: Any, case: Case, cfg: CfgNode) -> list[Comparison]:
     """Trainable parameters with multiplier and decay, and the base rate; skipped where the case has no table."""
     stored = stored_table(case)
     if stored is None:
-        return case.skip("the optimizer's table, which the case does not have")
+        named = [case.meta[field] for field in _FIELDS if str(case.meta.get(field, "")).endswith(".json")]
+        return case.skip(f"the optimizer's table ({named[0] if named else 'none'}), which is not at hand")
     wanted, about = stored
     rows = [compare_sets("trainable parameters", trainable_table(model, model.checkpoint_table(), cfg), wanted)]
     base_lr = about.get("base_lr", case.meta.get("base_lr"))

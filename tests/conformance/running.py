@@ -60,8 +60,18 @@ def runners() -> dict[str, Check]:
 
 
 def system_of(case: Case) -> str:
-    """Which system a case is of. Cases of a training step, or of a part of a system, say so behind its name."""
-    return case.meta["system"].partition(" repo ")[0].removesuffix(" training")
+    """Which system a case is of. Cases of a training step, or of a part of a system, say so behind its name.
+
+    Cases that do not say have their system in the name of their file or of a folder above it.
+    """
+    system = case.meta["system"].partition(" repo ")[0].removesuffix(" training")
+    if system in runners():
+        return system
+    for part in reversed(case.path.resolve().parts):
+        for known in runners():
+            if known.lower() in part.lower():
+                return known
+    return system
 
 
 def check(case: Case) -> list[Comparison]:

@@ -70,3 +70,9 @@ def test_every_system_has_one_runner_and_others_are_named():
     assert {"SCLIP", "NACLIP", "MaskCLIP", "MaskCLIP+"} <= set(runners())
     with pytest.raises(UserError, match="'Sun', which has no runner here"):
         running.check(CASE)
+    assert running.system_of(Case(Path("/x/case.json"), {"system": "SCAN training"}, {})) == "SCAN"
+    # A case that does not name its system has its folder's.
+    assert (
+        running.system_of(Case(Path("/x/my-ovseg-cases/case.json"), {"system": "my-ovseg-cases"}, {})).lower()
+        == "ovseg"
+    )

@@ -45,6 +45,7 @@ _KEYS: Table = {
     f"{_HEAD}TRAIN_CLASS_JSON": free,
     f"{_HEAD}TEST_CLASS_JSON": free,
     "MODEL.PROMPT_ENSEMBLE_TYPE": only("imagenet"),
+    "templates": only("ImageNet 80"),
     "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": to("MODEL.SED.SIZE_DIVISIBILITY"),
     "TEST.FAST_INFERENCE": to("TEST.EARLY_REJECTION.ENABLED"),
     "TEST.TOPK": to("TEST.EARLY_REJECTION.TOP_K"),
@@ -52,7 +53,6 @@ _KEYS: Table = {
     "TEST.SLIDING_WINDOW": free,
     "clip_resolution": to("MODEL.SED.RESOLUTION", convert=square),
 }
-_TEMPLATES = "ImageNet 80"
 # Gradients that are nearly zero are compared by their difference: their relative error is rounding.
 _TINY_GRADIENT = 1e-5
 
@@ -73,7 +73,7 @@ def _config(case: Case) -> CfgNode:
     settings = {key if "." in key else _short(key): value for key, value in pairs(meta.get("config")).items()}
     settings |= pairs(*(meta.get(field) for field in ("overrides", "config_overrides")))
     if "templates" in meta:
-        only(_TEMPLATES)(meta["templates"])
+        settings["templates"] = meta["templates"]
     [meta.get(told) for told in ("dataset_name", "eval_mode")]
     return case_config(
         config_of(meta.get("config_file", "convnextB_768.yaml"), _CONFIGS, case), options(_KEYS, settings)
