@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -69,7 +70,7 @@ def system_of(case: Case) -> str:
         return system
     for part in reversed(case.path.resolve().parts):
         for known in runners():
-            if known.lower() in part.lower():
+            if re.search(rf"(?<![a-z]){re.escape(known.lower())}(?![a-z])", part.lower()):
                 return known
     return system
 
