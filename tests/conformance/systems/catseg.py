@@ -70,6 +70,8 @@ _KEYS: Table = {
     "MODEL.CLIP_PIXEL_MEAN": to("MODEL.PIXEL_MEAN"),
     "MODEL.CLIP_PIXEL_STD": to("MODEL.PIXEL_STD"),
 }
+# What the published config files say where a case does not: ours are set up as the published tables were made.
+_DEFAULTS = {"TEST.SLIDING_WINDOW": False, f"{_HEAD}POOLING_SIZES": [2, 2]}
 # The published words of what is trained, in version 2 and 1.
 _FINETUNE = (
     {"attention": "query_value", "full": "transformers", "prompt": "none"},
@@ -110,7 +112,7 @@ def published_config(case: Case) -> CfgNode:
     table = {**_KEYS, f"{_HEAD}CLIP_FINETUNE": choice("MODEL.CLIP.FINETUNE", _FINETUNE["_v1_" in name])}
     effective = {_EFFECTIVE.get(key, key): value for key, value in meta.get("effective", {}).items()}
     overrides = [meta.get(field) for field in ("overrides", "config_overrides")]
-    return case_config(name, options(table, pairs(*overrides, effective)))
+    return case_config(name, options(table, pairs(_DEFAULTS, *overrides, effective)))
 
 
 def _check_inference(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison]:

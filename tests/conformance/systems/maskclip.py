@@ -60,7 +60,7 @@ def check(case: Case) -> list[Comparison]:
         suffix = "" if name == "plain" else name
         model.key_smoothing, model.prompt_denoising = settings["ks_thresh"], settings["pd_thresh"]
         prediction = model.decode([encoded], text)
-        arrays[f"refined{suffix}"] = prediction.images[0].maps[None]
+        arrays[f"refined{suffix}"] = prediction.images[0].maps[:, :][None]
         arrays[f"sem_seg{suffix}"] = prediction.similarities(0, size)[None]
         arrays[f"prob{suffix}"] = prediction.scores([size])[0][None]
         arrays[f"argmax{suffix}"] = as_stored(case, f"argmax{suffix}", prediction.label_maps([size])[0])

@@ -53,6 +53,8 @@ _KEYS: Table = {
     "TEST.SLIDING_WINDOW": free,
     "clip_resolution": to("MODEL.SED.RESOLUTION", convert=square),
 }
+# What the published config files say where a case does not: ours are set up as the published tables were made.
+_DEFAULTS = {f"{_HEAD}POOLING_SIZES": [2, 2]}
 # Gradients that are nearly zero are compared by their difference: their relative error is rounding.
 _TINY_GRADIENT = 1e-5
 
@@ -70,7 +72,9 @@ def check(case: Case) -> list[Comparison]:
 
 def _config(case: Case) -> CfgNode:
     meta = case.meta
-    settings = {key if "." in key else _short(key): value for key, value in pairs(meta.get("config")).items()}
+    settings = _DEFAULTS | {
+        key if "." in key else _short(key): value for key, value in pairs(meta.get("config")).items()
+    }
     settings |= pairs(*(meta.get(field) for field in ("overrides", "config_overrides")))
     if "templates" in meta:
         settings["templates"] = meta["templates"]
