@@ -75,6 +75,8 @@ def _config(case: Case) -> CfgNode:
     settings = _DEFAULTS | {
         key if "." in key else _short(key): value for key, value in pairs(meta.get("config")).items()
     }
+    if told := re.search(r"pooling \[(\d+), ?(\d+)\]", meta.get("what", "")):
+        settings[f"{_HEAD}POOLING_SIZES"] = [int(told[1]), int(told[2])]
     settings |= pairs(*(meta.get(field) for field in ("overrides", "config_overrides")))
     if "templates" in meta:
         settings["templates"] = meta["templates"]
