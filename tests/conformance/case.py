@@ -71,6 +71,8 @@ class Case:
             raise UserError(f"'{path}' is not a reference case (a json object with what was run)")
         meta.setdefault("system", path.resolve().parent.name)
         npz = path.with_suffix(".npz")
+        if meta.get("arrays") and not npz.is_file():
+            raise UserError(f"reference case '{path}' lists arrays, but their file '{npz.name}' is missing beside it")
         try:
             arrays = dict(np.load(npz)) if npz.is_file() else {}
         except (OSError, ValueError) as error:

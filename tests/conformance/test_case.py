@@ -38,7 +38,9 @@ def test_a_wrong_model_would_be_noticed(reference):
     assert not case.compare("mask_logits", stored[:-1]).passed
 
 
-@pytest.mark.parametrize("content", ['{"a": {"shape": [1]}}', "[1]", "no json"])
+@pytest.mark.parametrize(
+    "content", ['{"a": {"shape": [1]}}', "[1]", "no json", '{"weight_seed": 0, "arrays": {"a": "not there"}}']
+)
 def test_what_is_no_case_is_said(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(UserError, match=r"x\.json"):
