@@ -106,6 +106,10 @@ class Case:
         self.notes.append(f"skipped: {what}")
         return []
 
+    def told(self, *fields: str) -> None:
+        """Fields that say in words what is done here anyhow, or what follows from other fields."""
+        self.meta.seen.update(fields)
+
     def left_out(self) -> list[str]:
         """Sentences about fields and arrays that were neither read nor compared."""
         fields = [key for key in self.meta if key not in self.meta.seen and not _TOLD.fullmatch(key)]

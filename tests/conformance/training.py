@@ -88,7 +88,7 @@ def check_training(model: Any, case: Case, cfg: CfgNode, batch: list[dict[str, A
 
     outputs = [(f"{prefix}pred_logits", f"{prefix}pred_masks") for prefix in ("", *(f"aux{i}_" for i in range(depth)))]
     names = point_names(model.criterion, layers, len(batch))
-    case.meta.get("points"), case.meta.get("importance_sampling"), case.meta.get("num_masks")
+    case.told("points", "importance_sampling", "num_masks")
     with (
         random_numbers(names, meta["weight_seed"]),
         patched(matches_recorded(record_match), outputs_recorded(arrays, outputs)),

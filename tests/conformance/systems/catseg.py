@@ -111,7 +111,7 @@ def published_config(case: Case) -> CfgNode:
     name = config_of(meta["config"], _CONFIGS, case)
     table = {**_KEYS, f"{_HEAD}CLIP_FINETUNE": choice("MODEL.CLIP.FINETUNE", _FINETUNE["_v1_" in name])}
     effective = {_EFFECTIVE.get(key, key): value for key, value in meta.get("effective", {}).items()}
-    overrides = [meta.get(field) for field in ("overrides", "config_overrides")]
+    overrides = [meta.get("overrides"), meta.get("config_overrides")]
     return case_config(name, options(table, pairs(_DEFAULTS, *overrides, effective)))
 
 

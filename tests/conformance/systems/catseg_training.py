@@ -53,7 +53,7 @@ def check_training(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison]:
         if arrays.get(name) is not None
     ]
     rows.append(compare_number("loss_sem_seg", losses["loss_sem_seg"].item(), meta["loss"]["loss_sem_seg"]))
-    [meta.get(told) for told in ("mode", "ground_truth")]
+    case.told("mode", "ground_truth")
     if "loss_weight" in meta:
         rows.append(compare_number("loss_weight", 1.0, meta["loss_weight"]))
     rows += _check_gradients(case, trained)
@@ -119,7 +119,7 @@ def _training_batch(meta: Any) -> tuple[list[dict[str, Any]], Arrays]:
 
 def check_counts(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison]:
     """Trainable parameters with learning-rate multiplier and weight decay, under official names; their number."""
-    [case.meta.get(told) for told in ("optimizer", "clip", "class_names")]
+    case.told("optimizer", "clip", "class_names")
     sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     counts = {
         "num_trainable_tensors": len(sizes),

@@ -60,7 +60,7 @@ _RESNET_CONFIG = re.compile(r"_r((?:50|101)(?:x\d+)?)\.yaml$")
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an FC-CLIP case with ours."""
     meta = case.meta
-    [meta.get(told) for told in ("image_feed", "train_names", "panoptic_transfer", "variant")]
+    case.told("train_names", "panoptic_transfer")
     if "losses_weighted" in meta:
         model, cfg, _ = build(case, clip_of(case), "auto")
         return check_training(model.train(), case, cfg, striped_batch(meta, vocabulary=meta["class_names"]))

@@ -73,7 +73,7 @@ def _check_inference(model: Mask2Former, case: Case, cfg: CfgNode) -> list[Compa
     image = to_tensor(picture(case.meta["image"]))
     size = size_of(case.meta["output_size"])
     # A closed list: names do not enter the computation.
-    case.meta.get("class_names"), case.meta.get("image_feed")
+    case.told("class_names")
     images = model.preprocess([{"image": image}])
     with recording_generator(model.generator, lambda queries: model.class_logits(queries, None), arrays):
         encoded = model.encode(images)

@@ -91,7 +91,7 @@ def _features(model: TrainingFree, images: Tensor) -> Arrays:
 
 def _vocabulary(case: Case) -> Vocabulary:
     """The case's class names, or MaskCLIP's own class list of its benchmark, which the number of classes tells."""
-    case.meta.get("class_set")
+    case.told("class_set")
     if "class_names" in case.meta:
         return Vocabulary.published([_joined(entry) for entry in case.meta["class_names"]])
     count = case.shape("text_features")[0] if "text_features" in case.names else 0

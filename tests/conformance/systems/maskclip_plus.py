@@ -36,7 +36,7 @@ def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a MaskCLIP+ case with ours."""
     cfg = _config(case)
     model = seeded_model(cfg, case)
-    [case.meta.get(told) for told in ("fed", "integer_buffers")]
+    case.told("fed", "integer_buffers")
     if "losses" in case.meta:
         return _check_training(model.train(), case, cfg)
     return _check_inference(model.eval(), case)

@@ -107,7 +107,7 @@ def _config(case: Case) -> CfgNode:
 def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
     meta = case.meta
     # The names that the run was given, of which it may have added to.
-    meta.get("classes"), meta.get("dataset_name")
+    case.told("classes", "dataset_name")
     names = meta["class_names_used"] if "class_names_used" in meta else meta["classes"]
     arrays = recorded_inference(model, to_tensor(picture(meta["image"])), names, size_of(meta["requested_output"]))
     labels, scores = arrays.pop("label_map"), arrays["sem_seg"]
@@ -127,7 +127,7 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
 
 def _check_training(model: OVSeg, case: Case, cfg: CfgNode) -> list[Comparison]:
     meta = case.meta
-    [meta.get(told) for told in ("targets", "randomness")]
+    case.told("targets", "randomness")
     losses, arrays = recorded_training(model, _training_batch(case))
     total = torch.stack(list(losses.values())).sum()
     total.backward()

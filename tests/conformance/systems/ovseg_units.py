@@ -35,7 +35,7 @@ _VISUAL = "clip_adapter.clip_model.visual."
 
 def check_regions(case: Case) -> list[Comparison]:
     """Crops and their masks under several settings."""
-    case.meta.get("masks")
+    case.told("masks")
     image = to_tensor(picture(case.meta["image"])).float()
     probabilities = torch.from_numpy(case.arrays["mask_u8"]).float() / 255
     rows = []
@@ -84,7 +84,7 @@ def check_clip(case: Case) -> list[Comparison]:
     """The image tower with and without mask prompts."""
     meta = case.meta
     # The names that seeds go by are the official ones.
-    meta.get("weight_names")
+    case.told("weight_names")
     count = int(found(r"(\d+) crops", meta["crops"], "the crops")[1])
     pictures = np.stack(pictures_of(meta["crops"], count)).transpose(0, 3, 1, 2)
     crops = (torch.from_numpy(pictures.astype(np.float32)) - _MEAN) / _STD

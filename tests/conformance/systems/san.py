@@ -152,7 +152,7 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
     rows = case.compare_all(arrays)
     rows += [compare_equal(name, list(size), meta[name]) for name, size in sizes.items() if name in meta]
     # It follows from CLIP's input; how pictures are fed is told in words.
-    [meta.get(field) for field in ("clip_grid", "image", "inputs", "dataset_name", "variant")]
+    case.told("clip_grid", "image", "inputs", "dataset_name", "variant")
     # The label map that evaluation uses must say the same as the full scores.
     return [*rows, compare_labels("label map", labels, scores.argmax(dim=0))]
 

@@ -45,7 +45,7 @@ def check_training(model: SAN, case: Case, cfg: CfgNode) -> list[Comparison]:
     if "num_masks" in meta:
         masks = sum(len(entry["instances"].gt_classes) for entry in batch)
         rows.append(compare_number("num_masks", masks, meta["num_masks"]))
-    [meta.get(told) for told in ("randomness", "mode", "order_of_matching", "inputs", "ground_truth", "num_classes")]
+    case.told("randomness", "mode", "order_of_matching", "inputs", "ground_truth", "num_classes")
     rows += check_loss_fields(case, losses, total, loss_weights(cfg))
     norms = meta.get("grad_norm", {})
     rows += check_gradients(model, case, norms=norms, total="grad_norm_total", without="trainable_without_grad")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_labels
+from conformance.formulas import found
 from conformance.generator import GENERATOR_KEYS
 from conformance.inputs import as_stored, picture, size_of, striped_batch
 from conformance.recording import Arrays, Hook, after, hooked, keep, keep_input, keep_levels, patched
@@ -83,9 +84,9 @@ def _config(case: Case) -> CfgNode:
     settings = pairs(fields, meta.get("config_overrides"))
     opts = ["MODEL.SCAN.WEIGH_VOID", str(meta.get("dataset_name") in _WEIGH_VOID), *options(_KEYS, settings)]
     if "dropout" in meta:
-        # "all dropout of lightweight_transformer set to 0".
-        opts += ["MODEL.SCAN.REFINE_DROPOUT", "0.0"]
-    [meta.get(told) for told in ("dropout", "image_feed", "replacement_randomness")]
+        rate = found(r"lightweight_transformer set to ([\d.]+)", meta["dropout"], "the dropout")[1]
+        opts += ["MODEL.SCAN.REFINE_DROPOUT", rate.rstrip(".")]
+    case.told("replacement_randomness")
     return case_config(config_of(meta["config"], _CONFIGS, case), opts)
 
 

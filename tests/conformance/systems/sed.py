@@ -80,7 +80,7 @@ def _config(case: Case) -> CfgNode:
     settings |= pairs(*(meta.get(field) for field in ("overrides", "config_overrides")))
     if "templates" in meta:
         settings["templates"] = meta["templates"]
-    [meta.get(told) for told in ("dataset_name", "eval_mode")]
+    case.told("dataset_name", "eval_mode")
     return case_config(
         config_of(meta.get("config_file", "convnextB_768.yaml"), _CONFIGS, case), options(_KEYS, settings)
     )
@@ -142,7 +142,7 @@ def _check_training(model: SED, case: Case, cfg: CfgNode) -> list[Comparison]:
             rows.append(compare_number(f"weight of {name}", 1.0, meta["loss_weights"][name]))
     if "total" in meta:
         rows.append(compare_number("total", total.item(), meta["total"]))
-    [meta.get(told) for told in ("mode", "loss_meaning")]
+    case.told("mode", "loss_meaning")
     rows += check_gradients(
         model,
         case,

@@ -30,7 +30,7 @@ def check_decoder(case: Case, cfg: CfgNode) -> list[Comparison]:
     """Compare every array of a case of the decoder with ours."""
     meta, arrays = case.meta, Arrays()
     # What the formulas of the inputs say anyhow.
-    [meta.get(field) for field in ("D", "h", "w", "T", "weights")]
+    case.told("D", "h", "w", "T", "weights")
     inputs = {name: _drawn(formula) for name, formula in meta["inputs"].items()}
     backbone = [inputs[f"res{level}"] for level in (4, 3, 2)]
     decoder = build_decoder(cfg, _widths(backbone)).eval()

@@ -102,7 +102,7 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
     }
     for name in ("argmax", "argmax_4"):
         arrays[name] = as_stored(case, name, scores.argmax(dim=0))
-    [meta.get(told) for told in ("template_set", "eval_mode", "mode", "crop", "stride", "bg_thresh")]
+    case.told("template_set", "eval_mode", "mode", "crop", "stride", "bg_thresh")
     rows = case.compare_all(arrays)
     if "with_background" in meta:
         rows.append(compare_equal("with_background", words.background, meta["with_background"]))

@@ -43,7 +43,7 @@ def check_training(model: SegCLIP, case: Case, cfg: CfgNode) -> list[Comparison]
     rows += [compare_number(name, ours[name].item(), wanted) for name, wanted in meta["losses"].items()]
     norms = meta.get("gradient_norms", {})
     rows += check_gradients(model, case, norms=norms, total="gradient_norm_total")
-    [meta.get(told) for told in ("feeding", "loss_weights", "loss_notes")]
+    case.told("feeding", "loss_weights", "loss_notes")
     return rows + _check_optimizer(model, case, cfg)
 
 

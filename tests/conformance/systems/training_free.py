@@ -56,7 +56,7 @@ _KEYS: Table = {
 def check(case: Case) -> list[Comparison]:
     """Compare every array of a SCLIP or NACLIP case with ours."""
     # How pictures and names are fed is the published way throughout.
-    [case.meta.get(told) for told in ("fed", "text", "class_file")]
+    case.told("fed", "text", "class_file")
     if " repo " in case.meta["system"]:
         return case.compare_all(_variants(case))
     return _windows(case, case.meta["system"])
