@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from conformance.case import Case
 from conformance.comparison import format_comparisons
 from conformance.running import run
