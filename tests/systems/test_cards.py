@@ -33,7 +33,7 @@ KEY_LISTS = {
 }
 
 
-def test_every_official_checkpoint_has_one_owner(reference: Path) -> None:
+def test_every_official_checkpoint_has_one_owner(reference) -> None:
     checked = set()
     for folder in ("san", "ovseg", "scan", "fcclip", "mask2former", "catseg", "sed", "segclip", "trainingfree"):
         for path in (reference / folder).glob("keys-*.json"):
