@@ -19,6 +19,7 @@ from twostage.config import load_config
 from twostage.data.loaders import check_dataset
 from twostage.data.registration import configure_datasets
 from twostage.errors import UserError
+from twostage.evaluation.figures import PublishedFigures
 from twostage.evaluation.other_systems import OTHER_SYSTEMS
 from twostage.evaluation.published import comparison_table, notes, panoptic_comparison
 from twostage.evaluation.results import tables
@@ -99,6 +100,11 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / "inference" / f"results-{name}.json").read_text(encoding="utf-8"))
 
 
+def published_figures() -> list[PublishedFigures]:
+    """What is printed about the systems that have a card, and about others."""
+    return [figures for card in all_cards() for figures in card.figures] + list(OTHER_SYSTEMS)
+
+
 def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a table of all figures, and where papers know the benchmarks, mIoU and PQ beside theirs.
 
@@ -108,7 +114,7 @@ def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
     """
     parts = [f"# {title}", tables([(name, record["figures"]) for name, record in records.items()])]
     known = {published_name(name): record for name, record in records.items() if published_name(name)}
-    published = [figures for card in all_cards() for figures in card.figures] + list(OTHER_SYSTEMS)
+    published = published_figures()
     table = comparison_table(title, known, published)
     if table:
         parts += ["## Beside published figures", table]

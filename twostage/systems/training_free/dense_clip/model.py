@@ -79,7 +79,7 @@ class TrainingFree(OpenVocabularySegmenter):
         read_clip: Supply,
         **shared: Any,
     ) -> None:
-        """See `keys.py`; `tile` 0 means the whole image, `read_clip` reads CLIP's own weights (for MaskCLIP's checkpoints, which
+        """See `keys.py`; `tile` 0 means the whole image, `read_clip` reads CLIP's own weights (MaskCLIP's checkpoints
         hold no text tower), `shared` is `OpenVocabularySegmenter`'s."""
         super().__init__(**shared)
         self.requires_grad_(False)
