@@ -36,6 +36,7 @@ CARDS = (
                 )
             ),
         },
+        checked="the 7 public cases match, early rejection on and off, training included",
         checkpoints=(
             OfficialCheckpoint(
                 name="sed_model_base.pth",
@@ -86,6 +87,5 @@ CARDS = (
                 source="README of the official repository",
             ),
         ),
-        checked="inference of ConvNeXt-B with and without early rejection, decoder, training losses and gradients",
     ),
 )

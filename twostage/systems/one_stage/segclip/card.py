@@ -31,6 +31,7 @@ CARDS = (
                 )
             ),
         },
+        checked="the 4 public cases match, training included",
         checkpoints=(
             OfficialCheckpoint(
                 name="segclip.bin",
@@ -39,10 +40,6 @@ CARDS = (
                 train="CC3M and COCO captions",
                 note="holds CLIP and the reconstruction that only training needs",
             ),
-        ),
-        checked=(
-            "inference small and full, training as published and as intended, trainable parameters and their "
-            "optimizer settings"
         ),
     ),
 )

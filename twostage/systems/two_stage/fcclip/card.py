@@ -38,6 +38,10 @@ CARDS = (
                 ),
             ),
         },
+        checked=(
+            "both public cases match (full size on two threads); RN50 equals the authors' code at full size, "
+            "RN101 and RN50x4 at small size"
+        ),
         checkpoints=(
             OfficialCheckpoint(
                 name="fcclip_cocopan.pth",
@@ -137,6 +141,5 @@ CARDS = (
                 ),
             ),
         ),
-        checked="inference of ConvNeXt-L at small and full size, trainable parameters",
     ),
 )

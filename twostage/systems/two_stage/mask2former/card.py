@@ -47,6 +47,7 @@ CARDS = (
                 ),
             ),
         },
+        checked="the 6 public cases match, training included",
         checkpoints=(
             OfficialCheckpoint(
                 name="model_final_500878.pkl",
@@ -157,10 +158,6 @@ CARDS = (
                 setting="supervised",
                 source="model zoo of the official repository",
             ),
-        ),
-        checked=(
-            "inference of ResNet-50 and Swin-B at small and full size, class-agnostic masks, training losses and "
-            "gradients"
         ),
     ),
 )

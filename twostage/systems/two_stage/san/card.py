@@ -34,6 +34,7 @@ CARDS = (
                 )
             ),
         },
+        checked="the 4 public cases match, training included; official checkpoints load by content",
         checkpoints=(
             OfficialCheckpoint(
                 name="san_vit_b_16.pth",
@@ -76,6 +77,5 @@ CARDS = (
                 ),
             ),
         ),
-        checked="inference of both sizes, training losses, gradients, trainable parameters and their optimizer settings",
     ),
 )
