@@ -20,6 +20,8 @@ from twostage.systems.building import build_model
 from twostage.systems.cards import all_cards, recognise_checkpoint
 from twostage.systems.training_free.dense_clip.weights import maskclip_table
 
+TOY_CONFIGS = {f"toybox/{path.stem}" for path in (Path(__file__).parents[2] / "configs" / "toybox").glob("*.yaml")}
+
 # Key list -> what messages call it, and a config that it fits.
 OFFICIAL = {
     "san/keys-base": ("SAN", "san_vitb"),
@@ -58,7 +60,8 @@ OFFICIAL = {
         "maskclip_plus/zeroshot_r50_context60",
     ),
 }
-TOYS = ("san", "ovseg", "scan", "fcclip", "mask2former", "catseg", "sed", "segclip", "maskclip", "maskclip_plus")
+# One config at toy size for each meta-architecture.
+TOYS = tuple({c.meta_architecture: name for c in all_cards() for name in c.configs if name in TOY_CONFIGS}.values())
 
 
 def build(config: str, *opts: str) -> nn.Module:
@@ -69,7 +72,7 @@ def build(config: str, *opts: str) -> nn.Module:
 @functools.cache
 def toy(name: str) -> nn.Module:
     """A random model at toy size, of which only names matter."""
-    return build(f"toybox/{name}")
+    return build(name)
 
 
 def official(reference: Path, name: str) -> dict[str, Tensor]:
@@ -91,7 +94,15 @@ def test_every_key_list_is_tried(reference: Path) -> None:
     }
     # CLIP ViT-L/14 fits no config of ours as it stands.
     assert lists - {"trainingfree/keys-clip-vit-l-14"} == set(OFFICIAL)
-    assert {toy(name).__class__.__name__ for name in TOYS} == {card.meta_architecture for card in all_cards()}
+    assert sorted(type(toy(name)).__name__ for name in TOYS) == sorted({c.meta_architecture for c in all_cards()})
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_it_has_one_owner(reference: Path, name: str) -> None:
+    names = list(official(reference, name))
+    label, _ = OFFICIAL[name]
+    owners = [(c.name, variant) for c in all_cards() for variant, s in c.signatures.items() if s.matches(names)]
+    assert [f"{owner} ({variant})" if variant else owner for owner, variant in owners] == [label]
 
 
 @pytest.mark.slow
@@ -120,16 +131,18 @@ def test_all_others_say_whose_it_is(reference: Path, name: str) -> None:
             load_weights(model, {"model": official(reference, name)}, "official.pth")
         wanted = f"checkpoint 'official.pth' is one of {label}, but the config builds {type(model).__name__}; use a config of"
         assert str(caught.value).startswith(wanted)
+        # The configs that it names are the right system's, and the one that fits is not beside the point.
         configs = str(caught.value).partition(f"{owner.name}: ")[2].split(", ")
-        assert configs[0].split("_")[0] == config.split("_")[0].partition("/")[0] or config in owner.configs
-        assert all(Path(find_config(named)).is_file() for named in configs)
+        assert all(Path(find_config(named)).is_file() and named in owner.configs for named in configs)
+        signature = owner.signatures[label.partition("(")[2].rstrip(")")]
+        assert config in (signature.configs or owner.configs) or owner.name == "CLIP"
 
 
 @pytest.mark.parametrize(
     ("name", "model", "configs"),
     [
-        ("catseg/keys-v1-r101", "catseg", "catseg_v1_vitb_r101, catseg_v1_vitl_swinb"),
-        ("trainingfree/keys-maskclip-r50-voc20", "maskclip", "maskclip_r50, maskclip_r50x16"),
+        ("catseg/keys-v1-r101", "toybox/catseg", "catseg_v1_vitb_r101, catseg_v1_vitl_swinb"),
+        ("trainingfree/keys-maskclip-r50-voc20", "toybox/maskclip", "maskclip_r50, maskclip_r50x16"),
     ],
 )
 def test_another_variant_of_the_same_system_is_named(reference: Path, name: str, model: str, configs: str) -> None:
@@ -164,16 +177,16 @@ def test_a_random_text_tower_is_refused(config: str) -> None:
 
 
 def test_our_checkpoints_say_who_wrote_them(tmp_path: Path) -> None:
-    Checkpointer(toy("catseg"), str(tmp_path)).save("mine", iteration=3)
+    Checkpointer(toy("toybox/catseg"), str(tmp_path)).save("mine", iteration=3)
     with pytest.raises(UserError) as caught:
-        Checkpointer(toy("sed")).load(str(tmp_path / "mine.pth"))
+        Checkpointer(toy("toybox/sed")).load(str(tmp_path / "mine.pth"))
     assert str(caught.value).endswith(
         "mine.pth' was written by CAT-Seg (MODEL.META_ARCHITECTURE CATSeg), but the config builds SED; use the config it was "
         "trained with, such as catseg_vitb, catseg_vitl, catseg_v1_vitb_r101, catseg_v1_vitl_swinb"
     )
-    assert Checkpointer(toy("catseg")).load(str(tmp_path / "mine.pth")) == {"iteration": 3}
+    assert Checkpointer(toy("toybox/catseg")).load(str(tmp_path / "mine.pth")) == {"iteration": 3}
     content = torch.load(tmp_path / "mine.pth", weights_only=True)
     # Files from before this was written still load; a system that is gone is named all the same.
-    load_weights(toy("catseg"), {"model": content["model"]}, "old.pth")
+    load_weights(toy("toybox/catseg"), {"model": content["model"]}, "old.pth")
     with pytest.raises(UserError, match=r"written by Gone \(MODEL\.META_ARCHITECTURE Gone\).*; install that system"):
-        load_weights(toy("catseg"), content | {"meta_architecture": "Gone"}, "other.pth")
+        load_weights(toy("toybox/catseg"), content | {"meta_architecture": "Gone"}, "other.pth")
