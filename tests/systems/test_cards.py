@@ -109,7 +109,7 @@ def all_configs() -> set[str]:
         (["SOLVER.LR_SCHEDULER_NAME", "PolyLR"], r"did you mean 'WarmupPolyLR'"),
         (["SOLVER.OPTIMIZER", "adamw"], r"did you mean 'ADAMW'"),
         (["MODEL.CLIP.TEMPLATES", "imagenets"], r"did you mean 'imagenet'"),
-        (["MODEL.MASKCLIP_PLUS.HEAD", "deeplabv3"], r"did you mean 'deeplabv3plus'"),
+        (["MODEL.MASKCLIP_PLUS.HEAD", "deeplabv3+"], r"did you mean .*'deeplabv3plus'"),
         (["MODEL.TRAINING_FREE.METHOD", "scilp"], r"did you mean 'sclip'"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",
