@@ -48,5 +48,9 @@ CARDS = (
                 absent=("upsample1.",),
             ),
         },
+        checked=(
+            "the 11 public cases match, training and v1 included; tensors and trainable lists of all four "
+            "variants equal the published ones"
+        ),
     ),
 )

@@ -45,5 +45,6 @@ CARDS = (
                 )
             ),
         },
+        checked="both public cases match (the training case without its unused distillation term)",
     ),
 )

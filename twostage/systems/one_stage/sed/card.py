@@ -36,5 +36,6 @@ CARDS = (
                 )
             ),
         },
+        checked="the 7 public cases match, early rejection on and off, training included",
     ),
 )

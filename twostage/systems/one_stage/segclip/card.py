@@ -31,5 +31,6 @@ CARDS = (
                 )
             ),
         },
+        checked="the 4 public cases match, training included",
     ),
 )

@@ -40,6 +40,7 @@ CARDS = (
                 )
             ),
         },
+        checked="the 2 public cases of attentions match; OpenAI's files load without being executed",
     ),
     SystemCard(
         name="MaskCLIP",
@@ -72,6 +73,7 @@ CARDS = (
                 absent=("decode_head.decode_module.",),
             ),
         },
+        checked="the 2 public cases match (ViT and ResNet-50)",
     ),
     SystemCard(
         name="SCLIP",
@@ -96,6 +98,7 @@ CARDS = (
             "training_free/sclip_voc20",
             "training_free/sclip_voc21",
         ),
+        checked="the 3 public cases match (VOC21, ADE20K, with PAMR), and the 2 of attentions",
     ),
     SystemCard(
         name="NACLIP",
@@ -120,6 +123,7 @@ CARDS = (
             "training_free/naclip_voc20",
             "training_free/naclip_voc21",
         ),
+        checked="the 3 public cases match (VOC21, ADE20K, Cityscapes), and the 2 of attentions",
     ),
     SystemCard(
         name="ClearCLIP",
@@ -142,6 +146,7 @@ CARDS = (
             "training_free/clearclip_voc20",
             "training_free/clearclip_voc21",
         ),
+        checked="no case; its published formula, checked against a written-out one at tiny size",
     ),
     SystemCard(
         name="CLIP Surgery",
@@ -158,6 +163,7 @@ CARDS = (
             "clip_surgery_vitb",
             "toybox/clip_surgery",
         ),
+        checked="no case; its published formula, checked against a written-out one at tiny size",
     ),
     SystemCard(
         name="GEM",
@@ -174,5 +180,6 @@ CARDS = (
             "gem_vitb",
             "toybox/gem",
         ),
+        checked="no case; its published formula, checked against a written-out one at tiny size",
     ),
 )

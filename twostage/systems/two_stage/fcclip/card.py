@@ -38,5 +38,9 @@ CARDS = (
                 ),
             ),
         },
+        checked=(
+            "both public cases match (full size on two threads); RN50 equals the authors' code at full size, "
+            "RN101 and RN50x4 at small size"
+        ),
     ),
 )

@@ -44,5 +44,6 @@ CARDS = (
                 ),
             ),
         },
+        checked="the 6 public cases match, training included",
     ),
 )

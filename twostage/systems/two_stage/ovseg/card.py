@@ -38,6 +38,7 @@ CARDS = (
                 ),
             ),
         },
+        checked="the 10 public cases match, training included (`base-full` on two threads)",
     ),
     SystemCard(
         name="zsseg",
@@ -65,5 +66,6 @@ CARDS = (
                 absent=("LFM.",),
             ),
         },
+        checked="runs OVSeg's code; no case of its own",
     ),
 )

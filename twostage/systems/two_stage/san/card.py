@@ -34,5 +34,6 @@ CARDS = (
                 )
             ),
         },
+        checked="the 4 public cases match, training included; official checkpoints load by content",
     ),
 )
