@@ -218,6 +218,8 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
     # Read before the model is built: a wrong path should not cost the time of building.
     content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
     model = build_model(cfg)
+    if not isinstance(model, OpenVocabularySegmenter):
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")
     if content is not None:
         load_weights(model, content, cfg.MODEL.WEIGHTS)
     return model.eval()
