@@ -2,7 +2,8 @@
 
 `<datasets root>/toybox/images/{train,val}/*.jpg`, `annotations/{train,val}/*.png` (indices of `words.CLASSES`, 255 =
 ignore), panoptic labels (`panoptic_writer.py`) and `version.json`. The names of validation pictures without unseen classes
-begin with "seen". `<datasets root>/toybox_open` holds more training pictures in the same layout, which show unseen classes, too.
+begin with "seen". `<datasets root>/toybox_open` holds more training pictures in the same layout, which show unseen classes,
+too.
 """
 
 from __future__ import annotations
