@@ -137,6 +137,12 @@ def test_paths_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LIVE, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = [target for line in parts(path)[0] for target in re.findall(r"\]\(([^)#\s]+)", line)]
+    assert not [t for t in targets if not t.startswith(("http://", "https://")) and not (path.parent / t).exists()]
+
+
+@pytest.mark.parametrize("path", LIVE, ids=name_of)
 def test_modules_exist(path: Path) -> None:
     for token in all_quoted(path):
         if re.fullmatch(r"twostage(\.[a-z_0-9]+)+", token):
