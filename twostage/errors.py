@@ -10,12 +10,16 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
 # What a shell reports for a process that SIGPIPE ended.
 EXIT_BROKEN_PIPE = 141
+# ... and for one that SIGTERM ended.
+EXIT_TERMINATED = 143
 
 
 class UserError(Exception):
@@ -52,6 +56,9 @@ def run_cli(main: Callable[[], object]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        # Leaving as an exception runs what cleans up: temporary files, worker processes.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         main()
         sys.stdout.flush()

@@ -27,7 +27,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"can't write '{path}': {error.strerror or error}; choose another output folder") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"can't write '{path}': {reason}; make room or choose another output folder") from error
     finally:
         with suppress(OSError):  # gone after the rename, or its folder never came to be
             temporary.unlink()

@@ -270,7 +270,7 @@ class TextEmbedder:
         try:
             with atomic_path(path) as temporary:
                 save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
-        except UserError as error:
+        except (UserError, SafetensorError) as error:
             # A cache is a help, not a need: said once, then done without.
             logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)
             self._use_disk, self._cache_folder = False, None
