@@ -13,11 +13,12 @@ import pytest
 import twostage  # noqa: F401  isort: skip
 import open_clip
 import torch
-from conformance.case import REFERENCE_THREADS
+from conformance.running import REFERENCE_THREADS
 
 from twostage.own_detectron2 import is_own
 
 ROOT = Path(__file__).parents[1]
+COPIES = Path(__file__).with_name("conformance") / "cases"
 REFERENCE = ROOT.parent / "shared" / "reference"
 
 
@@ -37,14 +38,37 @@ def _private_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+class Folder:
+    """Reference files of one system: the copies in the repository, then those beside it (the big ones)."""
+
+    def __init__(self, name: str) -> None:
+        self._places = [place / name for place in (COPIES, REFERENCE)]
+
+    def __truediv__(self, file: str) -> Path:
+        found = next((place / file for place in self._places if (place / file).is_file()), None)
+        if found is None:
+            pytest.skip(f"{self._places[1] / file} is not on this machine")
+        return found
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Files that match, each once."""
+        found = {path.name: path for place in reversed(self._places) for path in place.glob(pattern)}
+        return [found[name] for name in sorted(found)]
+
+
+class Reference:
+    """`reference / folder / file`: a file of the reference cases."""
+
+    def __truediv__(self, folder: str) -> Folder:
+        return Folder(folder)
+
+
 @pytest.fixture
-def reference() -> Iterator[Path]:
-    """The folder of reference cases, which lies beside the repository; compared on one thread, as by the tool."""
-    if not REFERENCE.is_dir():
-        pytest.skip("the reference cases (../shared/reference) are not on this machine")
+def reference() -> Iterator[Reference]:
+    """The files of the reference cases; compared on one thread, as by the tool."""
     threads = torch.get_num_threads()
     torch.set_num_threads(REFERENCE_THREADS[0])
-    yield REFERENCE
+    yield Reference()
     torch.set_num_threads(threads)
 
 

@@ -9,11 +9,19 @@ import argparse
 import os
 from pathlib import Path
 
+from twostage.machine import expand_home, user_path
+
 
 def train_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Detectron2's arguments, by its names, and `--skip-broken`; on one machine the processes' address is chosen for you."""
     parser = _parser(text)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="yaml; the published ones are under configs/")
+    parser.add_argument(
+        "--config-file",
+        default="",
+        type=expand_home,
+        metavar="FILE",
+        help="yaml; the published ones are under configs/",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, don't train")
     parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
@@ -46,11 +54,11 @@ def demo_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Of `tools/demo.py`."""
     parser = _parser(text)
     _add_config(parser)
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
     parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
     parser.add_argument("--things", help="names that are countable: also write panoptic segments")
     parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
-    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
     _add_overrides(parser)
     return parser
 
@@ -75,7 +83,7 @@ def draw_attention_parser(text: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--index", type=int, default=0, help="number of the image in the dataset")
     parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="default: all")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     return parser
 
@@ -83,7 +91,7 @@ def draw_attention_parser(text: str | None = None) -> argparse.ArgumentParser:
 def make_demo_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Of `tools/make_demo.py`."""
     parser = _parser(text)
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="FOLDER")
+    parser.add_argument("--output", type=user_path, default=Path("output/demo"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-iter", type=int, default=0, metavar="N", help="default: what the config says")
     return parser
@@ -97,7 +105,7 @@ def prepare_datasets_parser(text: str | None = None) -> argparse.ArgumentParser:
     listing.add_argument("name", nargs="?")
     for name, meaning in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
         command = commands.add_parser(name, help=meaning)
-        command.add_argument("name", help="a benchmark or a folder of your own")
+        command.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
         )
@@ -118,7 +126,7 @@ def train_toy_clip_parser(text: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=Path, help="file to write; default: the shipped one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
     return parser
 
 
@@ -128,16 +136,16 @@ def train_mask_prompt_parser(text: str | None = None) -> argparse.ArgumentParser
     commands = parser.add_subparsers(dest="command", required=True)
     pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
     pairs.add_argument("--dataset", required=True)
-    pairs.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
     pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
     pairs.add_argument("--weights", help="its checkpoint")
     pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
     pairs.add_argument("--limit", type=int, help="take only this many pictures")
     training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
     _add_clip(training, depth=3)
-    training.add_argument("--pairs", type=Path, required=True, metavar="FOLDER_OR_CSV")
+    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
     training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
-    training.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
     for field in ("epochs", "batch-size", "seed"):
         training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
     training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
@@ -150,7 +158,7 @@ def train_mask_prompt_parser(text: str | None = None) -> argparse.ArgumentParser
     merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
     merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
     merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
-    merging.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
     return parser
 
 
@@ -160,7 +168,11 @@ def _parser(text: str | None) -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="yaml; the published ones are under configs/"
+        "--config-file",
+        required=True,
+        type=expand_home,
+        metavar="FILE",
+        help="yaml; the published ones are under configs/",
     )
 
 

@@ -18,7 +18,7 @@ from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError
-from twostage.machine import datasets_root
+from twostage.machine import datasets_root, user_path
 
 TOYBOX = "toybox"
 
@@ -81,7 +81,7 @@ def run_prepare(args: argparse.Namespace) -> None:
         prepare_own_folder(Path(args.name), args)
         return
     benchmark = find_benchmark(args.name)
-    source = Path(args.source).expanduser() if args.source else datasets_root()
+    source = user_path(args.source) if args.source else datasets_root()
     reports = prepare(benchmark, source, splits=args.splits, workers=args.workers, skip_broken=args.skip_broken)
     for split, report in reports.items():
         info = benchmark.info(benchmark.splits[split], next(iter(benchmark.splits[split].registered)))

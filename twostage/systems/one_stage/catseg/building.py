@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
+import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.clip.statistics import InputScale
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
