@@ -1,9 +1,9 @@
 """twostage from Python: load a system, hand it a picture and some words.
 
->>> segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
->>> result = segmenter("photo.jpg", ["cat", "sofa, couch"])
+>>> segmenter = load("toybox/maskclip", device="cpu")
+>>> result = segmenter(np.zeros((120, 160, 3), np.uint8), ["sky", "blue star, star"])
 >>> result.labels.shape, result.names
-((480, 640), ('cat', 'sofa, couch'))
+((120, 160), ('sky', 'blue star, star'))
 """
 
 from __future__ import annotations
@@ -201,8 +201,9 @@ class Segmenter:
     def encode(self, image: Picture) -> EncodedImage:
         """Everything of a picture that does not depend on the words, so that changing them is cheap.
 
-        >>> photo = segmenter.encode("photo.jpg")
-        >>> day, night = segmenter(photo, ["cat", "sofa"]), segmenter(photo, ["animal", "furniture"])
+        >>> segmenter = load("toybox/maskclip", device="cpu")
+        >>> photo = segmenter.encode(np.zeros((120, 160, 3), np.uint8))
+        >>> coarse, fine = segmenter(photo, ["sky", "sand"]), segmenter(photo, ["red sand", "yellow sand"])
         """
         pixels = as_rgb(image)
         sample = T.AugInput(pixels)

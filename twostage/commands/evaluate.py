@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from twostage.commands.launch import launch
 from twostage.commands.setup import set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config
@@ -30,6 +31,20 @@ from twostage.systems.cards import all_cards
 from twostage.visualization.analysis import write_evaluation_report
 
 logger = logging.getLogger(__name__)
+
+
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Evaluate what the arguments name, in as many processes as asked for.
+
+    Raises:
+        UserError: anything wrong in config, datasets, checkpoint or output folder.
+    """
+    # `--datasets a b KEY VALUE`: keys are upper case and hold a dot, which no dataset's name does.
+    first_key = next((i for i, word in enumerate(args.datasets) if word.isupper() and "." in word), len(args.datasets))
+    args.opts = args.datasets[first_key:] + args.opts
+    args.datasets = args.datasets[:first_key]
+    cfg = benchmark_config(args)
+    launch(evaluate_benchmarks, processes=args.num_gpus, device=cfg.MODEL.DEVICE, args=(cfg, args))
 
 
 def benchmark_config(args: argparse.Namespace) -> CfgNode:
