@@ -126,7 +126,7 @@ def test_scores_follow_the_formula(model):
     rows = torch.cat([text.text, F.normalize(model.void_embedding, dim=-1)])
     generator = (100 * queries[0] @ rows.T).softmax(dim=-1)[:, :-1]
     p = F.interpolate(logits, size=(96, 96), mode="bilinear", align_corners=False)[0, :, :70, :90].sigmoid()
-    clip_image = (image[0]["image"] - model.clip_mean) / model.clip_std
+    clip_image = model.clip_units(image[0]["image"])
     wanted = torch.zeros(len(NAMES), 70, 90)
     share = 0.95  # of CLIP, toybox/ovseg.yaml
     for index in range(len(p)):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from twostage.clip.keys import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.toybox.towers import convnext_features, encode_captions, vit_features
 from twostage.data.toybox.captioned import NAMES, TEMPLATES, less_exact, render_captioned, sentence, simplify
 from twostage.data.toybox.textures import TextureBank
@@ -135,13 +135,7 @@ def sample_batch(pool: Pool, rng: np.random.Generator, chosen: np.ndarray, side:
         mentions[place, named] = 1
         texts.append(sentence(rng, named, int(pool.sizes[index])))
     pixels = torch.from_numpy(images.astype(np.float32) * light).permute(0, 3, 1, 2).clamp_(0, 255)
-    return Batch(normalise(pixels), texts, torch.from_numpy(mentions), torch.from_numpy(implied))
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """CLIP's normalisation of RGB pixels [B, 3, H, W] on 0..255."""
-    mean, std = torch.tensor(CLIP_PIXEL_MEAN), torch.tensor(CLIP_PIXEL_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return Batch(PixelUnits(CLIP_STATISTICS)(pixels), texts, torch.from_numpy(mentions), torch.from_numpy(implied))
 
 
 def caption_targets(mentions: Tensor, implied: Tensor) -> Tensor:

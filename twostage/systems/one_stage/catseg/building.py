@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
-from twostage.clip.statistics import InputScale
+from twostage.clip.statistics import PixelStatistics, PixelUnits
 from twostage.errors import UserError
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
@@ -46,15 +46,10 @@ def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide | V
         return taps, GuideChannels(visual.proj.shape[1], list(keys.TAP_CHANNELS))
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
-    scale = InputScale(
-        mean=cfg.MODEL.PIXEL_MEAN,
-        std=cfg.MODEL.PIXEL_STD,
-        new_mean=keys.BACKBONE.PIXEL_MEAN,
-        new_std=keys.BACKBONE.PIXEL_STD,
-    )
+    units = PixelUnits(PixelStatistics(keys.BACKBONE.PIXEL_MEAN, keys.BACKBONE.PIXEL_STD))
     trained = cfg.SOLVER.BACKBONE_MULTIPLIER > 0
     return (
-        BackboneGuide(backbone=backbone, side=keys.BACKBONE.RESOLUTION, scale=scale, trained=trained),
+        BackboneGuide(backbone=backbone, side=keys.BACKBONE.RESOLUTION, units=units, trained=trained),
         GuideChannels(shapes["res4"].channels, [shapes["res3"].channels, shapes["res2"].channels]),
     )
 

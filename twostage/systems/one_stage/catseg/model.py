@@ -13,6 +13,7 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.statistics import Pictures
 from twostage.clip.towers.finetuning import train_parts
 from twostage.clip.towers.vit import (
     Tokens,
@@ -149,7 +150,7 @@ class CATSeg(OpenVocabularySegmenter):
         """What CLIP looks at now."""
         return self.train_views if self.training else self.test_views
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: Pictures) -> Encoded:
         with record_function("trunk"):
             embeddings, tapped = self.dense_features(self.views.cut(images, self.resolution))
         with record_function("guidance"):

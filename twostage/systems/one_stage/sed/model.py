@@ -14,6 +14,7 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.statistics import Pictures
 from twostage.clip.towers.convnext import (
     dense_embeddings,
     hierarchical_features,
@@ -109,7 +110,7 @@ class SED(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table()
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: Pictures) -> Encoded:
         sizes = [(int(height), int(width)) for height, width in images.image_sizes]
         with record_function("trunk"):
             pyramid = hierarchical_features(self.clip.visual, self._squares(images, self.resolution))

@@ -10,19 +10,18 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions
 from twostage.clip.regions.contract import RegionClassifier, Regions
-from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.crops import Cropper, crop_side
 from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
 from twostage.predictions.masks import Frames, MaskPrediction
@@ -55,9 +54,6 @@ class OVSeg(OpenVocabularySegmenter):
     Trainable: the generator, the head from queries to embeddings and the void embedding. CLIP is adapted on its own
     (`tools/train_mask_prompt.py`).
     """
-
-    clip_mean: Tensor
-    clip_std: Tensor
 
     @configurable
     def __init__(
@@ -98,9 +94,7 @@ class OVSeg(OpenVocabularySegmenter):
         self.seen_names = frozenset(seen_names)
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        mean, deviation = clip_statistics()
-        self.register_buffer("clip_mean", mean, persistent=False)
-        self.register_buffer("clip_std", deviation, persistent=False)
+        self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -144,7 +138,7 @@ class OVSeg(OpenVocabularySegmenter):
         )
         return Words(text, asked, seen)
 
-    def encode(self, images: ImageList) -> EncodedMasks:
+    def encode(self, images: Pictures) -> EncodedMasks:
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
@@ -152,7 +146,7 @@ class OVSeg(OpenVocabularySegmenter):
         regions = None if self.training else self._recognise(images, outputs[0][0], frames)
         return EncodedMasks(outputs, frames, regions)
 
-    def _recognise(self, images: ImageList, mask_logits: Tensor, frames: Frames) -> Regions | None:
+    def _recognise(self, images: Pictures, mask_logits: Tensor, frames: Frames) -> Regions | None:
         """CLIP's view of every proposal, on the images as they were before padding."""
         if self.regions is None:
             return None
@@ -160,8 +154,7 @@ class OVSeg(OpenVocabularySegmenter):
         for index in range(len(frames.images)):
             with record_function("masks"):
                 probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
-            image = (self.raw_pixels(images[index]) - self.clip_mean) / self.clip_std
-            found.append(self.regions(self.clip.visual, image, probabilities))
+            found.append(self.regions(self.clip.visual, self.clip_units(images.pixels[index]), probabilities))
         return Regions.stack(found)
 
     def classifier(self, text: Tensor) -> TextClassifier:
@@ -191,7 +184,7 @@ class OVSeg(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
 
@@ -203,10 +196,10 @@ def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
         return PooledRegions(threshold=keys.MASK_THRESHOLD)
     if keys.REGIONS == "attention_bias":
         return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
-    colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
+    colour = CLIP_STATISTICS.mean if keys.BACKGROUND == "mean" else (0.0, 0.0, 0.0)
     size = crop_side(visual, keys.CROP_SIZE, "MODEL.OVSEG.CROP_SIZE")
     return RegionEncoder(
-        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=normalised_colour(colour)),
+        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=CLIP_STATISTICS.rounded().colour(colour)),
         threshold=keys.MASK_THRESHOLD,
         soft_background=keys.MATTING,
         use_prompts=keys.MASK_PROMPTS,

@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
-from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.crops import Cropper, crop_side
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.predictions.masks import Frames, MaskPrediction
@@ -43,9 +42,6 @@ class SCAN(OpenVocabularySegmenter):
     Trainable: the generator, the head to CLIP's space, the calibration and the void embedding. `clip` is the tower for
     regions (adapted to shifted crops at release) and for text, `context_clip` an untouched image tower.
     """
-
-    clip_mean: Tensor
-    clip_std: Tensor
 
     @configurable
     def __init__(
@@ -84,9 +80,7 @@ class SCAN(OpenVocabularySegmenter):
         self.weigh_void = weigh_void
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        mean, deviation = clip_statistics()
-        self.register_buffer("clip_mean", mean, persistent=False)
-        self.register_buffer("clip_std", deviation, persistent=False)
+        self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -120,7 +114,7 @@ class SCAN(OpenVocabularySegmenter):
             "regions": ShiftedRegions(
                 cropper=Cropper(
                     size=crop_side(clip.visual, keys.CROP_SIZE, "MODEL.SCAN.CROP_SIZE"),
-                    background=normalised_colour(CLIP_PIXEL_MEAN),
+                    background=CLIP_STATISTICS.rounded().colour(CLIP_STATISTICS.mean),
                 ),
                 threshold=keys.MASK_THRESHOLD,
                 ratio=keys.SHIFT_RATIO,
@@ -136,11 +130,11 @@ class SCAN(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table()
 
-    def encode(self, images: ImageList) -> EncodedMasks:
+    def encode(self, images: Pictures) -> EncodedMasks:
         masked = self.generator(images.tensor)
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
-        clip_images = self._clip_images(images)
+        clip_images = images.in_units(self.clip_units)
         with record_function("context"):
             context, class_tokens = self._look_at_all(clip_images)
         # Queries don't meet in the calibration, so those of all layers go through it together.
@@ -153,13 +147,8 @@ class SCAN(OpenVocabularySegmenter):
             return EncodedMasks(outputs, frames)
         return EncodedMasks(outputs, frames, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens))
 
-    def _clip_images(self, images: ImageList) -> ImageList:
-        """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
-        normalised = [(self.raw_pixels(images[i]) - self.clip_mean) / self.clip_std for i in range(len(images))]
-        return ImageList.from_tensors(normalised, self.size_divisibility)
-
     @torch.no_grad()
-    def _context_tokens(self, clip_images: ImageList) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
+    def _context_tokens(self, clip_images: Pictures) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
         """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
         tower = self.context_clip
         side = image_side(tower)
@@ -171,12 +160,12 @@ class SCAN(OpenVocabularySegmenter):
         class_tokens = {block: tapped[block].class_token[:, 0] for block in self.shift_blocks}
         return maps, project_tokens(tower, last.class_token)[:, 0], class_tokens
 
-    def _look_at_all(self, clip_images: ImageList) -> tuple[Context, dict[int, Tensor]]:
+    def _look_at_all(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
         maps, class_embedding, class_tokens = self._context_tokens(clip_images)
         return self.calibration.context(maps, class_embedding), class_tokens
 
     def _look_at_regions(
-        self, clip_images: ImageList, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
+        self, clip_images: Pictures, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
         found = []
         for index in range(len(frames.images)):
@@ -210,6 +199,6 @@ class SCAN(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text), batch)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from twostage.clip.keys import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.data.images import read_rgb
 from twostage.systems.two_stage.ovseg.adaptation.pairs import BLANK
 from twostage.torchvision_shim import ensure_torchvision
@@ -61,8 +61,8 @@ class PairDataset(Dataset[Sample]):
         pixels = np.array(picture)
         # Resizing blurs the border of the mask; the blurred pixels count as foreground.
         mask = (pixels != np.array(BLANK, np.uint8)).any(axis=-1)
-        image = (torch.from_numpy(pixels).float() - torch.tensor(CLIP_PIXEL_MEAN)) / torch.tensor(CLIP_PIXEL_STD)
-        return Sample(image.permute(2, 0, 1).contiguous(), torch.from_numpy(mask)[None].float(), self.labels[index])
+        image = PixelUnits(CLIP_STATISTICS)(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+        return Sample(image, torch.from_numpy(mask)[None].float(), self.labels[index])
 
 
 def centre_crop(picture: Image.Image, size: int) -> Image.Image:
