@@ -23,7 +23,7 @@ from twostage.engine.optimizer import parameter_settings
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
-from twostage.systems.one_stage.sed.build import build_decoder
+from twostage.systems.one_stage.sed.building import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
 from twostage.systems.one_stage.sed.model import SED
 from twostage.systems.one_stage.sed.weights import checkpoint_table
@@ -93,7 +93,7 @@ def _check_inference(model: SED, case: Case) -> list[Comparison]:
             encoded = model.encode(model.preprocess(batch))
             prediction = model.decode(encoded, text)
         arrays = _arrays(model, encoded.features, text, recorded)
-        if model.rejection is None:
+        if model.early_rejection is None:
             x = [arrays["cost_embed"], arrays["dec1_out"], arrays["dec2_out"]]
             arrays |= {f"aux_head{i}": model.decoder.heads[i](x[i]) for i in range(3)}
         scores = prediction.scores([size])[0]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from twostage.clip.statistics import Pictures, PixelUnits
 from twostage.clip.towers.vit import Tokens
-from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import FrozenViT
+from twostage.systems.one_stage.cost_aggregation.parts import DenseBackbone
 
 
 class GuideMaps(NamedTuple):
@@ -28,6 +28,20 @@ class Views(Protocol):
     """What a guide needs of `views.py`."""
 
     def cut(self, images: ImageList, side: int) -> Tensor: ...
+
+
+class Guide(Protocol):
+    """A source of guidance.
+
+    Attributes:
+        taps: blocks of CLIP whose outputs it wants; i is the output of the i-th block.
+    """
+
+    taps: list[int]
+
+    def __call__(self, images: Pictures, views: Views, embeddings: Tokens, tapped: dict[int, Tokens]) -> GuideMaps:
+        """From the images, or from CLIP's pass over their views: all tokens' `embeddings` and the `tapped` blocks."""
+        ...
 
 
 class TapGuide(nn.Module):
@@ -77,9 +91,9 @@ class BackboneGuide(nn.Module):
 
 
 class ViTGuide(nn.Module):
-    """A frozen ViT besides CLIP (a variant), seen on CLIP's grid: its dense features, and two blocks of it, upsampled."""
+    """A frozen ViT besides CLIP, seen on CLIP's grid: its dense features, and two blocks of it, upsampled."""
 
-    def __init__(self, *, vit: FrozenViT, channels: Sequence[int]) -> None:
+    def __init__(self, *, vit: DenseBackbone, channels: Sequence[int]) -> None:
         """
         Args:
             vit: whose grid is CLIP's.

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import ImageList
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.errors import UserError, near_names
+from twostage.systems.one_stage.cost_aggregation.parts import Cut
 
 
 class FrozenViT(nn.Module):
@@ -56,7 +56,7 @@ class FrozenViT(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images: Pictures, cut: Callable[[ImageList, int], Tensor]) -> list[Tensor]:
+    def forward(self, images: Pictures, cut: Cut) -> list[Tensor]:
         """Maps `[V, C, cells, cells]` of the tapped blocks in their order, then of the last one, each after the final norm.
 
         Args:
@@ -74,8 +74,8 @@ class FrozenViT(nn.Module):
         return [found[tap] for tap in (*self.taps, wanted[-1])]
 
 
-def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT | None:
-    """The ViT of `MODEL.VIT_GUIDE` on a grid of `cells` x `cells` patches, None where it has no name.
+def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT:
+    """The ViT of `MODEL.VIT_GUIDE` on a grid of `cells` x `cells` patches.
 
     As with CLIP, its own weights are not read where MODEL.WEIGHTS names a checkpoint.
 
@@ -83,8 +83,6 @@ def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT | None:
         UserError: unknown name or tag, not a ViT, wrong taps, weights missing, unreadable or of another model.
     """
     keys = cfg.MODEL.VIT_GUIDE
-    if not keys.NAME:
-        return None
     tags = _tags(keys.NAME)
     statistics = tags.get(keys.PRETRAINED) or next(iter(tags.values()))
     try:
