@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 
-import twostage  # noqa: F401  (first: makes torchvision importable on CPU-only torch)
 from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks
 from twostage.commands.launch import launch
 from twostage.errors import run_cli

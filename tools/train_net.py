@@ -13,7 +13,6 @@ OUTPUT_DIR.
 
 from __future__ import annotations
 
-import twostage  # noqa: F401  (first: makes torchvision importable on CPU-only torch)
 from twostage.commands.train import argument_parser, run_from_arguments
 from twostage.errors import run_cli
 

@@ -207,7 +207,7 @@ def test_word_targets_by_hand() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_lowers_the_loss_and_repeats(name: str) -> None:
-    recipe = toybox_training.Recipe(
+    recipe = toybox_training.ToyClipRecipe(
         steps=8, batch_size=8, pool_size=8, side=32, warmup=1, mosaic_every=3 if name == "toybox-vit" else 0
     )
     head = torch.nn.Linear(128, len(toybox_training.WORDS))

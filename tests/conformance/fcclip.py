@@ -16,10 +16,11 @@ from conformance.case import Case, Comparison, load_seeded
 from conformance.seeded import seeded_image
 from twostage.clip.regions.mask_pooling import masks_on_grid, pool_masks
 from twostage.config import load_config
-from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.masked_decoder import MaskedDecoder
+from twostage.proposals.queries import MaskedQueries
 from twostage.proposals.rounding import published_rounding
 from twostage.systems.building import build_model
-from twostage.systems.two_stage.fcclip.model import FCCLIP, Words
+from twostage.systems.two_stage.fcclip.model import FCCLIP, SynonymText
 from twostage.systems.two_stage.heads import EncodedMasks
 from twostage.vocabulary import Vocabulary
 
@@ -64,7 +65,7 @@ def check(case: Case) -> list[Comparison]:
     return rows
 
 
-def _seeded_model(case: Case) -> tuple[FCCLIP, Words]:
+def _seeded_model(case: Case) -> tuple[FCCLIP, SynonymText]:
     """The case's model and its embedded vocabulary.
 
     Cases of ResNets don't say which activation their text tower had: OpenAI's, with which its weights are published, or the
@@ -93,7 +94,7 @@ def _overrides(meta: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(meta["config_overrides"][::2], meta["config_overrides"][1::2], strict=True))
 
 
-def _build(meta: dict[str, Any], clip_name: str, quick_gelu: str) -> tuple[FCCLIP, Words]:
+def _build(meta: dict[str, Any], clip_name: str, quick_gelu: str) -> tuple[FCCLIP, SynonymText]:
     root = Path(__file__).parents[2]
     overrides = _overrides(meta)
     # Masks are resized before the sum where panoptic or instance output is on.
@@ -151,7 +152,7 @@ def _recording(model: FCCLIP, arrays: _Arrays) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _head_arrays(model: FCCLIP, encoded: EncodedMasks, words: Words, recorded: _Arrays) -> _Arrays:
+def _head_arrays(model: FCCLIP, encoded: EncodedMasks, words: SynonymText, recorded: _Arrays) -> _Arrays:
     """Both classifiers' intermediates on the final masks, and the predictions before any layer."""
     mask_logits, embeddings = encoded.outputs[0]
     features, res5 = recorded["mask_features"], recorded["clip_res5"]

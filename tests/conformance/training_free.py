@@ -26,7 +26,7 @@ from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import Size, TileGrid
 from twostage.systems.building import build_model
-from twostage.systems.training_free.dense_clip.model import EncodedImage, TrainingFree
+from twostage.systems.training_free.dense_clip.model import PatchEmbeddings, TrainingFree
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, NamePrediction
 from twostage.vocabulary import Vocabulary
 
@@ -173,7 +173,7 @@ def _overrides(meta: dict[str, Any], system: str) -> list[str]:
 
 
 def _first_window(
-    model: TrainingFree, encoded: EncodedImage, images: Tensor, rows: Tensor, names: list[str]
+    model: TrainingFree, encoded: PatchEmbeddings, images: Tensor, rows: Tensor, names: list[str]
 ) -> dict[str, Any]:
     """Intermediates of the first window, and its similarities at the window's size."""
     tower, blocks = model.tower, model.tower.blocks

@@ -19,7 +19,7 @@ from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.systems.building import build_model
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
-from twostage.systems.two_stage.fcclip.model import Words
+from twostage.systems.two_stage.fcclip.model import SynonymText
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import synonym_logits
 from twostage.vocabulary import Vocabulary
@@ -209,7 +209,7 @@ def test_resnet_cases_get_the_activation_that_their_text_had(monkeypatch, stored
     texts = {"off": torch.eye(2), "on": torch.eye(2).flip(0)}
 
     def build(_meta, name, quick_gelu):
-        return f"{name} {quick_gelu}", Words(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool))
+        return f"{name} {quick_gelu}", SynonymText(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool))
 
     monkeypatch.setattr(fcclip_reference, "_build", build)
     case = Case(Path(), Case.read(R50_CASE).meta, {"text_classifier": texts[stored].numpy()})

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.clip.keys import TemplateSet
 from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.towers.vit import embed_image, project_tokens, run_blocks, value_path_features
@@ -24,7 +25,7 @@ from twostage.data.toybox.words import ALL_THINGS, CLASSES, SEEN_CLASSES, SEEN_S
 
 
 @torch.no_grad()
-def text_rows(model: nn.Module, names: Sequence[str], templates: str = "vild") -> Tensor:
+def text_rows(model: nn.Module, names: Sequence[str], templates: TemplateSet = "vild") -> Tensor:
     """Unit text embeddings [len(names), D], averaged over the templates."""
     rows = [encode_captions(model, [template.format(name) for name in names]) for template in TEMPLATES[templates]]
     return F.normalize(torch.stack(rows).mean(0), dim=-1)

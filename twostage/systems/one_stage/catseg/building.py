@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_backbone
 
 from twostage.clip.statistics import PixelStatistics, PixelUnits
 from twostage.errors import UserError
+from twostage.proposals.backbones import build_backbone
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide, TapGuide, ViTGuide
 from twostage.systems.one_stage.cost_aggregation.building import (

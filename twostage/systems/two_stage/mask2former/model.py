@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,10 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.errors import UserError
 from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
+from twostage.proposals.keys import Classifier
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
+from twostage.proposals.queries import MaskedQueries
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
 from twostage.systems.two_stage.heads import TextClassifier
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
@@ -50,7 +51,7 @@ class Mask2Former(OpenVocabularySegmenter):
         *,
         generator: MaskGenerator,
         class_embed: nn.Module,
-        classifier: Literal["closed", "agnostic", "text"],
+        classifier: Classifier,
         criterion: MaskLosses,
         resize_scores: bool,
         **shared: Any,

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions
@@ -25,6 +24,7 @@ from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
 from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.proposals.backbones import build_backbone
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
@@ -36,7 +36,7 @@ from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
 
-class Words(NamedTuple):
+class AskedText(NamedTuple):
     """Unit text embeddings `text` `[C, D]`, of which the first `asked` are what the user asked for; then their rival.
 
     `seen` bool `[C]` says which of them the generator was trained on, None where all count as unseen.
@@ -126,17 +126,17 @@ class OVSeg(OpenVocabularySegmenter):
         """Whose learning-rate multiplier a parameter takes; nothing of CLIP trains here."""
         return "backbone" if name.startswith("backbone.") else None
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> AskedText:
         """Text embeddings; in the demo a single word gets a rival, or every pixel of its proposals would be it."""
         names = vocabulary.names
         if self.best_proposals_only and len(names) == 1:
-            return Words(self.text(Vocabulary((*names, OTHERS))), 1)
+            return AskedText(self.text(Vocabulary((*names, OTHERS))), 1)
         asked = 1 if self.best_proposals_only and len(names) == 2 and names[1] == OTHERS else len(names)
         text = self.text(vocabulary)
         seen = (
             torch.tensor([name in self.seen_names for name in names], device=text.device) if self.seen_names else None
         )
-        return Words(text, asked, seen)
+        return AskedText(text, asked, seen)
 
     def encode(self, images: Pictures) -> EncodedMasks:
         with record_function("generator"):
@@ -161,7 +161,7 @@ class OVSeg(OpenVocabularySegmenter):
         """Of unit embeddings of queries and of regions; `text` is normalised once more, as published."""
         return TextClassifier.scaled(F.normalize(text, dim=-1), self.void_embedding, self.logit_scale)
 
-    def decode(self, encoded: EncodedMasks, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: AskedText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         classifier = self.classifier(text.text)
         class_logits = classifier(embeddings)
@@ -184,7 +184,7 @@ class OVSeg(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: Pictures
+        self, encoded: EncodedMasks, text: AskedText, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
 

@@ -136,7 +136,7 @@ class SCAN(OpenVocabularySegmenter):
         masked = masked[:1] + masked[1:-1]
         clip_images = images.in_units(self.clip_units)
         with record_function("context"):
-            context, class_tokens = self._look_at_all(clip_images)
+            context, class_tokens = self._context(clip_images)
         # Queries don't meet in the calibration, so those of all layers go through it together.
         with record_function("calibration"):
             queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
@@ -145,28 +145,26 @@ class SCAN(OpenVocabularySegmenter):
         frames = frames_of(images)
         if self.training:
             return EncodedMasks(outputs, frames)
-        return EncodedMasks(outputs, frames, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens))
+        return EncodedMasks(outputs, frames, self._regions(clip_images, outputs[0][0], frames, class_tokens))
 
-    @torch.no_grad()
-    def _context_tokens(self, clip_images: Pictures) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
-        """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
+    def _context(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
+        """What the untouched CLIP sees in whole pictures: the calibration's context, and class tokens `[B, W]` by block."""
         tower = self.context_clip
         side = image_side(tower)
         # Squeezed into CLIP's square together with the padding, by nearest pixels.
         squeezed = F.interpolate(clip_images.tensor, size=(side, side), mode="nearest")
         taps = {*self.context_blocks, *self.shift_blocks}
-        last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+        with torch.no_grad():
+            last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+            embeddings = project_tokens(tower, last.class_token)[:, 0]
         maps = [tapped[block].patch_map for block in self.context_blocks]
         class_tokens = {block: tapped[block].class_token[:, 0] for block in self.shift_blocks}
-        return maps, project_tokens(tower, last.class_token)[:, 0], class_tokens
+        return self.calibration.context(maps, embeddings), class_tokens
 
-    def _look_at_all(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
-        maps, class_embedding, class_tokens = self._context_tokens(clip_images)
-        return self.calibration.context(maps, class_embedding), class_tokens
-
-    def _look_at_regions(
+    def _regions(
         self, clip_images: Pictures, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
+        """What CLIP sees in the final masks."""
         found = []
         for index in range(len(frames.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
