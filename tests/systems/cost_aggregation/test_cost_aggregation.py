@@ -94,7 +94,9 @@ def test_ignored_pixels_are_negatives_for_all_classes():
 def test_no_module_of_the_systems_imports_a_variant_before_the_config_names_it():
     """Imports at the top of a file; those inside functions of `building.py` are what a config asks for."""
     folder = Path(cost_map.__code__.co_filename).parent
-    files = [*folder.glob("*.py"), *(folder.parent / "catseg").glob("*.py"), *(folder.parent / "sed").glob("*.py")]
+    folders = (folder, folder.parent / "catseg", folder.parent / "sed")
+    # Cards name the keys of variants.
+    files = [file for folder in folders for file in folder.glob("*.py") if file.name != "card.py"]
     assert len(files) > 15
     for file in files:
         imported = [node.module or "" for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
