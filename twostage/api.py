@@ -32,7 +32,9 @@ from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, write_text
 from twostage.machine import resolve_device
-from twostage.predictions.masks import MaskPrediction, Prediction
+from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.prediction import Prediction
+from twostage.predictions.segments import panoptic_segments
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
 from twostage.vocabulary import Vocabulary
@@ -105,7 +107,9 @@ class Segmentation:
             if name not in self.names:
                 raise UserError(f"thing {name!r} is not in the vocabulary{near_names(name, self.names)}")
         indices = [self.names.index(name) for name in things]
-        ((ids, segments),) = self.prediction.panoptic([self.labels.shape], indices, score_threshold=score_threshold)
+        ((ids, segments),) = panoptic_segments(
+            self.prediction, [self.labels.shape], indices, score_threshold=score_threshold
+        )
         return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
@@ -229,7 +233,11 @@ def load(
 
 
 def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
-    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode."""
+    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode.
+
+    Raises:
+        UserError: weights missing or of another system, or a model that is none of ours.
+    """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = resolve_device(cfg)
     # Read before the model is built: a wrong path should not cost the time of building.

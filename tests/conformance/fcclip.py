@@ -16,6 +16,7 @@ from conformance.case import Case, Comparison, load_seeded
 from conformance.seeded import seeded_image
 from twostage.clip.regions.mask_pooling import masks_on_grid, pool_masks
 from twostage.config import load_config
+from twostage.predictions.segments import instances, panoptic_segments
 from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.queries import MaskedQueries
 from twostage.proposals.rounding import published_rounding
@@ -56,9 +57,9 @@ def check(case: Case) -> list[Comparison]:
     rows = []
     if "panoptic_segments" in meta:
         things = list(range(0, len(meta["class_names"]), 2))
-        ((ids, segments),) = prediction.panoptic([size], things, score_threshold=0.0)
-        (instances,) = prediction.instances([size], things)
-        arrays |= {"panoptic_seg": ids[::4, ::4], "inst_scores": instances.scores}
+        ((ids, segments),) = panoptic_segments(prediction, [size], things, score_threshold=0.0)
+        (found,) = instances(prediction, [size], things)
+        arrays |= {"panoptic_seg": ids[::4, ::4], "inst_scores": found.scores}
         rows.append(_same_segments(segments, meta["panoptic_segments"]))
     rows += [case.compare(name, arrays[name]) for name in case.names]
     rows.append(case.compare_labels("label_map", labels, scores.argmax(dim=0)))

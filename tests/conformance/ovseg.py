@@ -22,7 +22,7 @@ from twostage.checkpoint.renaming import check_complete
 from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.predictions.masks import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED
 from twostage.proposals.rounding import published_rounding
 from twostage.systems.building import build_model
 from twostage.systems.two_stage.ovseg.model import OVSeg

@@ -22,11 +22,12 @@ from twostage.evaluation import keys as evaluation
 from twostage.inference import keys as inference
 from twostage.keys import KeyGroup
 from twostage.machine import expand_home, user_path
+from twostage.predictions import keys as predictions
 from twostage.proposals import keys as proposals
 from twostage.systems.cards import all_cards
 
 # Rooms that systems share, each with a `keys.py`; a system's own keys come with its card.
-_ROOMS = (clip, data, engine, evaluation, inference, proposals)
+_ROOMS = (clip, data, engine, evaluation, inference, predictions, proposals)
 
 
 def key_groups() -> tuple[KeyGroup, ...]:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.inference.keys import Padding
-from twostage.inference.resampling import Resampler, bilinear_matrix
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Resampler, Size, bilinear_matrix
+from twostage.inference.sliding import TileGrid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

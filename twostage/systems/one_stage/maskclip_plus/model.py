@@ -23,8 +23,9 @@ from twostage.clip.dense.tower import DenseTower, use_exact_gelu
 from twostage.clip.loading import load_clip
 from twostage.clip.towers.resnet import is_clip_resnet
 from twostage.errors import UserError
-from twostage.predictions.masks import DensePrediction, Frames
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.maskclip_plus.network import HEADS, DilatedConvNeXt, DilatedResNet
 from twostage.systems.one_stage.maskclip_plus.weights import checkpoint_table
 from twostage.systems.training_free.dense_clip.model import dense_tower_from_config
@@ -40,7 +41,7 @@ class Encoded(NamedTuple):
     """Features `[B, D, h, w]` of the network and where they lie."""
 
     features: Tensor
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -149,7 +150,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
         x = images.tensor
         if self.enlarge != 1:
             x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
-        return Encoded(self.head(self.backbone(x)), frames_of(images))
+        return Encoded(self.head(self.backbone(x)), Geometry.of(images))
 
     def logits(self, features: Tensor, text: Tensor) -> Tensor:
         """Products `[B, C, h, w]` of features `[B, D, h, w]` with the classes, the learned background first."""
@@ -159,7 +160,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
         logits = self.logits(encoded.features, text)
-        return DensePrediction(logits=logits, frames=encoded.frames, num_classes=logits.shape[1])
+        return DensePrediction(logits=logits, geometry=encoded.geometry, num_classes=logits.shape[1])
 
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList

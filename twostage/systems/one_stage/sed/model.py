@@ -25,7 +25,8 @@ from twostage.clip.towers.convnext import (
 )
 from twostage.clip.towers.finetuning import train_parts
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
-from twostage.predictions.masks import DensePrediction, Frames
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.cost_aggregation.building import (
     build_backbone_guide,
@@ -149,7 +150,7 @@ class SED(OpenVocabularySegmenter):
         cut = [(min(h, height), min(w, width)) for h, w in encoded.image_sizes]
         return DensePrediction(
             logits=probabilities,
-            frames=Frames(padded=(height, width), images=cut),
+            geometry=Geometry(padded=(height, width), images=cut),
             num_classes=len(text),
             kept=kept if self.early_rejection is not None or self.presence is not None else None,
             fill=0.0,

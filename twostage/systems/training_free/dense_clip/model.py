@@ -23,7 +23,8 @@ from twostage.clip.dense.tower import DenseTower, use_exact_gelu
 from twostage.clip.loading import load_clip_from_config
 from twostage.inference.keys import Padding
 from twostage.inference.mosaic import Mosaic
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Size
+from twostage.inference.sliding import TileGrid
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.dense_clip.refinement import denoise_prompts, operate_features, smooth_by_keys

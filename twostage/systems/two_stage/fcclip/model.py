@@ -19,6 +19,7 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
 from twostage.proposals.losses import MaskLosses
@@ -26,7 +27,7 @@ from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
 from twostage.proposals.queries import MaskedQueries
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
@@ -133,7 +134,7 @@ class FCCLIP(OpenVocabularySegmenter):
             outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
         with record_function("mask pooling"):
             regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return EncodedMasks(outputs, frames_of(images), regions)
+        return EncodedMasks(outputs, Geometry.of(images), regions)
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -159,7 +160,7 @@ class FCCLIP(OpenVocabularySegmenter):
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=self.resize_scores,
         )
 

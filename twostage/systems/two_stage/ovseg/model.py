@@ -23,12 +23,13 @@ from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.backbones import build_backbone
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.ovseg.free_vocabulary import OTHERS, best_proposals
@@ -142,18 +143,18 @@ class OVSeg(OpenVocabularySegmenter):
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
-        frames = frames_of(images)
-        regions = None if self.training else self._recognise(images, outputs[0][0], frames)
-        return EncodedMasks(outputs, frames, regions)
+        geometry = Geometry.of(images)
+        regions = None if self.training else self._recognise(images, outputs[0][0], geometry)
+        return EncodedMasks(outputs, geometry, regions)
 
-    def _recognise(self, images: Pictures, mask_logits: Tensor, frames: Frames) -> Regions | None:
+    def _recognise(self, images: Pictures, mask_logits: Tensor, geometry: Geometry) -> Regions | None:
         """CLIP's view of every proposal, on the images as they were before padding."""
         if self.regions is None:
             return None
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             with record_function("masks"):
-                probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+                probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, self.clip_units(images.pixels[index]), probabilities))
         return Regions.stack(found)
 
@@ -177,7 +178,7 @@ class OVSeg(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
             mask_threshold=self.mask_threshold if self.best_proposals_only else None,
             num_named=text.asked if self.best_proposals_only else None,

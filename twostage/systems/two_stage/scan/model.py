@@ -20,11 +20,12 @@ from twostage.clip.regions.crops import Cropper, crop_side
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import ensemble_weights, weigh_against_void
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
@@ -142,10 +143,10 @@ class SCAN(OpenVocabularySegmenter):
             queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
             embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
-        frames = frames_of(images)
+        geometry = Geometry.of(images)
         if self.training:
-            return EncodedMasks(outputs, frames)
-        return EncodedMasks(outputs, frames, self._regions(clip_images, outputs[0][0], frames, class_tokens))
+            return EncodedMasks(outputs, geometry)
+        return EncodedMasks(outputs, geometry, self._regions(clip_images, outputs[0][0], geometry, class_tokens))
 
     def _context(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
         """What the untouched CLIP sees in whole pictures: the calibration's context, and class tokens `[B, W]` by block."""
@@ -162,13 +163,13 @@ class SCAN(OpenVocabularySegmenter):
         return self.calibration.context(maps, embeddings), class_tokens
 
     def _regions(
-        self, clip_images: Pictures, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
+        self, clip_images: Pictures, mask_logits: Tensor, geometry: Geometry, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
         """What CLIP sees in the final masks."""
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
-            probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+            probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
         return Regions.stack(found)
 
@@ -192,7 +193,7 @@ class SCAN(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weigh_against_void(weights, void) if self.weigh_void else weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
         )
 
