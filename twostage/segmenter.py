@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from twostage.batch import batch_things, batch_vocabulary, output_sizes
+from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
@@ -75,6 +76,15 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
     def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: Pictures) -> dict[str, Tensor]:
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
+
+    def checkpoint_table(self) -> CheckpointTable | None:
+        """How official checkpoints relate to this model; None where there are none."""
+        return None
+
+    def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
+        """The same where official checkpoints come in several layouts: the table that recognises a file renames it."""
+        table = self.checkpoint_table()
+        return () if table is None else (table,)
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, else one dict per image.

@@ -1,4 +1,4 @@
-"""CAT-Seg's own parts against their published forms, and whole runs against the reference cases."""
+"""CAT-Seg's own parts against their published forms."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.case import Case, format_comparisons
-from conformance.catseg import check, check_optimizer, published_config
+from conformance.case import Case
+from conformance.comparison import format_comparisons
+from conformance.systems.catseg import published_config
+from conformance.systems.catseg_training import check_counts
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
@@ -312,16 +314,16 @@ def test_every_official_tensor_is_accounted_for(reference, variant):
 @pytest.mark.parametrize("variant", ["b", "l", "v1-r101", "v1-swinb"])
 def test_full_size_parameters_are_the_published_ones(reference, variant):
     """Names, shapes, what is trained and how; on the meta device, so that nothing is computed or held."""
-    meta = json.loads((reference / "catseg" / f"trainable-{variant}.json").read_text())
+    case = Case.read(reference / "catseg" / f"trainable-{variant}.json")
     keys = json.loads((reference / "catseg" / f"keys-{variant}.json").read_text())
-    cfg = published_config(meta)
+    cfg = published_config(case)
     with torch.device("meta"), mock.patch.object(nn.Module, "to", lambda self, *_args, **_kwargs: self):
         model = META_ARCH_REGISTRY.get("CATSeg")(cfg)
     official = model.checkpoint_table().to_official(model.state_dict())
     wanted = {name: key["shape"] for name, key in keys.items() if not name.endswith("block_2.attn_mask")}
     assert {name: list(tensor.shape) for name, tensor in official.items()} == wanted
-    rows = check_optimizer(model, meta, cfg)
-    assert len(rows) == 2 and all(row.passed for row in rows), format_comparisons(rows)
+    rows = check_counts(model, case, cfg)
+    assert len(rows) == 3 and all(row.passed for row in rows), format_comparisons(rows)
 
 
 def test_official_names_of_a_tiny_model_come_back():
@@ -330,19 +332,6 @@ def test_official_names_of_a_tiny_model_come_back():
     assert checkpoint_table(has_backbone=False).recognises(official)
     back = checkpoint_table(has_backbone=False).to_ours(official, source="tiny")
     assert back.keys() == model.state_dict().keys()
-
-
-def test_prompts_are_the_published_ones(reference):
-    rows = check(Case.read(reference / "catseg" / "public-prompts.json"))
-    assert len(rows) == 15 and all(row.passed for row in rows), format_comparisons(rows)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["public-b-plain-small", "public-b-slide-small"])
-def test_reference_case(reference, name):
-    rows = check(Case.read(reference / "catseg" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)
 
 
 def test_best_classes_by_their_highest_cost():

@@ -1,4 +1,4 @@
-"""FC-CLIP: ensemble and synonyms against the published formulas, training, official names, reference cases."""
+"""FC-CLIP: ensemble and synonyms against the published formulas, training, official names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance import fcclip as fcclip_reference
-from conformance.case import Case, format_comparisons
-from conformance.fcclip import check
+from conformance.case import Case
+from conformance.systems import fcclip as fcclip_cases
 from detectron2.structures import Instances
 
 from twostage.config import load_config
@@ -25,8 +24,6 @@ from twostage.systems.two_stage.heads import synonym_logits
 from twostage.vocabulary import Vocabulary
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-# Made by running the authors' code on a ResNet with seeded weights; there is no public case of one.
-R50_CASE = Path(__file__).with_name("cases") / "fcclip_r50.json"
 
 
 def toy(*opts: str):
@@ -172,13 +169,6 @@ def test_a_vit_is_refused():
         toy("MODEL.CLIP.NAME", "toybox-vit")
 
 
-@pytest.mark.slow
-def test_reference_case(reference):
-    rows = check(Case.read(reference / "fcclip" / "public-convnextl-small.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)
-
-
 def test_ensemble_equals_the_reference_run(reference):
     """The case stores both classifiers' logits whole, so that this part needs no model."""
     case = Case.read(reference / "fcclip" / "public-convnextl-small.json")
@@ -194,28 +184,22 @@ def test_ensemble_equals_the_reference_run(reference):
     assert row.passed, row
 
 
-@pytest.mark.slow
-def test_r50_equals_the_authors_run():
-    """Attention pooling inside masks (some empty), QuickGELU, a size that is padded, masks resized before the sum."""
-    case = Case.read(R50_CASE)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows = check(case)
-    torch.set_num_threads(threads)
-    wrong = [row for row in rows if not row.passed]
-    assert len(rows) == 25 and not wrong, "\n" + format_comparisons(wrong)
-
-
 @pytest.mark.parametrize("stored", ["on", "off"])
-def test_resnet_cases_get_the_activation_that_their_text_had(monkeypatch, stored):
+def test_resnet_cases_get_the_activation_that_their_text_had(reference, monkeypatch, stored):
     texts = {"off": torch.eye(2), "on": torch.eye(2).flip(0)}
 
-    def build(_meta, name, quick_gelu):
-        return f"{name} {quick_gelu}", SynonymText(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool))
+    def build(_case, name, quick_gelu):
+        return (
+            f"{name} {quick_gelu}",
+            None,
+            SynonymText(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool)),
+        )
 
-    monkeypatch.setattr(fcclip_reference, "_build", build)
-    case = Case(Path(), Case.read(R50_CASE).meta, {"text_classifier": texts[stored].numpy()})
-    model, words = fcclip_reference._seeded_model(case)
+    monkeypatch.setattr(fcclip_cases, "build", build)
+    case = Case(
+        Path(), Case.read(reference / "fcclip" / "own-r50-small.json").meta, {"text_classifier": texts[stored].numpy()}
+    )
+    model, _, words = fcclip_cases.seeded_model(case)
     assert model == f"RN50 {stored}"
     torch.testing.assert_close(words.names, texts[stored])
 
@@ -231,4 +215,4 @@ def test_resnet_cases_get_the_activation_that_their_text_had(monkeypatch, stored
     ],
 )
 def test_tower_of_a_case(config, overrides, clip):
-    assert fcclip_reference._clip_name({"config": config, "config_overrides": overrides}) == clip
+    assert fcclip_cases.clip_of(Case(Path(), {"config": config, "config_overrides": overrides}, {})) == clip

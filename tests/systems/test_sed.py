@@ -1,4 +1,4 @@
-"""SED: the decoder's cheaper forms against plain ones, early rejection, the model as a whole, reference cases."""
+"""SED: the decoder's cheaper forms against plain ones, early rejection, the model as a whole."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance.case import Case, format_comparisons
-from conformance.sed import check, optimizer_table
+from conformance.optimizer import trainable_table
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from twostage.batch import batch_vocabulary, output_sizes
@@ -263,21 +262,9 @@ def test_every_official_tensor_is_accounted_for(reference, variant, monkeypatch)
     official = checkpoint_table().to_official(model.state_dict())
     assert {name: list(value.shape) for name, value in official.items()} == {n: k["shape"] for n, k in keys.items()}
     published = json.loads((reference / "sed" / f"trainable-{variant}.json").read_text())
-    assert optimizer_table(model, cfg) == {n: (v["lr_mult"], v["weight_decay"]) for n, v in published.items()}
-
-
-def test_decoder_reference_case(reference):
-    rows = check(Case.read(reference / "sed" / "public-decoder-cer.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["public-small", "public-small-cer"])
-def test_reference_case(reference, name):
-    rows = check(Case.read(reference / "sed" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)
+    assert trainable_table(model, checkpoint_table(), cfg) == {
+        n: (v["lr_mult"], v["weight_decay"]) for n, v in published.items()
+    }
 
 
 @pytest.mark.parametrize(
