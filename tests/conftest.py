@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ import open_clip
 import torch
 from conformance.running import REFERENCE_THREADS
 
+from twostage.own_detectron2 import is_own
+
 ROOT = Path(__file__).parents[1]
 COPIES = Path(__file__).with_name("conformance") / "cases"
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -23,11 +24,11 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that hold for the other Detectron2 only."""
-    is_own = "+twostage" in importlib.metadata.version("detectron2")
+    own = is_own()
     for item in items:
-        if is_own and item.get_closest_marker("upstream_detectron2"):
+        if own and item.get_closest_marker("upstream_detectron2"):
             item.add_marker(pytest.mark.skip(reason="holds for upstream Detectron2 only"))
-        if not is_own and item.get_closest_marker("own_detectron2"):
+        if not own and item.get_closest_marker("own_detectron2"):
             item.add_marker(pytest.mark.skip(reason="holds for third_party/detectron2 only"))
 
 

@@ -1,11 +1,4 @@
-"""Compare our systems with reference cases: seeded runs of the authors' code.
-
-    python tools/check_reference.py ../shared/reference/san/public-*.json
-
-Prints a table per case, then what of it could not be compared; exit code 1 when an array is beyond tolerance or nothing was
-compared, 2 when a case can't be read. A case that does not match on one thread is run again on two, since the stored runs
-were made on either (`REFERENCE_THREADS`).
-"""
+"""Compare our systems with reference cases: seeded runs of the authors' code; see `tools/check_reference.py`."""
 
 from __future__ import annotations
 
@@ -19,12 +12,8 @@ from conformance.comparison import format_comparisons
 from conformance.running import run, system_of
 
 
-def main() -> None:
-    """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", metavar="CASE.json")
-    parser.add_argument("--failed-only", action="store_true", help="list only arrays beyond tolerance")
-    args = parser.parse_args()
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Compare the cases and print their tables; leaves with exit code 1 where one does not match."""
     failed = []
     for path in args.cases:
         start = time.perf_counter()

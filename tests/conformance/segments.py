@@ -14,6 +14,7 @@ from conformance.comparison import Comparison, compare_equal
 from conformance.inputs import Size, as_stored
 from twostage.errors import UserError
 from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.segments import instances, panoptic_segments
 
 _PANOPTIC = ("panoptic_seg", "panoptic_segments", "segments_info")
 _INSTANCES = ("inst_scores", "inst_classes", "inst_areas", "instance_classes_of_sorted_scores")
@@ -51,10 +52,10 @@ def compare_segments(
     held = {*case.meta, *case.names}
     if held.intersection(_PANOPTIC):
         thresholds = {"score_threshold": cfg.TEST.PANOPTIC_SCORE, "overlap_threshold": cfg.TEST.PANOPTIC_OVERLAP}
-        ((ids, segments),) = prediction.panoptic([size], things, **thresholds)
+        ((ids, segments),) = panoptic_segments(prediction, [size], things, **thresholds)
         rows += _compare_panoptic(case, ids, segments)
     if held.intersection(_INSTANCES):
-        (found,) = prediction.instances([size], None if all_instances else things, top_k=top_k)
+        (found,) = instances(prediction, [size], None if all_instances else things, top_k=top_k)
         areas = found.pred_masks.flatten(1).sum(dim=1)
         rows += _compare_instances(case, found.scores, found.pred_classes, areas)
     return rows

@@ -17,7 +17,9 @@ from conformance.settings import choice, free, only, options, pairs, to
 from conformance.weights import tweaked
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.segments import instances, panoptic_segments
 
 
 def test_seeded_streams_are_the_reference_ones():
@@ -107,11 +109,11 @@ def test_segments_and_instances_are_compared(tmp_path):
     prediction = MaskPrediction(
         mask_logits=4 * torch.randn(1, 6, 8, 8),
         class_logits=4 * torch.randn(1, 6, 4),
-        frames=Frames.on_grid((8, 8), [(8, 8)]),
+        geometry=Geometry.on_grid((8, 8), [(8, 8)]),
     )
     cfg = load_config("", ["TEST.PANOPTIC_SCORE", "0.2", "TEST.PANOPTIC_OVERLAP", "0.1"])
-    ((ids, segments),) = prediction.panoptic([(8, 8)], [0, 2], score_threshold=0.2, overlap_threshold=0.1)
-    (found,) = prediction.instances([(8, 8)], [0, 2])
+    ((ids, segments),) = panoptic_segments(prediction, [(8, 8)], [0, 2], score_threshold=0.2, overlap_threshold=0.1)
+    (found,) = instances(prediction, [(8, 8)], [0, 2])
     assert segments and len(found) > 2
     arrays = {
         "panoptic_seg": ids[::4, ::4].numpy(),

@@ -18,7 +18,7 @@ from torch import nn
 
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.predictions.masks import DensePrediction
+from twostage.predictions.dense import DensePrediction
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
@@ -135,17 +135,15 @@ def test_class_blocks_change_nothing(monkeypatch, sliding):
         whole = model(batch(2))
         monkeypatch.setattr(aggregator_module, "_MAPS", 2)
         blocks = model(batch(2))
-        model.output = "scores"
-        scores = model(batch(2))
+        scores = model.predict(batch(2)).scores([(80, 56)] * 2)
     for a, b, c in zip(whole, blocks, scores, strict=True):
         assert a["sem_seg_labels"].shape == (80, 56)
         assert (a["sem_seg_labels"] == b["sem_seg_labels"]).float().mean() > 0.99
-        assert (a["sem_seg_labels"] == c["sem_seg"].argmax(0)).float().mean() > 0.99
+        assert (a["sem_seg_labels"] == c.argmax(0)).float().mean() > 0.99
 
 
 def test_class_order_does_not_matter():
-    model = tiny_model()
-    model.output = "scores"
+    model = tiny_model(TEST__SEMANTIC_OUTPUT="scores")
     with torch.no_grad():
         scores = model(batch())[0]["sem_seg"]
         turned = model(batch(names=NAMES[::-1]))[0]["sem_seg"]
@@ -197,8 +195,7 @@ def test_v1_backbone_sees_its_own_statistics():
 
 
 def test_images_of_a_batch_do_not_touch_each_other():
-    model = tiny_model(**{k.replace(".", "__"): v for k, v in SLIDING.items()})
-    model.output = "scores"
+    model = tiny_model(TEST__SEMANTIC_OUTPUT="scores", **{k.replace(".", "__"): v for k, v in SLIDING.items()})
     pair = batch(1) + [entry | {"image": entry["image"].flip(1)} for entry in batch(1, size=(48, 72))]
     with torch.no_grad():
         both, alone = model(pair), model(pair[1:])
@@ -236,9 +233,8 @@ def test_early_rejection_keeps_classes_that_some_pixel_ranks_high():
     assert model.train().kept_classes(cost) is None
     every = tiny_model(TEST__EARLY_REJECTION__ENABLED="True", TEST__EARLY_REJECTION__TOP_K="5")
     plain = tiny_model()
-    every.output = plain.output = "scores"
     with torch.no_grad():
-        ours, wanted_scores = every(batch())[0]["sem_seg"], plain(batch())[0]["sem_seg"]
+        ours, wanted_scores = (model.predict(batch()).scores([(80, 56)])[0] for model in (every, plain))
     torch.testing.assert_close(ours, wanted_scores)
 
 

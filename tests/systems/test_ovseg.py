@@ -13,7 +13,7 @@ from twostage.clip.regions.encoder import distinct_masks
 from twostage.clip.towers.vit import image_embeddings
 from twostage.config import load_config
 from twostage.errors import UserError
-from twostage.predictions.masks import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED
 from twostage.systems.two_stage.ovseg import model as ovseg_model
 from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
 from twostage.systems.two_stage.ovseg.model import OVSeg
@@ -190,8 +190,7 @@ def test_demo_leaves_pixels_unlabelled():
     entry[0]["vocabulary"] = ["grass"]
     with torch.no_grad():
         labels = demo(entry)[0]["sem_seg_labels"]
-        demo.output = "scores"
-        scores = demo(entry)[0]["sem_seg"]
+        scores = demo.predict(entry).scores([(70, 90)])[0]
     # One word has the rival "others" beside it.
     assert scores.shape == (2, 70, 90)
     assert set(labels.unique().tolist()) <= {0, UNLABELLED}

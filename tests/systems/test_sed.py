@@ -10,10 +10,10 @@ import torch
 from conformance.optimizer import trainable_table
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from twostage.batch import batch_vocabulary, output_sizes
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.inference.early_rejection import EarlyRejection
-from twostage.segmenter import batch_vocabulary
 from twostage.systems.building import build_model
 from twostage.systems.cards import recognise_checkpoint
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
@@ -163,32 +163,35 @@ def entry(size, names, **more):
     return {"image": image, "vocabulary": names, **more}
 
 
+def scores_of(model, batch):
+    return model.predict(batch).scores(output_sizes(batch))
+
+
 NAMES = ["grass", "blue star", "sea, water", "brick wall"]
 
 
 def test_images_of_a_batch_do_not_touch_each_other(toy):
-    toy.eval().output = "scores"
+    toy.eval()
     torch.manual_seed(0)
     batch = [entry((60, 90), NAMES), entry((128, 70), NAMES, height=40, width=30)]
     with torch.no_grad():
-        together = toy(batch)
-        alone = [toy([e])[0] for e in batch]
+        together = scores_of(toy, batch)
+        alone = [scores_of(toy, [e])[0] for e in batch]
     for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one["sem_seg"], other["sem_seg"], rtol=1e-4, atol=1e-6)
-    assert together[0]["sem_seg"].shape == (4, 60, 90) and together[1]["sem_seg"].shape == (4, 40, 30)
-    assert together[0]["sem_seg"].min() > 0 and together[0]["sem_seg"].max() < 1
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert together[0].shape == (4, 60, 90) and together[1].shape == (4, 40, 30)
+    assert together[0].min() > 0 and together[0].max() < 1
 
 
 def test_early_rejection_gives_probability_zero_to_the_rejected(toy):
-    toy.eval().output = "scores"
+    toy.eval()
     torch.manual_seed(0)
     names = [f"thing number {i}" for i in range(40)]
     batch = [entry((96, 96), names), entry((64, 96), names)]
     toy.rejection = EarlyRejection(top_k=1)
     try:
         with torch.no_grad():
-            scores = [r["sem_seg"] for r in toy(batch)]
-            toy.output = "labels"
+            scores = scores_of(toy, batch)
             labels = [r["sem_seg_labels"] for r in toy(batch)]
     finally:
         toy.rejection = None

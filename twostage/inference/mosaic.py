@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twostage.inference.resampling import Resampler, bilinear_matrix
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Resampler, Size, bilinear_matrix
+from twostage.inference.sliding import TileGrid
 
 # Where a window is zero-padded to whole patches, and what becomes of the padding in the scores.
 # - "none": not at all; pixels beyond whole patches are not seen, and the grid is stretched over the window.

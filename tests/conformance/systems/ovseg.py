@@ -32,7 +32,7 @@ from conformance.training import check_loss_fields, loss_weights
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
-from twostage.predictions.masks import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED
 from twostage.systems.two_stage.ovseg.model import OVSeg
 from twostage.vocabulary import Vocabulary
 

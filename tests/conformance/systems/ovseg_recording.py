@@ -41,11 +41,11 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
         "class_embed_out": class_embed,
         "mask_embed_out": model.generator.mask_embed(hs),
         "pred_masks": prediction.mask_logits,
-        "mask_prob": encoded.frames.at_image_size(0, prediction.mask_logits[0]).sigmoid(),
+        "mask_prob": encoded.geometry.at_image_size(0, prediction.mask_logits[0]).sigmoid(),
         "pred_embeds": class_embed[-1],
         "mask_cls_logits": prediction.class_logits,
         "text_features_with_non_object": classifier / model.logit_scale,
-        "semseg_before_resize": prediction.scores(encoded.frames.images)[0],
+        "semseg_before_resize": prediction.scores(encoded.geometry.images)[0],
         "sem_seg": prediction.scores([size])[0],
         "label_map": prediction.label_maps([size])[0],
     }

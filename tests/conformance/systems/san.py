@@ -131,7 +131,7 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
         labels = prediction.label_maps([(height, width)])[0]
     classifier = model.classifier(text)
     grid = (prediction.mask_logits.shape[-2], prediction.mask_logits.shape[-1])
-    resampler = prediction.frames.resampler(0, grid, (height, width), scores.device)
+    resampler = prediction.geometry.resampler(0, grid, (height, width), scores.device)
     arrays |= {
         "ov_classifier_normalised": F.normalize(classifier, dim=-1),
         "ov_classifier_weight": classifier,

@@ -24,7 +24,8 @@ from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Size
+from twostage.inference.sliding import TileGrid
 from twostage.systems.training_free.dense_clip.model import EncodedImage, TrainingFree
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, NamePrediction
 from twostage.vocabulary import Vocabulary

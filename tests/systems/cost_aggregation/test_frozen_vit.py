@@ -24,6 +24,7 @@ NAME = "test_vit"
 def config(system, *opts):
     plain = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.TEMPLATES", "single"]
     guide = ["MODEL.DEVICE", "cpu", "MODEL.VIT_GUIDE.NAME", NAME, "MODEL.VIT_GUIDE.TAPS", "[2, 4]"]
+    guide += ["TEST.SEMANTIC_OUTPUT", "scores"]
     return load_config(str(ROOT / "configs" / "toybox" / f"{system}.yaml"), [*plain, *guide, *opts])
 
 
@@ -75,7 +76,7 @@ def test_it_guides_stays_frozen_and_is_part_of_checkpoints(system):
     without = [n for n, p in built.named_parameters() if p.requires_grad and p.grad is None]
     assert not [n for n in without if not n.startswith("clip.")], without
     assert all(torch.equal(before[name], value) for name, value in vit.state_dict().items())
-    built.eval().output = "scores"
+    built.eval()
     with torch.no_grad():
         first = built(batch())[0]["sem_seg"]
         vit.blocks[0].mlp.fc1.weight.mul_(3)
@@ -85,7 +86,6 @@ def test_it_guides_stays_frozen_and_is_part_of_checkpoints(system):
 
 def test_class_order_does_not_matter():
     built = model("catseg", "MODEL.COST_AGGREGATION.IMAGE_CORRELATION", "append").eval()
-    built.output = "scores"
     names = ["grass", "blue star", "brick wall", "sea"]
     with torch.no_grad():
         first, second = built(batch(names))[0]["sem_seg"], built(batch(names[::-1]))[0]["sem_seg"]

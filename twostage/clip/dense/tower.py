@@ -1,4 +1,4 @@
-"""Dense CLIP features of an image tower, by any of the training-free methods (`attention_variants.py`, `two_path.py`).
+"""Dense CLIP features of an image tower, by any of the training-free methods (`attentions.py`, `two_path.py`).
 
 Shapes: B images, h x w the tower's grid, W its width, D the embedding size.
 """

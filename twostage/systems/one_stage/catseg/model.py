@@ -26,7 +26,7 @@ from twostage.clip.towers.vit import (
 )
 from twostage.inference.blocks import class_blocks
 from twostage.inference.early_rejection import EarlyRejection
-from twostage.predictions.masks import Prediction
+from twostage.predictions.prediction import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide

@@ -24,7 +24,8 @@ from twostage.clip.towers.convnext import (
 )
 from twostage.clip.towers.finetuning import train_parts
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
-from twostage.predictions.masks import DensePrediction, Frames
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.cost_aggregation.building import build_correlation
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
@@ -145,7 +146,7 @@ class SED(OpenVocabularySegmenter):
         cut = [(min(h, height), min(w, width)) for h, w in encoded.sizes]
         return DensePrediction(
             logits=probabilities,
-            frames=Frames(padded=(height, width), images=cut),
+            geometry=Geometry(padded=(height, width), images=cut),
             num_classes=len(text),
             kept=kept if self.rejection is not None or self.presence is not None else None,
             fill=0.0,

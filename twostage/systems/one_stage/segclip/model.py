@@ -18,8 +18,9 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.towers.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import MaskedReconstruction, choose_visible
@@ -45,7 +46,7 @@ class Encoded(NamedTuple):
     """The windows of each image."""
 
     windows: list[Windows]
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -208,14 +209,14 @@ class SegCLIP(OpenVocabularySegmenter):
         return Words(self.text(names), background)
 
     def encode(self, images: ImageList) -> Encoded:
-        frames = frames_of(images)
+        geometry = Geometry.of(images)
         windows = []
-        for image, (height, width) in zip(images.tensor, frames.images, strict=True):
+        for image, (height, width) in zip(images.tensor, geometry.images, strict=True):
             grid = window_grid((height, width), self.window)
             tiles = grid.cut(image[None, :, :height, :width])
             encoding = encode_image(self.clip.visual, self.semantic_layer, tiles, self.group_blocks)
             windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
-        return Encoded(windows, frames)
+        return Encoded(windows, geometry)
 
     def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
         scores = []
@@ -224,7 +225,7 @@ class SegCLIP(OpenVocabularySegmenter):
             if text.background:
                 affinities = add_background(affinities, self.background_threshold)
             scores.append(affinities)
-        return region_prediction(encoded.windows, scores, encoded.frames)
+        return region_prediction(encoded.windows, scores, encoded.geometry)
 
 
 def masking_noise(tokens: Tensor) -> Tensor:

@@ -18,15 +18,18 @@ from detectron2.structures import ImageList
 from torch import Tensor
 from torch.profiler import record_function
 
-from twostage.checkpoint.renaming import CheckpointTable
+from twostage.checkpoint.renaming import CheckpointTable, Supply
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
-from twostage.clip.loading import load_clip_from_config
+from twostage.clip.loading import clip_reader_from_config, load_clip_from_config
+from twostage.clip.towers.resnet import is_clip_resnet
+from twostage.clip.towers.siglip import is_siglip
 from twostage.inference.mosaic import Mosaic, Padding
-from twostage.inference.sliding import Size, TileGrid
+from twostage.inference.resampling import Size
+from twostage.inference.sliding import TileGrid
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.dense_clip.refinement import denoise_prompts, operate_features, smooth_by_keys
-from twostage.systems.training_free.dense_clip.weights import checkpoint_table
+from twostage.systems.training_free.dense_clip.weights import checkpoint_table, maskclip_table
 from twostage.vocabulary import Vocabulary
 
 
@@ -74,9 +77,11 @@ class TrainingFree(OpenVocabularySegmenter):
         pamr_dilations: list[int],
         synonyms_by_maximum: bool,
         background_words: list[str],
+        read_clip: Supply,
         **shared: Any,
     ) -> None:
-        """See `keys.py`; `tile` 0 means the whole image, `shared` is `OpenVocabularySegmenter`'s."""
+        """See `keys.py`; `tile` 0 means the whole image, `read_clip` reads CLIP's own weights (MaskCLIP's checkpoints
+        hold no text tower), `shared` is `OpenVocabularySegmenter`'s."""
         super().__init__(**shared)
         self.requires_grad_(False)
         self.tower = tower
@@ -93,6 +98,7 @@ class TrainingFree(OpenVocabularySegmenter):
         self.pamr_dilations = pamr_dilations
         self.synonyms_by_maximum = synonyms_by_maximum
         self.background_words = background_words
+        self.read_clip = read_clip
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -123,11 +129,19 @@ class TrainingFree(OpenVocabularySegmenter):
             "pamr_dilations": list(keys.PAMR_DILATIONS),
             "synonyms_by_maximum": keys.SYNONYMS == "maximum",
             "background_words": list(keys.BACKGROUND_WORDS),
+            "read_clip": clip_reader_from_config(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
         """`MODEL.WEIGHTS` may be a CLIP checkpoint in OpenAI's names."""
         return checkpoint_table()
+
+    def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
+        """Or one of MaskCLIP, where the image tower is of a kind that it knows."""
+        if is_siglip(self.clip.visual):
+            return (checkpoint_table(),)
+        resnet = is_clip_resnet(self.clip.visual)
+        return checkpoint_table(), maskclip_table(resnet=resnet, read_clip=self.read_clip)
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> NameEmbeddings:
         """One row per synonym, or per class where synonyms are averaged; the background's words in its place."""

@@ -18,13 +18,14 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -54,7 +55,7 @@ class Encoded(NamedTuple):
 
     outputs: list[tuple[Tensor, Tensor]]
     regions: Regions | None
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -149,7 +150,7 @@ class FCCLIP(OpenVocabularySegmenter):
             outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
         with record_function("mask pooling"):
             regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return Encoded(outputs, regions, frames_of(images))
+        return Encoded(outputs, regions, Geometry.of(images))
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -174,7 +175,7 @@ class FCCLIP(OpenVocabularySegmenter):
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=self.resize_scores,
         )
 
@@ -182,7 +183,7 @@ class FCCLIP(OpenVocabularySegmenter):
         self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
         outputs = [(self.class_logits(e, text, self.logit_scale), masks) for masks, e in encoded.outputs]
-        return self.criterion(outputs, mask_targets(batch, encoded.frames.padded, images.tensor.device))
+        return self.criterion(outputs, mask_targets(batch, encoded.geometry.padded, images.tensor.device))
 
 
 def _train_names(source: str) -> frozenset[str]:

@@ -24,11 +24,12 @@ from twostage.clip.regions.encoder import RegionEncoder, Regions
 from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -46,7 +47,7 @@ class Encoded(NamedTuple):
 
     outputs: list[tuple[Tensor, Tensor]]
     regions: Regions | None
-    frames: Frames
+    geometry: Geometry
 
 
 class Words(NamedTuple):
@@ -160,18 +161,18 @@ class OVSeg(OpenVocabularySegmenter):
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
-        frames = frames_of(images)
-        regions = None if self.training else self._recognise(images, outputs[0][0], frames)
-        return Encoded(outputs, regions, frames)
+        geometry = Geometry.of(images)
+        regions = None if self.training else self._recognise(images, outputs[0][0], geometry)
+        return Encoded(outputs, regions, geometry)
 
-    def _recognise(self, images: ImageList, mask_logits: Tensor, frames: Frames) -> Regions | None:
+    def _recognise(self, images: ImageList, mask_logits: Tensor, geometry: Geometry) -> Regions | None:
         """CLIP's view of every proposal, on the images as they were before padding."""
         if self.regions is None:
             return None
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             with record_function("masks"):
-                probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+                probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             image = (self.raw_pixels(images[index]) - self.clip_mean) / self.clip_std
             found.append(self.regions(self.clip.visual, image, probabilities))
         return Regions(torch.stack([r.embeddings for r in found]), torch.stack([r.valid for r in found]))
@@ -196,7 +197,7 @@ class OVSeg(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
             mask_threshold=self.mask_threshold if self.best_proposals_only else None,
             num_named=text.asked if self.best_proposals_only else None,
@@ -207,7 +208,7 @@ class OVSeg(OpenVocabularySegmenter):
     ) -> dict[str, Tensor]:
         classifier = self.classifier(text.text)
         outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
         return self.criterion(outputs, targets)
 
 

@@ -16,9 +16,10 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.shadow_tokens import recognise_masks
 from twostage.clip.towers.vit import embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.san.side_adapter import SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table
 
@@ -30,7 +31,7 @@ class Encoded(NamedTuple):
     """
 
     outputs: list[tuple[Tensor, Tensor]]
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -120,7 +121,7 @@ class SAN(OpenVocabularySegmenter):
         bias = torch.cat([p.attention_bias for p in proposals], dim=2)
         embeddings = recognise_masks(visual, blocks[self.split_block :], tokens, bias).chunk(len(proposals), dim=1)
         outputs = [(p.mask_logits, e) for p, e in zip(proposals, embeddings, strict=True)]
-        return Encoded(outputs, frames_of(images))
+        return Encoded(outputs, Geometry.of(images))
 
     def classifier(self, text: Tensor) -> Tensor:
         """Rows `[C + 1, D]` that mask embeddings are compared with: text and void, unit length, times the logit scale."""
@@ -130,12 +131,12 @@ class SAN(OpenVocabularySegmenter):
     def decode(self, encoded: Encoded, text: Tensor) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         class_logits = embeddings @ self.classifier(text).T
-        return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=encoded.frames)
+        return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, geometry=encoded.geometry)
 
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
         classifier = self.classifier(text)
         outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
         return self.criterion(outputs, targets)

@@ -20,11 +20,12 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ovseg.ensemble import geometric_ensemble
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
 from twostage.systems.two_stage.scan.contextual_shift import ShiftedRegions
@@ -50,7 +51,7 @@ class Encoded(NamedTuple):
 
     outputs: list[tuple[Tensor, Tensor]]
     regions: Regions | None
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -165,10 +166,10 @@ class SCAN(OpenVocabularySegmenter):
             queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
             embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
-        frames = frames_of(images)
+        geometry = Geometry.of(images)
         if self.training:
-            return Encoded(outputs, None, frames)
-        return Encoded(outputs, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens), frames)
+            return Encoded(outputs, None, geometry)
+        return Encoded(outputs, self._look_at_regions(clip_images, outputs[0][0], geometry, class_tokens), geometry)
 
     def _clip_images(self, images: ImageList) -> ImageList:
         """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
@@ -193,12 +194,12 @@ class SCAN(OpenVocabularySegmenter):
         return self.calibration.context(maps, class_embedding), class_tokens
 
     def _look_at_regions(
-        self, clip_images: ImageList, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
+        self, clip_images: ImageList, mask_logits: Tensor, geometry: Geometry, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
-            probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+            probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
         embeddings, valid = zip(*found, strict=True)
         return Regions(torch.stack(embeddings), torch.stack(valid))
@@ -223,7 +224,7 @@ class SCAN(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weigh_against_void(weights, void) if self.weigh_void else weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
         )
 
@@ -232,7 +233,7 @@ class SCAN(OpenVocabularySegmenter):
     ) -> dict[str, Tensor]:
         classifier = self.classifier(text)
         outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
         return self.criterion(outputs, targets)
 
 

@@ -1,7 +1,7 @@
 """Class aggregation among look-alike names: softmax attention in which a class sees only the classes nearest to it in text.
 
 Multi-head attention (Vaswani et al., NeurIPS 2017, section 3.2.2) over the class axis of each pixel, masked to the K
-nearest classes by cosine similarity of their text embeddings. Linear attention (`class_attention.py`) mixes all classes,
+nearest classes by cosine similarity of their text embeddings. Linear attention (`../class_attention.py`) mixes all classes,
 which blurs what tells near names apart where the vocabulary is large.
 
 Legend: B images, T classes (t of a block), C channels, N pixels of the pooled grid, A heads, D embedding size.
