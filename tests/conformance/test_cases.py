@@ -15,7 +15,7 @@ from conformance.comparison import format_comparisons
 from conformance.running import run
 
 CASES = Path(__file__).with_name("cases")
-# Seconds of each on one thread; OVSeg's base-small is left to the tool, since a pixel on its mask threshold falls on either side,
+# Seconds of each on one thread. OVSeg's base-small is left to the tool: a pixel on its mask threshold falls on either side,
 # depending on the processor.
 SECONDS = {
     "catseg/public-prompts": 4,
