@@ -32,7 +32,7 @@ from twostage.systems.two_stage.ovseg.adaptation.pairs import (
     read_pairs,
     write_pairs,
 )
-from twostage.systems.two_stage.ovseg.adaptation.tuning import RECIPES, Recipe, tune
+from twostage.systems.two_stage.ovseg.adaptation.tuning import RECIPES, TuningRecipe, tune
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -91,7 +91,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     print(f"wrote {path}")
 
 
-def _recipe(args: argparse.Namespace, part: str) -> Recipe:
+def _recipe(args: argparse.Namespace, part: str) -> TuningRecipe:
     """The recipe of a phase, with what the command line changes."""
     name = args.clip.replace("/", "-")
     if name not in RECIPES:
