@@ -21,7 +21,7 @@ from twostage.clip.towers.vit import Tokens, merge_heads, project_qkv, resize_po
 from twostage.config import load_config
 from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
-from twostage.data.registration import use_class_names
+from twostage.data.views import dataset_info, with_class_names
 from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import Size, TileGrid
@@ -282,5 +282,4 @@ def _maskclip_vocabulary(case: Case) -> Vocabulary:
     count = _shape(case, "text_features")[0]
     if count not in _BENCHMARKS:
         raise UserError(f"the case has {count} classes, as none of MaskCLIP's benchmarks")
-    use_class_names(_BENCHMARKS[count], "maskclip")
-    return Vocabulary.from_dataset(_BENCHMARKS[count])
+    return Vocabulary.of(with_class_names(dataset_info(_BENCHMARKS[count]), "maskclip"))

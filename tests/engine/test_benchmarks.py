@@ -116,7 +116,7 @@ def test_options_become_keys(config_file: Path) -> None:
 
 
 def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Config pairs may follow the names of the data sets."""
+    """Config pairs may follow the names of the datasets."""
     spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)

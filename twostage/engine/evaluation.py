@@ -1,4 +1,4 @@
-"""One evaluation: a model over a registered data set, continued where an earlier one was stopped."""
+"""One evaluation: a model over a dataset, continued where an earlier one was stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate_dataset(
     weights: str,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Results of `model` on the data set `name`; every process takes its part, rank 0 gets them.
+    """Results of `model` on the dataset `name`; every process takes its part, rank 0 gets them.
 
     Args:
         evaluator: ours keeps a journal of finished images; another one just evaluates.
@@ -50,7 +50,7 @@ def evaluate_dataset(
             model.segments = SegmentOutput(
                 panoptic=cfg.TEST.PANOPTIC,
                 proposals=cfg.TEST.PROPOSALS,
-                things=own.dataset.prompt_things,
+                things=own.dataset.info.prompt_things,
                 score_threshold=cfg.TEST.PANOPTIC_SCORE,
                 overlap_threshold=cfg.TEST.PANOPTIC_OVERLAP,
             )
@@ -63,7 +63,7 @@ def evaluate_dataset(
 
 
 def system_hash(cfg: CfgNode) -> str:
-    """sha256 of what in a config can change predictions and counts: without folders, data sets and numbers of workers."""
+    """sha256 of what in a config can change predictions and counts: without folders, datasets and numbers of workers."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = "", "", (), ()

@@ -14,7 +14,7 @@ def _add(cfg: CN) -> None:
     cfg.TEST.BOUNDARY_IOU = False
     # Also split the error into mask and classification error and measure oracles (each image is encoded twice).
     cfg.TEST.ORACLES = False
-    # Also compute panoptic quality, where system and data set have segments.
+    # Also compute panoptic quality, where system and dataset have segments.
     cfg.TEST.PANOPTIC = False
     # Panoptic segments are made of masks whose best class is at least this probable (Mask2Former 0.8, FC-CLIP 0.0), ...
     cfg.TEST.PANOPTIC_SCORE = 0.8

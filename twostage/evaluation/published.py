@@ -20,7 +20,7 @@ class PublishedSystem:
     """What is printed about one system.
 
     Attributes:
-        train: data set it was trained on.
+        train: dataset it was trained on.
         rule: "gt-present" or "pred-or-gt", None where the source does not say.
         miou: the papers' name of a benchmark ("A-150") -> mIoU in percent.
         pq: likewise panoptic quality.
