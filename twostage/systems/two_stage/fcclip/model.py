@@ -19,6 +19,8 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.data.views import dataset_view
+from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
@@ -32,6 +34,7 @@ from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
 from twostage.vocabulary import Vocabulary
+from twostage.words import looks_like_file
 
 
 class SynonymText(NamedTuple):
@@ -101,7 +104,7 @@ class FCCLIP(OpenVocabularySegmenter):
                 unseen_weight=keys.UNSEEN_WEIGHT,
                 valid_only=keys.ENSEMBLE_ON_VALID_MASK,
             ),
-            "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+            "train_names": _train_names(cfg),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         }
 
@@ -172,8 +175,10 @@ class FCCLIP(OpenVocabularySegmenter):
         )
 
 
-def _train_names(source: str) -> frozenset[str]:
-    """All names, synonyms apart, of a registered dataset or a file."""
-    is_file = source.endswith((".txt", ".json"))
-    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
+def _train_names(cfg: CfgNode) -> frozenset[str]:
+    """All names, synonyms apart, that count as trained."""
+    source = cfg.MODEL.FCCLIP.TRAIN_VOCABULARY or next(iter(cfg.DATASETS.TRAIN), "")
+    if not source:
+        raise UserError("MODEL.FCCLIP.TRAIN_VOCABULARY and DATASETS.TRAIN are empty; name the set it was trained on")
+    vocabulary = Vocabulary.from_file(source) if looks_like_file(source) else Vocabulary.of(dataset_view(cfg, source))
     return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)
