@@ -1,9 +1,9 @@
 """twostage from Python: load a system, hand it a picture and some words.
 
->>> segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
->>> result = segmenter("photo.jpg", ["cat", "sofa, couch"])
+>>> segmenter = load("toybox/maskclip", device="cpu")
+>>> result = segmenter(np.zeros((120, 160, 3), np.uint8), ["sky", "blue star, star"])
 >>> result.labels.shape, result.names
-((480, 640), ('cat', 'sofa, couch'))
+((120, 160), ('sky', 'blue star, star'))
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from twostage.checkpoint.checkpointer import load_weights
@@ -31,10 +32,16 @@ from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, write_text
 from twostage.machine import resolve_device
-from twostage.predictions.masks import MaskPrediction, Prediction
+from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.prediction import Prediction
+from twostage.predictions.segments import panoptic_segments
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
+from twostage.systems.cards import all_cards, config_path
 from twostage.vocabulary import Vocabulary
+
+# Names that fit beside "none" into a label map of 8 bit.
+_NONE_8_BIT = 255
 
 Picture = str | Path | np.ndarray | Image.Image | Tensor
 
@@ -101,18 +108,33 @@ class Segmentation:
             if name not in self.names:
                 raise UserError(f"thing {name!r} is not in the vocabulary{near_names(name, self.names)}")
         indices = [self.names.index(name) for name in things]
-        ((ids, segments),) = self.prediction.panoptic([self.labels.shape], indices, score_threshold=score_threshold)
+        ((ids, segments),) = panoptic_segments(
+            self.prediction, [self.labels.shape], indices, score_threshold=score_threshold
+        )
         return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
-        """Write `<stem>_overlay.png` and `<stem>_labels.png` (8 bit, 16 above 256 names); returns their paths."""
+        """Write `<stem>_overlay.png` and `<stem>_labels.png`; returns their paths.
+
+        The label map holds indices into `names`, in 8 bit up to 255 names and in 16 above; the greatest number, 255 or 65535,
+        stands for none of them. Its text chunks say so: `none` is that number, `names` a json list.
+
+        Raises:
+            UserError: more names than a PNG can tell apart, or a folder that can't be written.
+        """
         folder = Path(folder)
-        labels = self.labels.astype(np.uint8 if len(self.names) <= 256 else np.uint16)
-        pictures = {
-            f"{stem}_overlay.png": Image.fromarray(self.overlay()),
-            f"{stem}_labels.png": Image.fromarray(labels),
-        }
-        return [_save_picture(picture, folder / name) for name, picture in pictures.items()]
+        kind = np.uint8 if len(self.names) <= _NONE_8_BIT else np.uint16
+        none = int(np.iinfo(kind).max)
+        if len(self.names) > none:
+            raise UserError(f"a label map on disk tells {none} names apart, these are {len(self.names)}; use `labels`")
+        about = PngInfo()
+        about.add_text("none", str(none))
+        about.add_itxt("names", json.dumps(self.names, ensure_ascii=False))
+        labels = Image.fromarray(np.where(self.labels < 0, none, self.labels).astype(kind))
+        return [
+            _save_picture(Image.fromarray(self.overlay()), folder / f"{stem}_overlay.png"),
+            _save_picture(labels, folder / f"{stem}_labels.png", about),
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,8 +201,9 @@ class Segmenter:
     def encode(self, image: Picture) -> EncodedImage:
         """Everything of a picture that does not depend on the words, so that changing them is cheap.
 
-        >>> photo = segmenter.encode("photo.jpg")
-        >>> day, night = segmenter(photo, ["cat", "sofa"]), segmenter(photo, ["animal", "furniture"])
+        >>> segmenter = load("toybox/maskclip", device="cpu")
+        >>> photo = segmenter.encode(np.zeros((120, 160, 3), np.uint8))
+        >>> coarse, fine = segmenter(photo, ["sky", "sand"]), segmenter(photo, ["red sand", "yellow sand"])
         """
         pixels = as_rgb(image)
         sample = T.AugInput(pixels)
@@ -212,19 +235,25 @@ def load(
 
 
 def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
-    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode."""
+    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode.
+
+    Raises:
+        UserError: weights missing or of another system, or a model that is none of ours.
+    """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = resolve_device(cfg)
     # Read before the model is built: a wrong path should not cost the time of building.
     content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
     model = build_model(cfg)
+    if not isinstance(model, OpenVocabularySegmenter):
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")
     if content is not None:
         load_weights(model, content, cfg.MODEL.WEIGHTS)
     return model.eval()
 
 
 def find_config(name: str) -> str:
-    """Path of a config given by file name or by its name under configs/.
+    """Path of a config given by file name, by its name under configs/, or by its name on an installed system's card.
 
     Raises:
         UserError: there is none.
@@ -237,7 +266,11 @@ def find_config(name: str) -> str:
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return str(folder / f"{name}.yaml")
+    installed = config_path(name)
+    if installed is not None:
+        return str(installed)
     known = [str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("*.yaml")]
+    known += [config for card in all_cards() if card.config_package for config in card.configs]
     known = sorted(k for k in known if not k.startswith("base/"))
     raise UserError(f"no config {name!r}{near_names(name, known)}; there are: {', '.join(known)}")
 
@@ -261,7 +294,7 @@ def as_rgb(image: Picture) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _save_picture(picture: Image.Image, path: Path) -> Path:
+def _save_picture(picture: Image.Image, path: Path, about: PngInfo | None = None) -> Path:
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=about)
     return path

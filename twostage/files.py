@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,13 +20,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         UserError: the folder or file can't be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of this thread alone: others may write the same file at the same time, and the last one wins.
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"can't write '{path}': {error.strerror or error}; choose another output folder") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"can't write '{path}': {reason}; make room or choose another output folder") from error
     finally:
         with suppress(OSError):  # gone after the rename, or its folder never came to be
             temporary.unlink()

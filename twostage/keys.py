@@ -17,6 +17,7 @@ class KeyGroup:
         choices: key -> the values it may have.
         positive: keys that must be greater than 0.
         fraction: keys that must lie between 0 and 1.
+        paths: keys that are a file or folder, or hold some ("path" or "name=path"); `~` is expanded in them.
         check: raises UserError where values contradict each other.
     """
 
@@ -24,4 +25,24 @@ class KeyGroup:
     choices: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
     positive: tuple[str, ...] = ()
     fraction: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     check: Callable[[CN], None] | None = None
+
+
+def all_keys(cfg: CN, prefix: str = "") -> list[str]:
+    """Dotted names of every leaf of `cfg`."""
+    names: list[str] = []
+    for key, value in cfg.items():
+        name = f"{prefix}{key}"
+        names += all_keys(value, f"{name}.") if isinstance(value, CN) else [name]
+    return names
+
+
+def get_key(cfg: CN, key: str) -> object:
+    """Value of a dotted key; KeyError where it does not exist."""
+    node: object = cfg
+    for part in key.split("."):
+        if not isinstance(node, CN) or part not in node:
+            raise KeyError(key)
+        node = node[part]
+    return node

@@ -10,23 +10,43 @@ Legend: C classes, P templates, D embedding size.
 from __future__ import annotations
 
 import hashlib
+import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from twostage.clip.loading import ClipModel, Tokenizer
+from twostage.clip.templates import TEMPLATES
 from twostage.errors import UserError
 from twostage.files import atomic_path
+from twostage.machine import user_path
 from twostage.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 # A progress bar is worth showing from this many prompts on.
 _LONG_WORK = 2048
+
+
+# Guards the caches of all embedders: several threads may ask one system for different words.
+_LOCK = threading.RLock()
+
+
+def _writable_cache(folder: str) -> Path | None:
+    """The folder of the cache, None where there can be none (a user without a home)."""
+    try:
+        return user_path(folder)
+    except UserError as error:
+        logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE)", error)
+        return None
 
 
 class TextEmbedder:
@@ -64,12 +84,30 @@ class TextEmbedder:
         self._per_template = per_template
         self._unit_prompts = unit_prompts
         self._batch_size = batch_size
-        self._cache_folder = Path(cache_folder).expanduser() if cache_folder else None
+        self._cache_folder = _writable_cache(cache_folder) if cache_folder else None
         self._memory: dict[str, Tensor] = {}
         self._matrices: dict[tuple[str, ...], Tensor] = {}
         self._weights_stamp: tuple[tuple[int, int], ...] | None = None
         self._weights_key = ""
         self._use_disk = False
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, *, per_template: bool = False
+    ) -> TextEmbedder:
+        """With the keys of `MODEL.CLIP`."""
+        keys = cfg.MODEL.CLIP
+        return cls(
+            clip=clip,
+            tokenizer=tokenizer,
+            templates=TEMPLATES[keys.TEMPLATES],
+            unit_prompts=keys.UNIT_PROMPTS,
+            split_synonyms=keys.SPLIT_SYNONYMS,
+            first_synonym=keys.FIRST_SYNONYM,
+            per_template=per_template,
+            batch_size=keys.TEXT_BATCH_SIZE,
+            cache_folder=keys.TEXT_CACHE,
+        )
 
     def __call__(self, vocabulary: Vocabulary) -> Tensor:
         """Unit text embeddings `[C, D]` (`[C, P, D]` per template), on the text tower's device.
@@ -81,10 +119,11 @@ class TextEmbedder:
         """
         if self._gives_gradients:
             return self._embed_classes(vocabulary)
-        self._forget_if_weights_changed()
-        if vocabulary.names not in self._matrices:
-            self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
-        return self._matrices[vocabulary.names].to(self._device)
+        with _LOCK:
+            self._forget_if_weights_changed()
+            if vocabulary.names not in self._matrices:
+                self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
+            return self._matrices[vocabulary.names].to(self._device)
 
     def embed_names(self, names: Sequence[str]) -> Tensor:
         """Unit embeddings `[N, D]` (`[N, P, D]` per template), one row per name as it stands, synonyms not split.
@@ -94,7 +133,7 @@ class TextEmbedder:
         """
         if self._gives_gradients:
             return self._embed(names)
-        with torch.no_grad():
+        with torch.no_grad(), _LOCK:
             self._forget_if_weights_changed()
             self._embed_missing(names)
             return torch.stack([self._memory[name] for name in names]).to(self._device)
@@ -251,5 +290,7 @@ class TextEmbedder:
         try:
             with atomic_path(path) as temporary:
                 save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
-        except UserError as error:
-            raise UserError(f"{error} for the text cache by MODEL.CLIP.TEXT_CACHE ('' for none)") from error
+        except (UserError, SafetensorError) as error:
+            # A cache is a help, not a need: said once, then done without.
+            logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)
+            self._use_disk, self._cache_folder = False, None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -13,7 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from twostage.errors import UserError
+from twostage.errors import EXIT_TERMINATED, UserError
+from twostage.machine import available_cores
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -55,12 +59,37 @@ def launch(
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
     host, port = _parse_address(address, machines)
-    mp.start_processes(
+    context = mp.start_processes(
         _spawned,
         nprocs=processes,
         args=(function, processes, machines, machine_rank, host, port, device, args),
         start_method="spawn",
+        join=False,
     )
+    _wait(context)
+
+
+def _wait(context: Any) -> None:
+    """Wait for spawned processes; SIGTERM is theirs to handle, and when all have left this process leaves like them."""
+    asked = False
+
+    def pass_on(_number: int, _frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        for process in context.processes:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        while not context.join():
+            pass
+    except mp.ProcessExitedException:
+        if not asked:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        sys.exit(EXIT_TERMINATED)
 
 
 def _parse_address(address: str, machines: int) -> tuple[str, int]:
@@ -91,6 +120,7 @@ def _spawned(
     rank = machine_rank * processes + local_rank
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     _join(device)
     function(*args)
     _leave()
@@ -105,7 +135,7 @@ def _join(device: str) -> None:
     else:
         # Each process would otherwise start a thread per core.
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+            torch.set_num_threads(max(1, available_cores() // local_size))
         dist.init_process_group("gloo")
     comm.create_local_process_group(local_size)
     comm.synchronize()

@@ -1,0 +1,88 @@
+"""The config: keys defined once, checked at start, with messages that name key, value and cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twostage.config import all_keys, default_config, load_config
+from twostage.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "base" not in p.parts)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_published_config_loads(path):
+    load_config(str(path))
+
+
+def test_san_recipe_is_the_published_one():
+    cfg = load_config(str(ROOT / "configs" / "san_vitb.yaml"))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR) == (60000, 32, 1e-4)
+    assert cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE == 0.01
+    assert list(cfg.INPUT.MIN_SIZE_TRAIN) == [int(0.1 * k * 640) for k in range(5, 16)]
+    assert cfg.MODEL.CLIP.SPLIT_SYNONYMS is False
+
+
+def test_large_inherits_and_overrides():
+    cfg = load_config(str(ROOT / "configs" / "san_vitl.yaml"))
+    assert cfg.MODEL.SAN.SPLIT_BLOCK == 18 and cfg.MODEL.SAN.CLIP_RESOLUTION == 0.7
+    assert cfg.SOLVER.MAX_ITER == 60000
+
+
+def test_unknown_key_names_its_neighbours():
+    with pytest.raises(UserError, match=r"MODEL\.SAN\.NUM_QUERY.*MODEL\.SAN\.NUM_QUERIES"):
+        load_config("", ["MODEL.SAN.NUM_QUERY", "5"])
+
+
+def test_unknown_key_in_a_file_names_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("VERSION: 2\nSOLVER:\n  OPTIMISER: SGD\n")
+    with pytest.raises(UserError, match=r"mine\.yaml.*SOLVER\.OPTIMISER.*SOLVER\.OPTIMIZER"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("SOLVER.OPTIMIZER", "ADAM", "'ADAMW'"),
+        ("MODEL.CLIP.TEMPLATES", "vld", "'vild'"),
+        ("SOLVER.EMA.DECAY", "1.5", "between 0 and 1"),
+        ("MODEL.SAN.NUM_QUERIES", "0", "greater than 0"),
+        ("MODEL.SAN.HEADS", "7", "MODEL.SAN.WIDTH"),
+        ("MODEL.SAN.FUSION_MAP", "['0->0','12->1']", "SPLIT_BLOCK"),
+        ("MODEL.SAN.AUXILIARY_BLOCKS", "[8]", "1 to 7"),
+        ("SOLVER.MAX_ITER", "many", "type int"),
+        ("TEST.SLIDING.STRIDE", "385", "TEST.SLIDING.TILE 384"),
+    ],
+)
+def test_bad_value_names_key_and_allowed(key, value, said):
+    with pytest.raises(UserError) as error:
+        load_config("", [key, value])
+    assert key in str(error.value) and said in str(error.value)
+
+
+def test_whole_numbers_are_fine_where_floats_are_meant():
+    assert load_config("", ["SOLVER.BASE_LR", "1"]).SOLVER.BASE_LR == 1.0
+
+
+def test_odd_overrides_and_missing_file():
+    with pytest.raises(UserError, match="has no value"):
+        load_config("", ["SOLVER.BASE_LR"])
+    with pytest.raises(UserError, match=r"san_vitb\.yaml"):
+        load_config(str(ROOT / "configs" / "san_vit_b.yaml"))
+
+
+def test_broken_yaml_is_one_line(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("MODEL: [1, 2\n")
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_keys_are_defined_once():
+    keys = all_keys(default_config())
+    assert len(keys) == len(set(keys))
