@@ -62,7 +62,7 @@ def test_broken_files_are_named_in_one_line(read: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        Image.DecompressionBombError("x"), MemoryError(), OverflowError("x"), struct.error("x"), SyntaxError("x"),
+        Image.DecompressionBombError("too many"), MemoryError(), OverflowError("x"), struct.error("x"), SyntaxError("x"),
         zlib.error("x"), EOFError(), IndexError("x"), KeyError("x"), TypeError("x"), NotImplementedError("x"), OSError("x"),
     ],
 )  # fmt: skip

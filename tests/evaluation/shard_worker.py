@@ -10,16 +10,15 @@ import sys
 from pathlib import Path
 
 import twostage  # noqa: F401  isort: skip  (first: finds Detectron2)
-from twostage.data.labels import read_label_map
-from twostage.data.views import dataset_info
-from twostage.evaluation.measures import BoundaryMeasure
-from twostage.evaluation.oracles import OracleMeasure  # isort: split
-
 import torch
 import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
+from twostage.data.labels import read_label_map
+from twostage.data.views import dataset_info
+from twostage.evaluation.measures import BoundaryMeasure
+from twostage.evaluation.oracles import OracleMeasure
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 
 

@@ -25,8 +25,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before the model is built.
     cfg = load_config(args.config_file, args.opts)
     known = own_folders(cfg).get(args.vocabulary) or find_info(args.vocabulary)
-    names = with_class_names(known, cfg.DATASETS.CLASS_NAMES) if known else None
-    vocabulary = Vocabulary.of(names) if names else Vocabulary.parse(args.vocabulary)
+    named = with_class_names(known, cfg.DATASETS.CLASS_NAMES) if known else None
+    vocabulary = Vocabulary.of(named) if named else Vocabulary.parse(args.vocabulary)
     things = Vocabulary.parse(args.things).names if args.things is not None else ()
     unknown = [name for name in things if name not in vocabulary.names]
     if unknown:

@@ -120,8 +120,9 @@ def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False) 
 
 
 def entry_facts(info: DatasetInfo) -> Record:
-    """What every batch entry of a dataset carries: `vocabulary`, and as `things` the indices in it that are countable."""
-    return {"vocabulary": Vocabulary.of(info), "things": info.prompt_things} if info.prompts else {}
+    """What every batch entry of a dataset carries (`twostage.batch`): `vocabulary`, and where it is known `things`."""
+    facts: Record = {"vocabulary": Vocabulary.of(info)} if info.prompts else {}
+    return facts if info.things is None else {**facts, "things": info.prompt_things}
 
 
 class SampleStream(Dataset[Record]):
