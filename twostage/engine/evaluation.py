@@ -64,10 +64,7 @@ def system_hash(cfg: CfgNode) -> str:
 
 
 class _ReadableBatches:
-    """A loader without the records that could not be read, of which the evaluator is told.
-
-    Our evaluator's records say which of the dataset's names are `things`.
-    """
+    """A loader without the records that could not be read, of which the evaluator is told."""
 
     def __init__(self, loader: Any, evaluator: SemanticSegmentationEvaluator | None) -> None:
         self._loader = loader
@@ -77,11 +74,10 @@ class _ReadableBatches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Records]:
-        things = {} if self._evaluator is None else {"things": self._evaluator.dataset.prompt_things}
         for batch in self._loader:
             for record in batch:
                 if "broken" in record and self._evaluator is not None:
                     self._evaluator.skip(record, record["broken"])
-            readable = [{**things, **record} for record in batch if "broken" not in record]
+            readable = [record for record in batch if "broken" not in record]
             if readable:
                 yield readable
