@@ -38,29 +38,28 @@ def _private_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
-class Folder:
-    """Reference files of one system: the copies in the repository, then those beside it (the big ones)."""
+class Reference:
+    """Reference files: the copies in the repository, then those beside it (the big ones).
 
-    def __init__(self, name: str) -> None:
-        self._places = [place / name for place in (COPIES, REFERENCE)]
+    `reference / "san" / "keys-base.json"` is a file; without it on this machine the test is skipped.
+    """
 
-    def __truediv__(self, file: str) -> Path:
-        found = next((place / file for place in self._places if (place / file).is_file()), None)
-        if found is None:
-            pytest.skip(f"{self._places[1] / file} is not on this machine")
-        return found
+    def __init__(self, *places: Path) -> None:
+        self._places = places
+
+    def __truediv__(self, name: str) -> Path | Reference:
+        places = [place / name for place in self._places]
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            return found
+        if Path(name).suffix:
+            pytest.skip(f"{places[-1]} is not on this machine")
+        return Reference(*places)
 
     def glob(self, pattern: str) -> list[Path]:
         """Files that match, each once."""
-        found = {path.name: path for place in reversed(self._places) for path in place.glob(pattern)}
+        found = {str(path.relative_to(place)): path for place in reversed(self._places) for path in place.glob(pattern)}
         return [found[name] for name in sorted(found)]
-
-
-class Reference:
-    """`reference / folder / file`: a file of the reference cases."""
-
-    def __truediv__(self, folder: str) -> Folder:
-        return Folder(folder)
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def reference() -> Iterator[Reference]:
     """The files of the reference cases; compared on one thread, as by the tool."""
     threads = torch.get_num_threads()
     torch.set_num_threads(REFERENCE_THREADS[0])
-    yield Reference()
+    yield Reference(COPIES, REFERENCE)
     torch.set_num_threads(threads)
 
 

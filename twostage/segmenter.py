@@ -11,22 +11,18 @@ import abc
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from twostage.batch import batch_things, batch_vocabulary, output_sizes
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import ClipModel, Tokenizer
+from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
 from twostage.predictions.outputs import OutputSettings, finish
 from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
-
-# Normalising a pixel and undoing it errs by less than this.
-_ROUND_TRIP = 1e-3
 
 
 class OpenVocabularySegmenter(nn.Module, abc.ABC):
@@ -38,8 +34,6 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
     """
 
     clip: ClipModel
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -62,11 +56,10 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         self.text = text
         self.size_divisibility = size_divisibility
         self.outputs = outputs
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self.units = PixelUnits(PixelStatistics(pixel_mean, pixel_std))
 
     @abc.abstractmethod
-    def encode(self, images: ImageList) -> Any:
+    def encode(self, images: Pictures) -> Any:
         """Everything about normalised, padded `images` that does not depend on the vocabulary."""
 
     @abc.abstractmethod
@@ -80,7 +73,7 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         """
         return self.text(vocabulary)
 
-    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
+    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: Pictures) -> dict[str, Tensor]:
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
 
@@ -110,19 +103,10 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         text = self.embed_vocabulary(batch_vocabulary(batch))
         return self.decode(self.encode(images), text)
 
-    def preprocess(self, batch: list[dict[str, Any]]) -> ImageList:
+    def preprocess(self, batch: list[dict[str, Any]]) -> Pictures:
         """Normalise the images and stack them, zero-padded right and bottom: tensor `[B, 3, H, W]`."""
-        images = [(entry["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for entry in batch]
-        return ImageList.from_tensors(images, self.size_divisibility)
-
-    def raw_pixels(self, image: Tensor) -> Tensor:
-        """A normalised image `[3, H, W]` in the units it came in, 0..255.
-
-        Pixels that came as whole numbers, the rule, come out as these and not a rounding error beside them.
-        """
-        pixels = image * self.pixel_std + self.pixel_mean
-        whole = pixels.round()
-        return torch.where((pixels - whole).abs() < _ROUND_TRIP, whole, pixels)
+        pixels = [entry["image"].to(self.units.mean.device) for entry in batch]
+        return Pictures(pixels, self.units, self.size_divisibility)
 
 
 def shared_arguments(

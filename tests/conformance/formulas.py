@@ -21,7 +21,6 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
-    ast.BitXor: operator.pow,
 }
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -45,7 +44,7 @@ def evaluate(formula: str, /, **names: Any) -> Any:
     >>> evaluate("|y - 50| < 3", y=48)
     True
     """
-    text = re.sub(r"\|([^|]+)\|", r"abs(\1)", re.sub(r"\bmod\b", "%", formula)).strip()
+    text = re.sub(r"\|([^|]+)\|", r"abs(\1)", re.sub(r"\bmod\b", "%", formula)).replace("^", "**").strip()
     try:
         return _value(ast.parse(text, mode="eval").body, {"abs": abs, **names})
     except (SyntaxError, KeyError, TypeError) as error:

@@ -94,12 +94,14 @@ def check_gradients(
     without: str = "",
     tolerance: float = GRADIENT_TOLERANCE,
     tiny: float = 0.0,
+    run: str = "",
 ) -> list[Comparison]:
     """Gradient norms under official names.
 
     Args:
         norms: official name -> wanted norm.
         total, without: fields of the case with the norm of all gradients, and with the trainable parameters that get none.
+        run: which step it was, where a case has several.
         tiny: norms below it are rounding: they are compared by their difference, which must stay below it, too.
     """
     gradients = official_gradients(model)
@@ -108,9 +110,9 @@ def check_gradients(
         ours = gradients[name].norm().item() if name in gradients else 0.0
         if wanted < tiny:
             # The difference, passed while it is below `tiny`.
-            rows.append(compare_number(f"grad_norm {name}", ours, wanted, tolerance=tiny, scale=1.0))
+            rows.append(compare_number(f"grad_norm {run}{name}", ours, wanted, tolerance=tiny, scale=1.0))
         else:
-            rows.append(compare_number(f"grad_norm {name}", ours, wanted, tolerance))
+            rows.append(compare_number(f"grad_norm {run}{name}", ours, wanted, tolerance))
     if total in case.meta:
         norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
         rows.append(compare_number(total, norm, case.meta[total], tolerance))

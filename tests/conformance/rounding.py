@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -28,14 +30,24 @@ _swin = importlib.import_module("twostage.proposals.backbones.swin")
 @contextlib.contextmanager
 def published_rounding() -> Iterator[None]:
     """Within, generators compute in the published order of operations; also a decorator."""
-    with (
-        mock.patch.object(_swin, "attend_in_windows", _attend_in_windows),
-        mock.patch.object(transformer, "attend", _attend),
-        mock.patch.object(deformable_attention, "sample_by_gathering", deformable_attention.sample_by_grid),
-        mock.patch.object(masked_decoder, "features_on_grid", _Unresized),
-        mock.patch.object(MaskedDecoder, "attention_mask", _attention_mask),
-    ):
+    replacements = {
+        _swin.attend_in_windows: _attend_in_windows,
+        transformer.attend: _attend,
+        deformable_attention.sample_by_gathering: deformable_attention.sample_by_grid,
+        masked_decoder.features_on_grid: _Unresized,
+    }
+    with contextlib.ExitStack() as stack:
+        for function, published in replacements.items():
+            for module in _holders(function):
+                stack.enter_context(mock.patch.object(module, function.__name__, published))
+        stack.enter_context(mock.patch.object(MaskedDecoder, "attention_mask", _attention_mask))
         yield
+
+
+def _holders(function: Callable[..., Any]) -> list[ModuleType]:
+    """Modules of ours that call `function` by its name."""
+    ours = [module for name, module in sys.modules.items() if name.startswith("twostage.")]
+    return [module for module in ours if vars(module).get(function.__name__) is function]
 
 
 def _attend_in_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:

@@ -52,6 +52,7 @@ def test_what_is_no_case_is_said(tmp_path, content):
 def test_a_formula_means_what_it_says():
     assert evaluate("4*100+i", i=3) == 403
     assert evaluate("(7*(y//32) + b) mod 11", y=np.array([0, 64]), b=1).tolist() == [1, 4]
+    assert evaluate("(y-120)^2+(x-90)^2<3600", y=120, x=np.array([31, 30])).tolist() == [True, False]
     assert evaluate("|y-50|<3", y=np.array([47, 48])).tolist() == [False, True]
     for wrong in ("__import__('os')", "i.real", "[1]", "j", "4 +"):
         with pytest.raises(UserError, match="can't be read"):

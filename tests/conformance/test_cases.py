@@ -15,23 +15,23 @@ from conformance.comparison import format_comparisons
 from conformance.running import run
 
 CASES = Path(__file__).with_name("cases")
-# Processor seconds of each on one thread.
+# Seconds of each on one thread. OVSeg's base-small is left to the tool: a pixel on its mask threshold falls on either side,
+# depending on the processor.
 SECONDS = {
-    "catseg/public-prompts": 9,
-    "fcclip/own-r50-small": 20,
-    "mask2former/public-r50-train": 9,
-    "ovseg/public-base-small": 20,
-    "ovseg/public-train-base": 15,
-    "ovseg/public-unit-criterion": 2,
-    "ovseg/public-unit-region": 5,
-    "san/public-small-base": 19,
-    "san/public-train-base": 27,
-    "scan/public-vitb-train": 20,
+    "catseg/public-prompts": 4,
+    "fcclip/own-r50-small": 24,
+    "mask2former/public-r50-train": 13,
+    "ovseg/public-train-base": 26,
+    "ovseg/public-unit-criterion": 1,
+    "ovseg/public-unit-region": 1,
+    "san/public-small-base": 16,
+    "san/public-train-base": 20,
+    "scan/public-vitb-train": 60,
     "sed/public-decoder-cer": 5,
-    "segclip/public-small": 27,
-    "trainingfree/public-attention-196-nonsquare": 10,
-    "trainingfree/public-attention-variants": 10,
-    "trainingfree/public-maskclipplus-vit16-infer": 20,
+    "segclip/public-small": 10,
+    "trainingfree/public-attention-196-nonsquare": 7,
+    "trainingfree/public-attention-variants": 7,
+    "trainingfree/public-maskclipplus-vit16-infer": 11,
 }
 # What our harness knows to leave out.
 LEFT_OUT = {

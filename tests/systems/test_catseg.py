@@ -23,7 +23,7 @@ from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.class_attention import LinearClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation, WindowAttention
 from twostage.vocabulary import Vocabulary
 
@@ -113,10 +113,10 @@ def test_padding_classes_equal_real_rows():
     """The published form: the class axis is filled up with padding tokens, then cut off again."""
     torch.manual_seed(0)
     settings = {"channels": 8, "heads": 2, "train_pooling": 1, "test_pooling": 1, "guidance_channels": 6}
-    padded = ClassAggregation(**settings, slots=7).eval()
+    padded = LinearClassAggregation(**settings, slots=7).eval()
     nn.init.normal_(padded.padding_token)
     nn.init.normal_(padded.padding_guidance)
-    plain = ClassAggregation(**settings).eval()
+    plain = LinearClassAggregation(**settings).eval()
     plain.load_state_dict({k: v for k, v in padded.state_dict().items() if not k.startswith("padding")})
     x, guidance = torch.randn(2, 4, 8, 3, 3), torch.randn(2, 4, 6)
     (ours,) = padded.aggregate([x], [guidance])

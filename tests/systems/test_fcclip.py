@@ -17,9 +17,10 @@ from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.systems.building import build_model
-from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
-from twostage.systems.two_stage.fcclip.model import Words
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
+from twostage.systems.two_stage.fcclip.model import SynonymText
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
+from twostage.systems.two_stage.heads import synonym_logits
 from twostage.vocabulary import Vocabulary
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -188,7 +189,11 @@ def test_resnet_cases_get_the_activation_that_their_text_had(reference, monkeypa
     texts = {"off": torch.eye(2), "on": torch.eye(2).flip(0)}
 
     def build(_case, name, quick_gelu):
-        return f"{name} {quick_gelu}", None, Words(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool))
+        return (
+            f"{name} {quick_gelu}",
+            None,
+            SynonymText(texts[quick_gelu], torch.arange(2), torch.ones(2, dtype=torch.bool)),
+        )
 
     monkeypatch.setattr(fcclip_cases, "build", build)
     case = Case(

@@ -15,9 +15,9 @@ from torch import nn
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
+from twostage.systems.two_stage.ensemble import weigh_against_void
 from twostage.systems.two_stage.scan.calibration import Calibration, FrequencyFilter
 from twostage.systems.two_stage.scan.contextual_shift import replacement_noise, shift_background
-from twostage.systems.two_stage.scan.model import weigh_against_void
 from twostage.systems.two_stage.scan.weights import checkpoint_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -112,16 +112,6 @@ def test_weighing_void_equals_the_published_logarithms():
     inner = weights.log().softmax(dim=-1) * (1 - void)
     wanted = (torch.cat([inner, void], dim=-1) + 1e-8).log().softmax(dim=-1)[..., :-1]
     torch.testing.assert_close(weigh_against_void(weights, void), wanted)
-
-
-def test_clip_sees_the_pixels_as_they_came(toy):
-    """Not a rounding error beside them, after the generator's normalisation and back."""
-    torch.manual_seed(0)
-    whole = torch.randint(0, 256, (3, 64, 96))
-    assert torch.equal(toy.raw_pixels(toy.preprocess([{"image": whole}])[0]), whole.float())
-    # Others are not moved to whole numbers.
-    between = whole + 0.25
-    torch.testing.assert_close(toy.raw_pixels(toy.preprocess([{"image": between}])[0]), between, rtol=0, atol=1e-4)
 
 
 def test_training_step(toy):

@@ -16,7 +16,7 @@ from twostage.errors import UserError
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.building import build_model
 from twostage.systems.cards import recognise_checkpoint
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.class_attention import LinearClassAggregation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.sed.decoder import CostGuidance, ImageFeatures, SEDDecoder, VisualGuidance
@@ -33,7 +33,7 @@ def decoder(class_block=4, pooling=1):
     stages = [
         DecoderStage(
             spatial=SpatialAggregation(channels=c, kernel_size=5),
-            classes=ClassAggregation(channels=c, heads=2, train_pooling=pooling, test_pooling=1),
+            classes=LinearClassAggregation(channels=c, heads=2, train_pooling=pooling, test_pooling=1),
             fusion=UpsamplingFusion(in_channels=c, out_channels=o, visual_channels=g, cost_channels=g),
         )
         for c, o, g in zip(CHANNELS[:-1], CHANNELS[1:], GUIDANCE, strict=True)
@@ -188,13 +188,13 @@ def test_early_rejection_gives_probability_zero_to_the_rejected(toy):
     torch.manual_seed(0)
     names = [f"thing number {i}" for i in range(40)]
     batch = [entry((96, 96), names), entry((64, 96), names)]
-    toy.rejection = EarlyRejection(top_k=1)
+    toy.early_rejection = EarlyRejection(top_k=1)
     try:
         with torch.no_grad():
             scores = scores_of(toy, batch)
             labels = [r["sem_seg_labels"] for r in toy(batch)]
     finally:
-        toy.rejection = None
+        toy.early_rejection = None
     for image in range(2):
         lost = (scores[image] == 0).flatten(1).all(dim=1)
         assert 0 < int(lost.sum()) < 40

@@ -4,7 +4,7 @@ Each measure turns one image into a few small arrays (`of_image`), adds such arr
 (`figures`). The arrays are all that is kept of an image: they are written to the journal, from which a killed evaluation
 goes on, and integers (or lists of single floats) only, so that sums are exact whatever the order or number of processes.
 
-Shapes: K classes, P (prediction, label) pairs that occur.
+Legend: K classes, P (prediction, label) pairs that occur.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sample:
     Attributes:
         record: Detectron2's input dict.
         output: the model's output dict.
-        prediction: int64 `[H, W]`, classes of the data set.
+        prediction: int64 `[H, W]`, classes of the dataset.
         label: int64 `[H, W]`.
         valid: bool `[H, W]`, where the label is a class.
     """

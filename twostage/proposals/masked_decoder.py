@@ -6,7 +6,6 @@ Legend: B images, Q queries, C width, Cm mask width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +14,8 @@ from torch import Tensor, nn
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import LEVELS, PixelFeatures
 from twostage.proposals.position import sine_position_code
+from twostage.proposals.queries import MaskedQueries
 from twostage.proposals.transformer import DecoderLayer
-
-
-class MaskedQueries(NamedTuple):
-    """Normalised queries `[B, Q, C]` after some layer and their mask logits `[B, Q, H / 4, W / 4]`."""
-
-    queries: Tensor
-    mask_logits: Tensor
 
 
 class MaskedDecoder(nn.Module):

@@ -24,7 +24,8 @@ from conformance.training import check_training
 from twostage.clip.regions.mask_pooling import masks_on_grid, pool_masks
 from twostage.data.mapper import to_tensor
 from twostage.proposals.masked_decoder import MaskedDecoder
-from twostage.systems.two_stage.fcclip.model import FCCLIP, Encoded, Words
+from twostage.systems.two_stage.fcclip.model import FCCLIP, SynonymText
+from twostage.systems.two_stage.heads import EncodedMasks
 from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("FC-CLIP", "fcclip")
@@ -76,7 +77,7 @@ def _settings(case: Case) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: Words) -> list[Comparison]:
+def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: SynonymText) -> list[Comparison]:
     meta, arrays = case.meta, Arrays()
     size = size_of(meta["output_size"])
     with _recording(model, arrays):
@@ -111,7 +112,7 @@ def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: Words) -> l
     ]
 
 
-def seeded_model(case: Case) -> tuple[FCCLIP, CfgNode, Words]:
+def seeded_model(case: Case) -> tuple[FCCLIP, CfgNode, SynonymText]:
     """The case's model, its config and its embedded vocabulary.
 
     Cases of ResNets don't say which activation their text tower had: OpenAI's, with which its weights are published, or the
@@ -136,7 +137,7 @@ def clip_of(case: Case) -> str:
     return f"RN{resnet[1]}" if resnet else "convnext_large_d_320"
 
 
-def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, Words]:
+def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, SynonymText]:
     """The case's model with the given CLIP and activation, its config and its embedded vocabulary."""
     settings = _settings(case)
     cfg = case_config(
@@ -176,7 +177,7 @@ def _recording(model: FCCLIP, arrays: Arrays) -> Iterator[None]:
         yield
 
 
-def _head_arrays(model: FCCLIP, encoded: Encoded, words: Words, recorded: Arrays) -> Arrays:
+def _head_arrays(model: FCCLIP, encoded: EncodedMasks, words: SynonymText, recorded: Arrays) -> Arrays:
     """Both classifiers' intermediates on the final masks, and the predictions before any layer."""
     mask_logits, embeddings = encoded.outputs[0]
     features, res5 = recorded["mask_features"], recorded["clip_res5"]

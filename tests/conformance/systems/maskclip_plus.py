@@ -132,7 +132,7 @@ def _check_step(
         *case.compare_all({f"target_{run}": targets[:, None], f"clip_cos_{run}": cosines}),
         compare_number(f"loss_ce {run}", loss.item(), wanted["decode.loss_ce"]),
         compare_number(f"acc_seg {run}", accuracy, wanted["decode.acc_seg"], tolerance=1e-3),
-        *check_gradients(model, case, norms=case.meta.get("grad_norms", {}).get(run, {})),
+        *check_gradients(model, case, norms=case.meta.get("grad_norms", {}).get(run, {}), run=f"{run} "),
     ]
 
 

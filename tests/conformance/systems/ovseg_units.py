@@ -19,17 +19,17 @@ from conformance.recording import Arrays, after, patched
 from conformance.seeded import seeded_state, seeded_tensor, stream
 from conformance.settings import clip_name
 from conformance.training import check_loss_fields
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip
-from twostage.clip.regions.crops import Cropper, clip_statistics, mask_boxes, normalised_colour
+from twostage.clip.regions.crops import Cropper, mask_boxes
 from twostage.clip.regions.mask_prompt import add_mask_prompts, masked_image_embeddings, visible_patches
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.towers import vit
 from twostage.data.mapper import to_tensor
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.matching import HungarianMatcher, MaskTargets
 
 _SIDE = 224
-_MEAN, _STD = clip_statistics()
+_UNITS = PixelUnits(CLIP_STATISTICS.rounded())
 _VISUAL = "clip_adapter.clip_model.visual."
 
 
@@ -51,14 +51,15 @@ def _cut(image: Tensor, probabilities: Tensor, settings: dict[str, Any]) -> dict
     valid = masks.flatten(1).any(dim=1)
     weights = probabilities[valid] if settings["mask_matting"] else masks[valid]
     boxes = mask_boxes(masks[valid])
-    fill = normalised_colour(CLIP_PIXEL_MEAN if settings["mask_fill"] == "mean" else [0.0, 0.0, 0.0])
+    colour = CLIP_STATISTICS.mean if settings["mask_fill"] == "mean" else (0.0, 0.0, 0.0)
+    fill = CLIP_STATISTICS.rounded().colour(colour)
     cropper = Cropper(size=_SIDE, expand_ratio=settings["mask_expand_ratio"], background=fill)
-    crops = cropper((image - _MEAN) / _STD, weights, boxes)
+    crops = cropper(_UNITS(image), weights, boxes)
     flat = crops.images.flatten(2)
     packed = np.packbits(crops.masks[:, 0].flatten(1).bool().numpy(), axis=1)
     return {
         "crops": crops.images,
-        "crops_unnormalised": crops.images * _STD + _MEAN,
+        "crops_unnormalised": crops.images * _UNITS.std + _UNITS.mean,
         "crop_channel_mean": flat.mean(dim=2),
         "crop_channel_std": flat.std(dim=2),
         "valid": valid,
@@ -87,7 +88,7 @@ def check_clip(case: Case) -> list[Comparison]:
     case.told("weight_names")
     count = int(found(r"(\d+) crops", meta["crops"], "the crops")[1])
     pictures = np.stack(pictures_of(meta["crops"], count)).transpose(0, 3, 1, 2)
-    crops = (torch.from_numpy(pictures.astype(np.float32)) - _MEAN) / _STD
+    crops = _UNITS(torch.from_numpy(pictures.astype(np.float32)))
     masks = unit_masks(meta["masks"], pictures.shape[-1])
     rows = []
     for settings in meta["sets"]:

@@ -105,7 +105,7 @@ def _check_inference(model: SED, case: Case) -> list[Comparison]:
             )
             prediction = model.decode(encoded, text)
         arrays = model_arrays(model, encoded.features, text, recorded)
-        if model.rejection is None:
+        if model.early_rejection is None:
             x = [arrays["cost_embed"], arrays["dec1_out"], arrays["dec2_out"]]
             arrays |= {f"aux_head{i}": model.decoder.heads[i](x[i]) for i in range(3)}
         scores = prediction.scores([size])[0]

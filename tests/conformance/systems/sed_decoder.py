@@ -19,7 +19,7 @@ from conformance.recording import Arrays
 from conformance.seeded import seeded_tensor
 from conformance.systems.sed_recording import Recorded, recording_decoder
 from twostage.inference.early_rejection import EarlyRejection
-from twostage.systems.one_stage.sed.build import build_decoder
+from twostage.systems.one_stage.sed.building import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
 from twostage.systems.one_stage.sed.weights import checkpoint_table
 

@@ -26,7 +26,7 @@ from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.resampling import Size
 from twostage.inference.sliding import TileGrid
-from twostage.systems.training_free.dense_clip.model import EncodedImage, TrainingFree
+from twostage.systems.training_free.dense_clip.model import PatchEmbeddings, TrainingFree
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, NamePrediction
 from twostage.vocabulary import Vocabulary
 
@@ -152,7 +152,9 @@ def _options(meta: Any, system: str) -> list[str]:
     return [*opts, *options(_KEYS, settings)]
 
 
-def _first_window(model: TrainingFree, encoded: EncodedImage, images: Tensor, rows: Tensor, names: list[str]) -> Arrays:
+def _first_window(
+    model: TrainingFree, encoded: PatchEmbeddings, images: Tensor, rows: Tensor, names: list[str]
+) -> Arrays:
     """Intermediates of the first window, and its similarities at the window's size."""
     tower, blocks = model.tower, model.tower.blocks
     window = encoded.mosaic.cut(images[0])[:1]

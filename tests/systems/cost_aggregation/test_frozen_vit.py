@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from detectron2.structures import ImageList
 from safetensors.torch import save_file
 
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
@@ -49,8 +49,7 @@ def test_maps_are_normed_patch_tokens_of_pixels_in_its_own_scale():
     cfg = config("catseg")
     guide = build_frozen_vit(cfg, cells=4)
     pixels = torch.rand(1, 3, 50, 64) * 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
-    images = ImageList(F.pad((pixels - mean) / std, (0, 0, 0, 14)), [(50, 64)])
+    images = Pictures(list(pixels), PixelUnits(CLIP_STATISTICS), 32)
     maps = guide(images, lambda given, side: given.tensor[:, :, :side, :side])
     vit = guide.vit
     # timm's statistics for this ViT are 0.5 for mean and deviation; padding is 0 behind them.

@@ -1,6 +1,6 @@
 """Swin Transformer (Liu et al., ICCV 2021) as a backbone for any image size.
 
-Shapes: B images, H x W tokens of a stage, C its width, w side of a window, n windows of an image, N = w * w tokens in one.
+Legend: B images, H x W tokens of a stage, C its width, w side of a window, n windows of an image, N = w * w tokens in one.
 """
 
 from __future__ import annotations

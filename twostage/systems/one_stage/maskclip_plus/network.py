@@ -4,7 +4,7 @@ Backbone: timm's ResNet-C (deep stem, mmseg's ResNetV1c) at output stride 8; whe
 first block keeps the dilation before it. DeepLab-v2 (Chen et al., PAMI 2018): the sum of four dilated 3 x 3 convolutions.
 DeepLab-v3+ (Chen et al., ECCV 2018): separable atrous pyramid, image pooling, a refinement with the first stage.
 
-Shapes: B images, h x w the grid of stride 8, D the text embedding size.
+Legend: B images, h x w the grid of stride 8, D the text embedding size.
 """
 
 from __future__ import annotations

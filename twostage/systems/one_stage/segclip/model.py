@@ -35,7 +35,7 @@ BACKGROUND = "background"
 _LARGEST_SCALE = 100.0
 
 
-class Words(NamedTuple):
+class GroupText(NamedTuple):
     """Unit text embeddings `[C, D]`, and whether a background without a prompt comes before them."""
 
     text: Tensor
@@ -200,13 +200,13 @@ class SegCLIP(OpenVocabularySegmenter):
         predicted = self.reconstruction(grouping, visible.restore)
         return self.reconstruction.loss(predicted, images, visible.hidden)
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> GroupText:
         """A first name "background" is not asked for: it is what fits no other name."""
         background = vocabulary.names[0] == BACKGROUND
         if background and len(vocabulary) == 1:
             raise UserError("the vocabulary holds nothing but 'background'; give a name to look for")
         names = Vocabulary(vocabulary.names[1:]) if background else vocabulary
-        return Words(self.text(names), background)
+        return GroupText(self.text(names), background)
 
     def encode(self, images: ImageList) -> Encoded:
         geometry = Geometry.of(images)
@@ -218,7 +218,7 @@ class SegCLIP(OpenVocabularySegmenter):
             windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
         return Encoded(windows, geometry)
 
-    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+    def decode(self, encoded: Encoded, text: GroupText) -> MaskPrediction:
         scores = []
         for windows in encoded.windows:
             affinities = group_affinities(windows.encoding, text.text, self.scale)

@@ -16,46 +16,33 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.data.views import dataset_view
+from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
-from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.losses import MaskLosses
+from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
+from twostage.proposals.queries import MaskedQueries
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
-from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
+from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
 from twostage.vocabulary import Vocabulary
+from twostage.words import looks_like_file
 
 
-class Words(NamedTuple):
+class SynonymText(NamedTuple):
     """Unit text embeddings of single names `[N, D]`, the class of each name `[N]`, and which classes were trained `[C]`."""
 
     names: Tensor
     classes: Tensor
     seen: Tensor
-
-
-class Regions(NamedTuple):
-    """What frozen CLIP sees inside the final masks: embeddings `[B, Q, D]`, and whether there is a cell `[B, Q]`."""
-
-    embeddings: Tensor
-    valid: Tensor
-
-
-class Encoded(NamedTuple):
-    """What FC-CLIP knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, embeddings `[B, Q, D]`), the final output first; `regions` is None in
-    training.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    regions: Regions | None
-    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -117,7 +104,7 @@ class FCCLIP(OpenVocabularySegmenter):
                 unseen_weight=keys.UNSEEN_WEIGHT,
                 valid_only=keys.ENSEMBLE_ON_VALID_MASK,
             ),
-            "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+            "train_names": _train_names(cfg),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         }
 
@@ -131,15 +118,15 @@ class FCCLIP(OpenVocabularySegmenter):
         self.clip.eval()
         return self
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> SynonymText:
         """One row per synonym."""
         groups = vocabulary.synonyms(split=True)
         rows = self.text.embed_names([name for group in groups for name in group])
         classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
         seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
-        return Words(rows, classes, seen)
+        return SynonymText(rows, classes, seen)
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
             pyramid = feature_pyramid(self.clip.visual, images.tensor)
         with record_function("pixel decoder"):
@@ -150,7 +137,7 @@ class FCCLIP(OpenVocabularySegmenter):
             outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
         with record_function("mask pooling"):
             regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return Encoded(outputs, regions, Geometry.of(images))
+        return EncodedMasks(outputs, Geometry.of(images), regions)
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -158,16 +145,17 @@ class FCCLIP(OpenVocabularySegmenter):
         return self.class_embed(self.pooled_proj(pool_masks(mask_features, masks)) + output.queries)
 
     def _regions(self, mask_logits: Tensor, res5: Tensor) -> Regions:
+        """What frozen CLIP sees inside the masks; valid where a mask has a cell on CLIP's grid."""
         masks = masks_on_grid(mask_logits, (res5.shape[2], res5.shape[3]))
         return Regions(embed_masks(self.clip.visual, res5, masks), masks.flatten(2).any(dim=2))
 
-    def class_logits(self, embeddings: Tensor, words: Words, logit_scale: Tensor) -> Tensor:
+    def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
         names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
         classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
         return synonym_logits(embeddings, names, classes, logit_scale)
 
-    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
@@ -180,14 +168,17 @@ class FCCLIP(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: SynonymText, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        outputs = [(self.class_logits(e, text, self.logit_scale), masks) for masks, e in encoded.outputs]
-        return self.criterion(outputs, mask_targets(batch, encoded.geometry.padded, images.tensor.device))
+        return mask_losses(
+            self.criterion, encoded, lambda embeddings: self.class_logits(embeddings, text, self.logit_scale), batch
+        )
 
 
-def _train_names(source: str) -> frozenset[str]:
-    """All names, synonyms apart, of a registered dataset or a file."""
-    is_file = source.endswith((".txt", ".json"))
-    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
+def _train_names(cfg: CfgNode) -> frozenset[str]:
+    """All names, synonyms apart, that count as trained."""
+    source = cfg.MODEL.FCCLIP.TRAIN_VOCABULARY or next(iter(cfg.DATASETS.TRAIN), "")
+    if not source:
+        raise UserError("MODEL.FCCLIP.TRAIN_VOCABULARY and DATASETS.TRAIN are empty; name the set it was trained on")
+    vocabulary = Vocabulary.from_file(source) if looks_like_file(source) else Vocabulary.of(dataset_view(cfg, source))
     return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,12 @@ from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
+from twostage.proposals.keys import Classifier
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
+from twostage.proposals.queries import MaskedQueries
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
+from twostage.systems.two_stage.heads import TextClassifier
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
@@ -50,7 +52,7 @@ class Mask2Former(OpenVocabularySegmenter):
         *,
         generator: MaskGenerator,
         class_embed: nn.Module,
-        classifier: Literal["closed", "agnostic", "text"],
+        classifier: Classifier,
         criterion: MaskLosses,
         resize_scores: bool,
         **shared: Any,
@@ -125,8 +127,7 @@ class Mask2Former(OpenVocabularySegmenter):
         embedded = self.class_embed(queries)
         if text is None:
             return embedded
-        rows = torch.cat([text, F.normalize(self.void_embedding, dim=-1)])
-        return _TEXT_SCALE * F.normalize(embedded, dim=-1) @ rows.T
+        return TextClassifier.scaled(text, self.void_embedding)(_TEXT_SCALE * F.normalize(embedded, dim=-1))
 
     def decode(self, encoded: Encoded, text: Tensor | None) -> MaskPrediction:
         final = encoded.outputs[0]

@@ -4,54 +4,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.contract import Regions
+from twostage.clip.regions.crops import Cropper, crop_side
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
-from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.losses import MaskLosses
 from twostage.proposals.mlp import MLP
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
-from twostage.systems.two_stage.ovseg.ensemble import geometric_ensemble
+from twostage.systems.two_stage.ensemble import ensemble_weights, weigh_against_void
+from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
 from twostage.systems.two_stage.scan.contextual_shift import ShiftedRegions
 from twostage.systems.two_stage.scan.weights import checkpoint_table
 
 # Cosine similarities are multiplied by this; CLIP's own scale is not used.
 _LOGIT_SCALE = 100.0
-
-
-class Regions(NamedTuple):
-    """Unit CLIP embeddings `[B, Q, D]` of the final masks' regions, and bool `[B, Q]`, which masks are not empty."""
-
-    embeddings: Tensor
-    valid: Tensor
-
-
-class Encoded(NamedTuple):
-    """What SCAN knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, unit query embeddings `[B, Q, D]`), the final output first; `regions` is
-    None in training.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    regions: Regions | None
-    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -61,9 +43,6 @@ class SCAN(OpenVocabularySegmenter):
     Trainable: the generator, the head to CLIP's space, the calibration and the void embedding. `clip` is the tower for
     regions (adapted to shifted crops at release) and for text, `context_clip` an untouched image tower.
     """
-
-    clip_mean: Tensor
-    clip_std: Tensor
 
     @configurable
     def __init__(
@@ -102,9 +81,7 @@ class SCAN(OpenVocabularySegmenter):
         self.weigh_void = weigh_void
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        mean, deviation = clip_statistics()
-        self.register_buffer("clip_mean", mean, persistent=False)
-        self.register_buffer("clip_std", deviation, persistent=False)
+        self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -138,7 +115,7 @@ class SCAN(OpenVocabularySegmenter):
             "regions": ShiftedRegions(
                 cropper=Cropper(
                     size=crop_side(clip.visual, keys.CROP_SIZE, "MODEL.SCAN.CROP_SIZE"),
-                    background=normalised_colour(CLIP_PIXEL_MEAN),
+                    background=CLIP_STATISTICS.rounded().colour(CLIP_STATISTICS.mean),
                 ),
                 threshold=keys.MASK_THRESHOLD,
                 ratio=keys.SHIFT_RATIO,
@@ -154,13 +131,13 @@ class SCAN(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table()
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: Pictures) -> EncodedMasks:
         masked = self.generator(images.tensor)
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
-        clip_images = self._clip_images(images)
+        clip_images = images.in_units(self.clip_units)
         with record_function("context"):
-            context, class_tokens = self._look_at_all(clip_images)
+            context, class_tokens = self._context(clip_images)
         # Queries don't meet in the calibration, so those of all layers go through it together.
         with record_function("calibration"):
             queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
@@ -168,56 +145,48 @@ class SCAN(OpenVocabularySegmenter):
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
         geometry = Geometry.of(images)
         if self.training:
-            return Encoded(outputs, None, geometry)
-        return Encoded(outputs, self._look_at_regions(clip_images, outputs[0][0], geometry, class_tokens), geometry)
+            return EncodedMasks(outputs, geometry)
+        return EncodedMasks(outputs, geometry, self._regions(clip_images, outputs[0][0], geometry, class_tokens))
 
-    def _clip_images(self, images: ImageList) -> ImageList:
-        """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
-        normalised = [(self.raw_pixels(images[i]) - self.clip_mean) / self.clip_std for i in range(len(images))]
-        return ImageList.from_tensors(normalised, self.size_divisibility)
-
-    @torch.no_grad()
-    def _context_tokens(self, clip_images: ImageList) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
-        """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
+    def _context(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
+        """What the untouched CLIP sees in whole pictures: the calibration's context, and class tokens `[B, W]` by block."""
         tower = self.context_clip
         side = image_side(tower)
         # Squeezed into CLIP's square together with the padding, by nearest pixels.
         squeezed = F.interpolate(clip_images.tensor, size=(side, side), mode="nearest")
         taps = {*self.context_blocks, *self.shift_blocks}
-        last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+        with torch.no_grad():
+            last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+            embeddings = project_tokens(tower, last.class_token)[:, 0]
         maps = [tapped[block].patch_map for block in self.context_blocks]
         class_tokens = {block: tapped[block].class_token[:, 0] for block in self.shift_blocks}
-        return maps, project_tokens(tower, last.class_token)[:, 0], class_tokens
+        return self.calibration.context(maps, embeddings), class_tokens
 
-    def _look_at_all(self, clip_images: ImageList) -> tuple[Context, dict[int, Tensor]]:
-        maps, class_embedding, class_tokens = self._context_tokens(clip_images)
-        return self.calibration.context(maps, class_embedding), class_tokens
-
-    def _look_at_regions(
-        self, clip_images: ImageList, mask_logits: Tensor, geometry: Geometry, class_tokens: Mapping[int, Tensor]
+    def _regions(
+        self, clip_images: Pictures, mask_logits: Tensor, geometry: Geometry, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
+        """What CLIP sees in the final masks."""
         found = []
         for index in range(len(geometry.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
             probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
-        embeddings, valid = zip(*found, strict=True)
-        return Regions(torch.stack(embeddings), torch.stack(valid))
+        return Regions.stack(found)
 
-    def classifier(self, text: Tensor) -> Tensor:
-        """Rows `[C + 1, D]` that embeddings are compared with: text and void, unit length, times the logit scale."""
-        return _LOGIT_SCALE * torch.cat([text, F.normalize(self.void_embedding, dim=-1)])
+    def classifier(self, text: Tensor) -> TextClassifier:
+        """Of unit embeddings of queries and of regions."""
+        return TextClassifier.scaled(text, self.void_embedding, _LOGIT_SCALE)
 
-    def decode(self, encoded: Encoded, text: Tensor) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: Tensor) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         classifier = self.classifier(text)
-        class_logits = embeddings @ classifier.T
+        class_logits = classifier(embeddings)
         assert encoded.regions is not None, "predictions are made in eval mode"
         probabilities = class_logits.softmax(dim=-1)
         # Void is dropped after the generator's softmax and before that of the regions.
         in_vocabulary, void = probabilities[..., :-1], probabilities[..., -1:]
-        regions = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
-        weights = geometric_ensemble(in_vocabulary, regions, encoded.regions.valid, self.ensemble_weight)
+        regions = classifier.classes(encoded.regions.embeddings).softmax(dim=-1)
+        weights = ensemble_weights(in_vocabulary, regions, encoded.regions.valid, self.ensemble_weight)
         # Where every mask is empty there is nothing but the generator to go by.
         weights = torch.where(encoded.regions.valid.any(dim=1)[:, None, None], weights, in_vocabulary)
         return MaskPrediction(
@@ -229,19 +198,6 @@ class SCAN(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
-        classifier = self.classifier(text)
-        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
-        return self.criterion(outputs, targets)
-
-
-def weigh_against_void(weights: Tensor, void: Tensor) -> Tensor:
-    """Class weights `[B, Q, C]` made to sum to what `void` `[B, Q, 1]` leaves, as published in the logarithm.
-
-    The published form is softmax(log([softmax(log weights) * (1 - void), void] + 1e-8)) without its last column.
-    """
-    shares = weights / weights.sum(dim=-1, keepdim=True)
-    joined = torch.cat([shares * (1 - void), void], dim=-1) + 1e-8
-    return (joined / joined.sum(dim=-1, keepdim=True))[..., :-1]
+        return mask_losses(self.criterion, encoded, self.classifier(text), batch)
