@@ -228,7 +228,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             prediction=self._save(file_name, image.prediction),
             miou=100 * image_miou(pairs["codes"], pairs["counts"], self.dataset.num_classes),
             seconds=round(time.perf_counter() - self._last, 4),
-            **_state_of(sample.record),
+            **_state_of(image.record),
         )
         return {"file_name": file_name, "image": asdict(result), "counts": counts}
 
