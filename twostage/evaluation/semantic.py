@@ -28,7 +28,7 @@ from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
 from twostage.evaluation.metrics import image_miou
-from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, write_json
+from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -129,11 +129,13 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         path = self._output_dir / f"results-{self.dataset.name}.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        if record.get("subject") != self._subject:
+        if not isinstance(record, dict) or record.get("subject") != self._subject:
             return None
-        return OrderedDict((task, OrderedDict(values)) for task, values in record["results"].items())
+        if record.get("results_sha256") != _results_hash(record.get("results")):
+            return None  # damaged: evaluated again
+        return OrderedDict((task, OrderedDict(_with_nan(values))) for task, values in record["results"].items())
 
     def reset(self) -> None:
         """Forget all images but those of the evaluation that is continued."""
@@ -254,6 +256,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
         figures = {key: value for group in results.values() for key, value in group.items()}
         record = {**self._record(figures, memory), "results": results, "subject": self._subject}
+        record["results_sha256"] = _results_hash(without_nan(results))
         write_json(folder / f"results-{self.dataset.name}.json", record)
         write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
@@ -297,6 +300,16 @@ def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].long()
     return output["sem_seg"].argmax(dim=0)
+
+
+def _results_hash(results: Any) -> str:
+    """Tells whether results on disk are as they were written."""
+    return text_hash(json.dumps(results))
+
+
+def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Figures as they were before JSON, which has no NaN."""
+    return {key: math.nan if value is None else value for key, value in figures.items()}
 
 
 def _size(labels: torch.Tensor) -> str:
