@@ -12,6 +12,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
 from twostage.evaluation.metrics import image_miou
 from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
-from twostage.files import write_text
+from twostage.files import content_sha256, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class ImageResult:
     prediction: str | None
     miou: float
     seconds: float  # reading, model and counting
+    files: list[str]  # what the counts depend on,
+    files_sha256: str  # and what these held
 
 
 class SemanticSegmentationEvaluator(DatasetEvaluator):
@@ -115,7 +118,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         if resume and self.finished_results() is not None:
             return None
         if resume:
-            self._finished = self._journal.read()
+            self._finished = self._unchanged(self._journal.read())
         # Nobody writes before all have read, or before the old files are gone.
         comm.synchronize()
         if not resume and comm.is_main_process():
@@ -133,15 +136,39 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             return None
         if not isinstance(record, dict) or record.get("subject") != self._subject:
             return None
-        if record.get("results_sha256") != _results_hash(record.get("results")):
-            return None  # damaged: evaluated again
+        if record.pop("sha256", None) != _record_hash(record):
+            return None  # damaged or edited: evaluated again
+        listed = {entry["file_name"]: entry for entry in (*record["images"], *record["skipped"])}
+        here = {str(entry["file_name"]) for entry in self.dataset.info.records()}
+        if listed.keys() != here or len(self._unchanged(listed)) < len(listed):
+            logger.warning(
+                "%s holds results of other pictures or labels; '%s' is evaluated anew", path, self.dataset.name
+            )
+            return None
         return OrderedDict((task, OrderedDict(_with_nan(values))) for task, values in record["results"].items())
+
+    def _unchanged(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Those `entries` of earlier runs, by `file_name`, whose picture and labels are what they were."""
+        listed = {str(record["file_name"]) for record in self.dataset.info.records()}
+        kept = {}
+        for name, entry in entries.items():
+            state = entry.get("image", entry)
+            if name in listed and state.get("files_sha256") == content_sha256(state.get("files", ())):
+                kept[name] = entry
+        if len(kept) < len(entries):
+            logger.warning(
+                "%d of %d finished images of '%s' have changed on disk and are evaluated again",
+                len(entries) - len(kept),
+                len(entries),
+                self.dataset.name,
+            )
+        return kept
 
     def reset(self) -> None:
         """Forget all images but those of the evaluation that is continued."""
         self.measures = [measure(self.dataset) for measure in self._measure_types]
         self.images: list[ImageResult] = []
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: list[dict[str, Any]] = []
         if comm.is_main_process():
             for entry in self._finished.values():
                 self._add(entry)
@@ -163,7 +190,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def skip(self, record: Mapping[str, Any], reason: str) -> None:
         """Leave an image out of the figures and list it under `skipped`."""
         logger.warning("skipped: %s", reason)
-        self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}})
+        with suppress(UserError):
+            record = {**record, "sem_seg_file_name": self._label_files[record]}
+        self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}, **_state_of(record)})
 
     def _sample(self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor) -> Sample:
         label_file = self._label_files[record]
@@ -199,6 +228,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             prediction=self._save(file_name, sample.prediction),
             miou=100 * image_miou(pairs["codes"], pairs["counts"], self.dataset.num_classes),
             seconds=round(time.perf_counter() - self._last, 4),
+            **_state_of(sample.record),
         )
         return {"file_name": file_name, "image": asdict(image), "counts": counts}
 
@@ -210,7 +240,8 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         if "skipped" in entry:
-            self.skipped.append({"file_name": entry["file_name"], "reason": entry["skipped"]})
+            state = {key: entry[key] for key in ("files", "files_sha256")}
+            self.skipped.append({"file_name": entry["file_name"], "reason": entry["skipped"], **state})
             return
         add_all(self.measures, entry["counts"])
         self.images.append(ImageResult(**entry["image"]))
@@ -256,7 +287,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
         figures = {key: value for group in results.values() for key, value in group.items()}
         record = {**self._record(figures, memory), "results": results, "subject": self._subject}
-        record["results_sha256"] = _results_hash(without_nan(results))
+        record["sha256"] = _record_hash(without_nan(record))
         write_json(folder / f"results-{self.dataset.name}.json", record)
         write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
@@ -295,6 +326,12 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         return record
 
 
+def _state_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that a record's counts depend on (picture, label map, panoptic labels), and what they hold."""
+    files = [str(record[key]) for key in ("file_name", "sem_seg_file_name", "pan_seg_file_name") if record.get(key)]
+    return {"files": files, "files_sha256": content_sha256(files)}
+
+
 def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     """`[H, W]` int64 from a model's output dict."""
     if "sem_seg_labels" in output:
@@ -302,9 +339,9 @@ def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     return output["sem_seg"].argmax(dim=0)
 
 
-def _results_hash(results: Any) -> str:
-    """Tells whether results on disk are as they were written."""
-    return text_hash(json.dumps(results))
+def _record_hash(record: Any) -> str:
+    """Tells whether a results file is as it was written."""
+    return text_hash(json.dumps(record))
 
 
 def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
