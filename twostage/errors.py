@@ -38,6 +38,16 @@ def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """`repr` of a value for a message, cut where it is long.
+
+    >>> shown("cat"), shown("x" * 99, limit=12)
+    ("'cat'", "'xxxxxxxx...")
+    """
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
     """The `UserError` an exception is, was raised from or wraps (spawned workers hand over only text), else None."""
     seen: set[int] = set()

@@ -15,10 +15,12 @@ from typing import Any
 
 import yaml
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 
 # What makes a word look like a file.
 FILE_SUFFIXES = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
+# Control characters and halves of surrogate pairs: no text encoding or terminal takes them.
+_NO_LETTERS = ("Cc", "Cs")
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -37,13 +39,15 @@ def class_name(entry: Any, *, source: str) -> str:
     """
     words = [entry] if isinstance(entry, str) else entry
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"{source} has {entry!r}, which is no name; names are strings, or lists of synonyms")
+        raise UserError(f"{source} has {shown(entry)}, which is no name; names are strings, or lists of synonyms")
     if len(words) > 1 and not all(word.strip(" ,") for word in words):
-        raise UserError(f"{source} has {entry!r} with an empty synonym; remove it")
+        raise UserError(f"{source} has {shown(entry)} with an empty synonym; remove it")
     parts = [part for word in words for part in _plain(word).split(",")]
     name = ", ".join(" ".join(part.split()) for part in parts if part.strip())
     if not name:
         raise UserError(f"{source} has an empty name; remove it")
+    if any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
+        raise UserError(f"{source} has {shown(name)}, which holds a control character or half of one; remove it")
     return name
 
 
@@ -59,7 +63,7 @@ def class_names(entries: Iterable[Any], *, source: str) -> tuple[str, ...]:
     found: set[str] = set()
     for name in names:
         if name.casefold() in found:
-            raise UserError(f"{source} has {name!r} twice; every class needs a name of its own")
+            raise UserError(f"{source} has {shown(name)} twice; every class needs a name of its own")
         found.add(name.casefold())
     return names
 
@@ -120,10 +124,10 @@ def read_text(path: Path) -> str:
 
 
 def _plain(word: str) -> str:
-    """`word` composed (NFC), with bytes that an ASCII locale could not name read as UTF-8."""
+    """`word` composed (NFC), without byte-order marks, with bytes that an ASCII locale could not name read as UTF-8."""
     if any("\udc80" <= letter <= "\udcff" for letter in word):
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return unicodedata.normalize("NFC", word)
+    return unicodedata.normalize("NFC", word.replace("\ufeff", ""))
 
 
 def _listed(content: Any) -> list[Any] | None:
@@ -152,7 +156,10 @@ def _categories(content: Any) -> list[Any] | None:
 
 
 def _csv_column(text: str, path: Path) -> list[str]:
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UserError(f"name list '{path}' is no valid csv: {error}") from error
     if not rows:
         return []
     header = [cell.strip().casefold() for cell in rows[0]]

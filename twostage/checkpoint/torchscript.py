@@ -56,8 +56,13 @@ def load_torchscript_tensors(path: Path) -> dict[str, Tensor]:
             (data,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             with archive.open(data) as file:
                 root = _Reader(file, archive, data.removesuffix("data.pkl"), path).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    # A damaged pickle calls its few names with anything: TypeError, IndexError, AttributeError, OverflowError and others.
+    except Exception as error:
         raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+    if not isinstance(root, _Shell):
+        raise UserError(f"checkpoint '{path}' is no module of TorchScript but a {type(root).__name__}; get it again")
     return dict(_tensors(root, ""))
 
 

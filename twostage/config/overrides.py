@@ -12,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError, near_names, shown
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -88,7 +88,7 @@ def as_type_of(old: Any, value: Any, *, key: str) -> Any:
     elif old is None or isinstance(old, dict):
         return literal
     raise UserError(
-        f"command line: {key} = {value!r} does not fit; the default {old!r} is of type {type(old).__name__}"
+        f"command line: {key} = {shown(value)} does not fit; the default {old!r} is of type {type(old).__name__}"
     )
 
 
@@ -107,11 +107,11 @@ def _elements(literal: Any, old: Sequence[Any], key: str) -> list[Any]:
     elements = list(literal) if isinstance(literal, list | tuple) else [literal]
     kinds = {type(element) for element in old}
     if kinds in ({int}, {float}, {int, float}) and not all(isinstance(element, int | float) for element in elements):
-        raise UserError(f"command line: {key} = {literal!r} does not fit; the default {old!r} holds numbers")
+        raise UserError(f"command line: {key} = {shown(literal)} does not fit; the default {old!r} holds numbers")
     if kinds == {str} or not kinds:
         # Where the default is empty, numbers are as good as text.
         if any(element is None for element in elements):
-            raise UserError(f"command line: {key} = {literal!r} does not fit; for none give ()")
+            raise UserError(f"command line: {key} = {shown(literal)} does not fit; for none give ()")
         return [str(element) if kinds == {str} else element for element in elements]
     return elements
 

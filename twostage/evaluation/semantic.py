@@ -29,7 +29,7 @@ from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, PairMeasure, add_all
 from twostage.evaluation.metrics import image_miou
-from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, write_json
+from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import content_sha256, write_text
 
 logger = logging.getLogger(__name__)
@@ -132,10 +132,12 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         path = self._output_dir / f"results-{self.dataset.name}.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        if record.get("subject") != self._subject:
+        if not isinstance(record, dict) or record.get("subject") != self._subject:
             return None
+        if record.pop("sha256", None) != _record_hash(record):
+            return None  # damaged or edited: evaluated again
         listed = {entry["file_name"]: entry for entry in (*record["images"], *record["skipped"])}
         here = {str(entry["file_name"]) for entry in self.dataset.info.records()}
         if listed.keys() != here or len(self._unchanged(listed)) < len(listed):
@@ -143,7 +145,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                 "%s holds results of other pictures or labels; '%s' is evaluated anew", path, self.dataset.name
             )
             return None
-        return OrderedDict((task, OrderedDict(values)) for task, values in record["results"].items())
+        return OrderedDict((task, OrderedDict(_with_nan(values))) for task, values in record["results"].items())
 
     def _unchanged(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Those `entries` of earlier runs, by `file_name`, whose picture and labels are what they were."""
@@ -287,6 +289,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
         figures = {key: value for group in results.values() for key, value in group.items()}
         record = {**self._record(figures, memory), "results": results, "subject": self._subject}
+        record["sha256"] = _record_hash(without_nan(record))
         write_json(folder / f"results-{self.dataset.name}.json", record)
         write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
@@ -336,6 +339,16 @@ def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].long()
     return output["sem_seg"].argmax(dim=0)
+
+
+def _record_hash(record: Any) -> str:
+    """Tells whether a results file is as it was written."""
+    return text_hash(json.dumps(record))
+
+
+def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Figures as they were before JSON, which has no NaN."""
+    return {key: math.nan if value is None else value for key, value in figures.items()}
 
 
 def _size(labels: torch.Tensor) -> str:
