@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,21 @@ def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:
     assert len(Vocabulary.parse("voc_2012_test_background_sem_seg")) == 59
     (tmp_path / "classes.txt").write_text("cat\nsofa, couch\n")
     assert Vocabulary.parse(str(tmp_path)).names == ("cat", "sofa, couch")
+
+
+@pytest.mark.parametrize("word", ["a\0b", "bell\x07", "\ud800", "half \ud83d"])
+def test_characters_that_no_file_takes(word: str) -> None:
+    with pytest.raises(UserError, match="control character"):
+        Vocabulary.from_words(["cat", word])
+
+
+def test_byte_order_marks_inside_are_no_letters(tmp_path: Path) -> None:
+    """Files that were joined have one in the middle."""
+    (tmp_path / "names.txt").write_text("cat\n\ufeffdog\n", encoding="utf-8")
+    assert Vocabulary.from_file(tmp_path / "names.txt").names == ("cat", "dog")
+
+
+def test_a_csv_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("x" * 200_000)
+    with pytest.raises(UserError, match="no valid csv"):
+        Vocabulary.from_file(tmp_path / "names.csv")

@@ -157,7 +157,9 @@ def _categories(content: Any) -> list[Any] | None:
 
 def _csv_column(text: str, path: Path) -> list[str]:
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)]
+        rows = [
+            row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise UserError(f"name list '{path}' is no valid csv: {error}") from error
     if not rows:

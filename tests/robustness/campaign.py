@@ -1,6 +1,6 @@
 """Bad inputs over all doors, counted; see `README.md`.
 
-    python -m robustness.campaign --output output/robustness
+python -m robustness.campaign --output output/robustness
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
+
 from robustness.doors import caches, checkpoints, configs, journals, labels, pictures, words
 from robustness.trial import Door, Outcome, run_door
-from tabulate import tabulate
 
 # The doors, and their share of the inputs.
 DOORS: tuple[tuple[Door, float], ...] = (

@@ -159,9 +159,13 @@ def check_complete(
         )
     for name, tensor in tensors.items():
         if expected[name].is_floating_point() and not tensor.is_floating_point():
-            raise UserError(f"checkpoint '{source}' has {name!r} as {tensor.dtype}, which is no float; it was converted wrongly")
+            raise UserError(
+                f"checkpoint '{source}' has {name!r} as {tensor.dtype}, which is no float; it was converted wrongly"
+            )
         if tensor.is_floating_point() and tensor.isnan().any():
-            raise UserError(f"checkpoint '{source}' has NaN in {name!r}: its training failed; take an earlier checkpoint")
+            raise UserError(
+                f"checkpoint '{source}' has NaN in {name!r}: its training failed; take an earlier checkpoint"
+            )
 
 
 def _first(names: list[str]) -> str:

@@ -104,9 +104,13 @@ def model_tensors(content: dict[str, Any], path: str | Path) -> dict[str, torch.
         raise UserError(f"checkpoint '{path}' holds no model weights (keys: {', '.join(map(str, list(content)[:5]))})")
     for name, tensor in tensors.items():
         if not isinstance(name, str):
-            raise UserError(f"checkpoint '{path}' has a tensor called {name!r}; it is no state dict, whose names are text")
+            raise UserError(
+                f"checkpoint '{path}' has a tensor called {name!r}; it is no state dict, whose names are text"
+            )
         if tensor.layout != torch.strided or tensor.is_meta:
-            raise UserError(f"checkpoint '{path}' has {name!r} without its numbers, or sparse; save it as a plain tensor")
+            raise UserError(
+                f"checkpoint '{path}' has {name!r} without its numbers, or sparse; save it as a plain tensor"
+            )
     if all(k.startswith("module.") for k in tensors):
         tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
     return tensors

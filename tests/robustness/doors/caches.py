@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from robustness.damage import damage
-from robustness.doors.pictures import segmenter
-from robustness.trial import Door, Trial, require
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from robustness.damage import damage
+from robustness.doors.pictures import segmenter
+from robustness.trial import Door, Trial, require
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.text import TextEmbedder
 from twostage.vocabulary import Vocabulary

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from robustness.damage import cut, damage
-from robustness.trial import CANARY, Door, Trial, require
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from robustness.damage import cut, damage
+from robustness.trial import CANARY, Door, Trial, require
 from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config
@@ -113,11 +113,15 @@ def _others(rng: np.random.Generator, target: str) -> Iterator[tuple[str, bytes,
     yield "a list as system's name", _torch({"model": base, "meta_architecture": ["SAN"]}), ".pth"
     yield "complex weights", _torch({n: v.to(torch.complex64) for n, v in base.items()}), ".pth"
     yield "integers as weights", _torch({n: v.to(torch.int8) for n, v in base.items()}), ".pth"
-    yield "NaN weights", _torch({n: torch.full_like(v, float("nan")) if v.is_floating_point() else v for n, v in base.items()}), ".pth"
+    yield (
+        "NaN weights",
+        _torch({n: torch.full_like(v, float("nan")) if v.is_floating_point() else v for n, v in base.items()}),
+        ".pth",
+    )
     yield "sparse weights", _torch({n: v.to_sparse() for n, v in base.items()}), ".pth"
     yield "meta weights", _torch({n: v.to("meta") for n, v in base.items()}), ".pth"
-    yield "numbers as names", _torch({i: v for i, v in enumerate(base.values())}), ".pth"
-    yield "numbers as names in model", _torch({"model": {i: v for i, v in enumerate(base.values())}}), ".pth"
+    yield "numbers as names", _torch(dict(enumerate(base.values()))), ".pth"
+    yield "numbers as names in model", _torch({"model": dict(enumerate(base.values()))}), ".pth"
     yield "mixed names", _torch({**base, 3: torch.zeros(1)}), ".pth"
     yield "empty dictionary", _torch({}), ".pth"
     yield "a list", _torch([1, 2]), ".pth"

@@ -8,21 +8,37 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+
 from robustness.damage import damage
 from robustness.trial import CANARY, Door, Trial, require
-
 from twostage.config.loading import default_config, load_config
 from twostage.keys import all_keys, get_key
 
-_GOOD = "MODEL:\n  META_ARCHITECTURE: SAN\n  CLIP:\n    NAME: toybox-vit\n    TEMPLATES: vild\nSOLVER:\n  MAX_ITER: 20\n"
+_GOOD = (
+    "MODEL:\n  META_ARCHITECTURE: SAN\n  CLIP:\n    NAME: toybox-vit\n    TEMPLATES: vild\nSOLVER:\n  MAX_ITER: 20\n"
+)
 _ROOT = Path(__file__).parents[3]
 
 _VALUES = (
-    "None", "", " ", "0", "-1", "1e400", "nan", "inf", "-0.5", "True", "[]", "()", "{}", "[None]", "[[1]]", "{'a': 1}", "'", "(",
-    "x", "2024", "1e3", "99999999999999999999999", "b'x'", "1j", "...", "[1, 'x', None]", "\0", "\ud800", "a" * 3000,
-    "__import__('os')", "(" * 500, "-" * 5000 + "1", "[float('nan')]", "{1, 2}", "0x10", "1_000", "'a' 'b'", "9" * 5000,
+    "None", "", " ", "0", "-1", "1e400", "nan", "inf", "-0.5", "True", "[]", "()", "{}", "[None]", "[[1]]", "{'a': 1}", "'",
+    "(", "x", "2024", "1e3", "99999999999999999999999", "b'x'", "1j", "...", "[1, 'x', None]", "\0", "\ud800",
+    "a" * 3000,    "__import__('os')", "(" * 500, "-" * 5000 + "1", "[float('nan')]", "{1, 2}", "0x10", "1_000", "'a' 'b'", "9" * 5000,
 )  # fmt: skip
-_OBJECTS: tuple[Any, ...] = (None, 3, -2.5, True, [], {}, b"x", object(), np.float32(2), np.int64(3), float("nan"), (1,), Path("a"))
+_OBJECTS: tuple[Any, ...] = (
+    None,
+    3,
+    -2.5,
+    True,
+    [],
+    {},
+    b"x",
+    object(),
+    np.float32(2),
+    np.int64(3),
+    float("nan"),
+    (1,),
+    Path("a"),
+)
 
 
 def _kept(cfg: CfgNode, default: CfgNode) -> None:
@@ -34,7 +50,11 @@ def _kept(cfg: CfgNode, default: CfgNode) -> None:
         elif isinstance(old, int | float):
             fits = isinstance(new, int | float)
         else:
-            fits = old is None or isinstance(new, type(old)) or isinstance(old, list | tuple) and isinstance(new, list | tuple)
+            fits = (
+                old is None
+                or isinstance(new, type(old))
+                or (isinstance(old, list | tuple) and isinstance(new, list | tuple))
+            )
         require(fits, f"{key} became {new!r}, its default is {old!r}")
 
 
@@ -92,7 +112,7 @@ def _hostile() -> Iterator[tuple[str, str, dict[str, str]]]:
         ("dotted key", "MODEL.WEIGHTS: a\n", {}),
         ("merge key", "<<: [1, 2]\n", {}),
         ("eval text", "DATASETS:\n  TEST: \"__import__('os').system('touch ../canary')\"\n", {}),
-        ("tuple as text", 'DATASETS:\n  TEST: "(\'a\',"\n', {}),
+        ("tuple as text", "DATASETS:\n  TEST: \"('a',\"\n", {}),
         ("long number", f"SOLVER:\n  MAX_ITER: {'9' * 5000}\n", {}),
         ("infinite", "SOLVER:\n  MAX_ITER: .inf\n", {}),
         ("set", "MODEL: !!set {a, b}\n", {}),
@@ -132,9 +152,25 @@ def override_trials(rng: np.random.Generator, count: int) -> Iterator[Trial]:
     config = str(_ROOT / "configs" / "toybox" / "san.yaml")
     for index in range(count):
         key = keys[index * len(keys) // count] if count < len(keys) else keys[index % len(keys)]
-        value = _OBJECTS[int(rng.integers(len(_OBJECTS)))] if rng.random() < 0.1 else _VALUES[int(rng.integers(len(_VALUES)))]
+        value = (
+            _OBJECTS[int(rng.integers(len(_OBJECTS)))]
+            if rng.random() < 0.1
+            else _VALUES[int(rng.integers(len(_VALUES)))]
+        )
         yield Trial(f"{key} {str(value)[:30]!r} #{index}", _override(key, value, config))
-    for odd in ("", ".", "MODEL", "MODEL.", ".MODEL", "MODEL.CLIP.", "MODEL..CLIP", "model.weights", "MODEL.WEIGHTS.X", "\0", "x=1"):
+    for odd in (
+        "",
+        ".",
+        "MODEL",
+        "MODEL.",
+        ".MODEL",
+        "MODEL.CLIP.",
+        "MODEL..CLIP",
+        "model.weights",
+        "MODEL.WEIGHTS.X",
+        "\0",
+        "x=1",
+    ):
         yield Trial(f"key {odd!r}", _override(odd, "1", config))
 
 

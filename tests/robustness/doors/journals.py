@@ -1,7 +1,8 @@
-"""A stopped evaluation: whatever lies in its folder, `resume` gives the figures of an undisturbed one or says what is wrong."""
+"""A stopped evaluation: whatever lies in its folder, `resume` gives the figures of an undisturbed one, or a clear error."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import tempfile
@@ -10,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from PIL import Image
-from robustness.damage import damage
-from robustness.trial import Door, Trial, require
 from torch import nn
 
+from robustness.damage import damage
+from robustness.trial import Door, Trial, require
 from twostage.config.loading import default_config
 from twostage.data.loaders import build_test_loader
 from twostage.engine.evaluation import evaluate_dataset
@@ -87,10 +87,8 @@ def _whole() -> dict[str, Any]:
 def _action(spoil: Spoil, *, finished: bool = False) -> Callable[[Path], None]:
     def action(folder: Path) -> None:
         expected = _whole()
-        try:
+        with contextlib.suppress(_Stopped):
             _evaluate(folder, resume=False, dies_at=-1 if finished else 3)
-        except _Stopped:
-            pass
         inference = folder / "inference"
         name = f"results-{_NAME}.json" if finished else f"partial-{_NAME}/rank0-0.jsonl"
         spoil(inference / name)
@@ -163,7 +161,9 @@ _PARTIAL: dict[str, Spoil] = {
     "no counts": _entry(1, _without("counts")),
     "counts of another measure": _entry(1, _with(counts={"other": {}})),
     "counts without arrays": _entry(1, _with(counts={"pairs": {}})),
-    "counts of another kind": _entry(1, lambda e: {**e, "counts": json.loads(json.dumps(e["counts"]).replace('"i"', '"c"'))}),
+    "counts of another kind": _entry(
+        1, lambda e: {**e, "counts": json.loads(json.dumps(e["counts"]).replace('"i"', '"c"'))}
+    ),
     "counts as text": _entry(1, _with(counts="x")),
     "no image": _entry(1, _without("image")),
     "image of another version": _entry(1, lambda e: {**e, "image": {**e["image"], "new": 1}}),
@@ -203,7 +203,8 @@ def trials(rng: np.random.Generator, count: int) -> Iterator[Trial]:
     for index in range(max(0, count - len(fixed))):
         seed, finished = int(rng.integers(2**32)), index % 3 == 2
         yield Trial(
-            f"{'finished' if finished else 'stopped'}: damaged bytes #{index}", _action(_damaging(seed), finished=finished)
+            f"{'finished' if finished else 'stopped'}: damaged bytes #{index}",
+            _action(_damaging(seed), finished=finished),
         )
 
 

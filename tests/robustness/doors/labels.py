@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
 from robustness.damage import damage
 from robustness.trial import Door, Trial, require
-
 from twostage.data.catalogue.folders import folder_infos
 from twostage.data.labels import read_label_map
 from twostage.data.preparation.verify import verify

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
 from robustness.damage import damage
 from robustness.trial import Door, Trial, require
-
 from twostage.api import Segmenter, load
 from twostage.data.images import list_images, read_rgb
 
@@ -194,7 +194,9 @@ def trials(rng: np.random.Generator, count: int) -> Iterator[Trial]:
         value = values[index]
         text = f"{type(value).__name__} {getattr(value, 'shape', '') or getattr(value, 'mode', '') or repr(value)[:30]}"
         yield Trial(f"given: {text} #{index}", _given(value))
-    for names in (["._a.jpg", "a.jpg"], [".hidden.png"], [], ["a.txt"], ["b.JPG", "a.Png", "x/c.jpg"], ["a.jpg/b"])[:few]:
+    for names in (["._a.jpg", "a.jpg"], [".hidden.png"], [], ["a.txt"], ["b.JPG", "a.Png", "x/c.jpg"], ["a.jpg/b"])[
+        :few
+    ]:
         yield Trial(f"folder of {names}", _listing(names))
     yield from _files(rng, max(1, count - few - 6 - min(len(_NO_PICTURES), max(4, count // 8))))
 

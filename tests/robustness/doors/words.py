@@ -12,15 +12,27 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from robustness.damage import damage
 from robustness.trial import CANARY, Door, Trial, require
-
 from twostage.data.catalogue.folders import read_folder_classes
 from twostage.vocabulary import Vocabulary
 
 _ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1251")
 _SUFFIXES = (".txt", ".TXT", ".names", ".csv", ".json", ".yaml", ".yml", "", ".dat", ".JSON")
-_PLAIN = ("cat", "sofa, couch", "sofa,couch", "Haus", "träge Ente", "cafe\u0301", "трава", "犬", "  grass ", "a,", "x" * 300)
+_PLAIN = (
+    "cat",
+    "sofa, couch",
+    "sofa,couch",
+    "Haus",
+    "träge Ente",
+    "cafe\u0301",
+    "трава",
+    "犬",
+    "  grass ",
+    "a,",
+    "x" * 300,
+)
 _ODD: tuple[Any, ...] = (
     None, 1, 0.5, float("nan"), True, "", " ", ",", ["sofa", "couch"], [], [[]], [["deep", ["er"]]], {"name": "cat"},
     {"name": None}, {"name": "cat", "synonyms": "x"}, {"name": "cat", "synonyms": 3}, {"name": "cat", "synonyms": ["kitten"]},
@@ -42,7 +54,9 @@ def _check(names: Sequence[str]) -> None:
 
 def _expected(names: Sequence[str]) -> list[str]:
     """Plain names as they have to come out."""
-    return [", ".join(" ".join(unicodedata.normalize("NFC", p).split()) for p in n.split(",") if p.strip()) for n in names]
+    return [
+        ", ".join(" ".join(unicodedata.normalize("NFC", p).split()) for p in n.split(",") if p.strip()) for n in names
+    ]
 
 
 def _text(content: Any, suffix: str) -> str:
@@ -154,20 +168,20 @@ def _given(words: Any) -> Callable[[Path], None]:
 
 _TEXTS = (
     "", " ", ",", ";", ";;,", "cat", "cat,cat", "Cat, cat", "~", "~/x.txt", "/", ".", "..", "\0", "a\0b", "cat\n", "x" * 5000,
-    "no.txt", "no.json, cat", "/no/such", "cat; sofa,couch;", "\ufeffcat", "\udcff", "\ud800", "ade20k_150", "toybox_val", "coco_2017_train",
-    "https://example.org/names.txt", "~nobody-of-that-name/x.txt", "cat;;dog", "cat,\tdog",
+    "no.txt", "no.json, cat", "/no/such", "cat; sofa,couch;", "\ufeffcat", "\udcff", "\ud800", "ade20k_150", "toybox_val",
+    "coco_2017_train",    "https://example.org/names.txt", "~nobody-of-that-name/x.txt", "cat;;dog", "cat,\tdog",
 )  # fmt: skip
 _WORDS: tuple[Any, ...] = (
-    None, 3, "cat", b"cat", [], (), {}, {"cat": 1}, [None], [1], [["cat"]], [[]], [""], ["a", "A"], [b"cat"], np.array(["cat"]),
-    np.zeros(3), ["cat", ("sofa", "couch")], [["sofa", "sofa"]], iter(["cat"]), {"cat", "dog"}, ["\ud800"], ["a\0b"], [","],
-    object(), [object()], ["x" * 100000], [["a", ["b"]]], float("nan"), Path("cat"), [Path("cat")], range(3), ["\udcff\udcfe"],
+    None, 3, "cat", b"cat", [], (), {}, {"cat": 1}, [None], [1], [["cat"]], [[]], [""], ["a", "A"], [b"cat"],
+    np.array(["cat"]), np.zeros(3), ["cat", ("sofa", "couch")], [["sofa", "sofa"]], iter(["cat"]), {"cat", "dog"}, ["\ud800"], ["a\0b"],
+    [","], object(), [object()], ["x" * 100000], [["a", ["b"]]], float("nan"), Path("cat"), [Path("cat")], range(3), ["\udcff\udcfe"],
 )  # fmt: skip
 
 
 def trials(rng: np.random.Generator, count: int) -> Iterator[Trial]:
     """Values of the command line and of Python first, then files."""
     fixed = [Trial(f"parse {text[:40]!r}", _parsed(text)) for text in _TEXTS]
-    fixed += [Trial(f"words {str(type(words).__name__)} {str(words)[:40]!r}", _given(words)) for words in _WORDS]
+    fixed += [Trial(f"words {type(words).__name__!s} {str(words)[:40]!r}", _given(words)) for words in _WORDS]
     fixed += [*_hostile(False), *_hostile(True)]
     chosen = rng.permutation(len(fixed))[: max(8, count // 2)]
     yield from (fixed[i] for i in chosen)
