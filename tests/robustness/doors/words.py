@@ -173,8 +173,10 @@ _TEXTS = (
 )  # fmt: skip
 _WORDS: tuple[Any, ...] = (
     None, 3, "cat", b"cat", [], (), {}, {"cat": 1}, [None], [1], [["cat"]], [[]], [""], ["a", "A"], [b"cat"],
-    np.array(["cat"]), np.zeros(3), ["cat", ("sofa", "couch")], [["sofa", "sofa"]], iter(["cat"]), {"cat", "dog"}, ["\ud800"], ["a\0b"],
-    [","], object(), [object()], ["x" * 100000], [["a", ["b"]]], float("nan"), Path("cat"), [Path("cat")], range(3), ["\udcff\udcfe"],
+    np.array(["cat"]), np.zeros(3), ["cat", ("sofa", "couch")], [["sofa", "sofa"]], iter(["cat"]), {"cat", "dog"},
+    ["\ud800"], ["a\0b"],
+    [","], object(), [object()], ["x" * 100000], [["a", ["b"]]], float("nan"), Path("cat"), [Path("cat")], range(3),
+    ["\udcff\udcfe"],
 )  # fmt: skip
 
 
