@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 
-from robustness.forked import ROOT
 from tabulate import tabulate
+
+from robustness.forked import ROOT
 
 _CASES = (
     "catseg/public-prompts",
