@@ -227,3 +227,14 @@ def test_damaged_results_are_made_again(dataset, tmp_path: Path, content: str) -
     model.seen = []
     assert evaluate(cfg, model, dataset, resume=True) == whole
     assert len(model.seen) == 6
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", subject={"weights": "x"})
+    journal.write({"file_name": "a.jpg", "counts": {}})
+    real = journal._file
+    journal._file = open("/dev/full", "w")  # noqa: SIM115, PTH123
+    with pytest.raises(UserError, match=r"No space left on device.*--resume"):
+        journal.write({"file_name": "b.jpg", "counts": {}})
+    real.close()
+    assert list(Journal(tmp_path / "j", subject={"weights": "x"}).read()) == ["a.jpg"]
