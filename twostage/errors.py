@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import os
+import reprlib
 import signal
 import sys
 import threading
@@ -41,12 +42,15 @@ def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`repr` of a value for a message, cut where it is long.
+    """`repr` of a value for a message, cut where it is long or deep.
 
     >>> shown("cat"), shown("x" * 99, limit=12)
     ("'cat'", "'xxxxxxxx...")
     """
-    text = repr(value)
+    # The whole of a nested list may be larger than the memory: yaml's aliases repeat parts for nothing.
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, 2 * limit, 2 * limit
+    text = short.repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
