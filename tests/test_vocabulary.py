@@ -161,3 +161,29 @@ def test_a_csv_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_text("x" * 200_000)
     with pytest.raises(UserError, match="no valid csv"):
         Vocabulary.from_file(tmp_path / "names.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ('{"categories": [{"name": "cat", "synonyms": "kitten"}]}', ("cat, kitten",)),
+        ('{"categories": [{"name": "cat", "synonyms": 3}]}', None),
+        ('{"categories": [{"name": "cat", "synonyms": null}]}', None),
+        ('{"\u00b2": "cat"}', None),
+        ('{"names": {"' + "9" * 5000 + '": "cat"}}', None),
+    ],
+)
+def test_odd_objects(tmp_path: Path, content: str, names: tuple[str, ...] | None) -> None:
+    (tmp_path / "names.json").write_text(content, encoding="utf-8")
+    if names:
+        assert Vocabulary.from_file(tmp_path / "names.json").names == names
+        return
+    with pytest.raises(UserError, match=r"names\.json"):
+        Vocabulary.from_file(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize("content", ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "? [a]\n: b", "2024-13-45"])
+def test_yaml_that_its_reader_trips_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / "names.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"names\.yaml"):
+        Vocabulary.from_file(tmp_path / "names.yaml")
