@@ -17,6 +17,8 @@ import yaml
 
 from twostage.errors import UserError, shown
 
+# Digits of a class's number.
+_LONGEST_NUMBER = 10
 # What makes a word look like a file.
 FILE_SUFFIXES = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
 # Control characters and halves of surrogate pairs: no text encoding or terminal takes them.
@@ -92,7 +94,8 @@ def read_name_file(path: str | Path) -> list[Any]:
         return [line for line in text.splitlines() if line.strip()]
     try:
         content = json.loads(text) if kind == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    # yaml's own constructors trip over odd values: IndexError, KeyError, AttributeError and others.
+    except Exception as error:
         raise UserError(f"name list '{path}' is no valid {kind[1:]}: {' '.join(str(error).split())}") from error
     entries = _listed(content)
     if entries is None:
@@ -139,9 +142,15 @@ def _listed(content: Any) -> list[Any] | None:
     for key in ("names", "classes", "categories"):
         if key in content:
             return _categories(content[key]) if key != "names" else _listed(content[key])
-    if content and all(str(key).isdigit() for key in content):
+    if content and all(str(key).isdecimal() and len(str(key)) < _LONGEST_NUMBER for key in content):
         return [content[key] for key in sorted(content, key=lambda key: int(key))]
     return None
+
+
+def with_synonyms(entry: Mapping[str, Any]) -> list[Any]:
+    """Name and synonyms of `{"name": ..., "synonyms": ...}` for `class_name`; a single synonym may stand without a list."""
+    synonyms = entry.get("synonyms", [])
+    return [entry["name"], *(synonyms if isinstance(synonyms, list) else [synonyms])]
 
 
 def _categories(content: Any) -> list[Any] | None:
@@ -152,7 +161,7 @@ def _categories(content: Any) -> list[Any] | None:
     if not all("name" in entry for entry in content):
         return None
     ordered = sorted(content, key=lambda e: e["id"]) if all(isinstance(e.get("id"), int) for e in content) else content
-    return [[entry["name"], *entry.get("synonyms", [])] for entry in ordered]
+    return [with_synonyms(entry) for entry in ordered]
 
 
 def _csv_column(text: str, path: Path) -> list[str]:

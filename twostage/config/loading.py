@@ -93,7 +93,7 @@ def _merge_file(cfg: CN, config_file: str) -> None:
         raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
     try:
         tree = CN(CN.load_yaml_with_base(config_file))
-    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
     for key in all_keys(tree):
         _check_known(cfg, key, f"config file '{config_file}'")

@@ -7,6 +7,8 @@ it (1e3, 2.0), one element may stand for a list of one.
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +35,10 @@ def merge_overrides(cfg: CN, opts: Sequence[Any], *, known: Sequence[str]) -> No
         if isinstance(old, CN):
             raise UserError(f"command line: '{key}' is a group, give one of its keys: {', '.join(list(old)[:8])}")
         node[name] = as_type_of(old, value, key=key)
+        if not _is_plain(node[name]):
+            raise UserError(
+                f"command line: {key} = {shown(value)} does not fit; give text, numbers, True, False or lists of them"
+            )
 
 
 def _pairs(opts: list[Any], known: Sequence[str]) -> list[tuple[str, Any]]:
@@ -79,13 +85,14 @@ def as_type_of(old: Any, value: Any, *, key: str) -> Any:
         if word in (*_TRUE, *_FALSE):
             return word in _TRUE
     elif isinstance(old, int | float) and isinstance(literal, int | float) and not isinstance(literal, bool):
-        if isinstance(old, float):
+        # Neither infinite nor NaN, whatever its type.
+        if isinstance(old, float) and abs(literal) <= sys.float_info.max:
             return float(literal)
-        if float(literal).is_integer():
+        if isinstance(old, int) and (isinstance(literal, int) or literal.is_integer()):
             return int(literal)
     elif isinstance(old, list | tuple):
         return type(old)(_elements(literal, old, key))
-    elif old is None or isinstance(old, dict):
+    elif old is None or (isinstance(old, dict) and isinstance(literal, dict)):
         return literal
     raise UserError(
         f"command line: {key} = {shown(value)} does not fit; the default {old!r} is of type {type(old).__name__}"
@@ -95,8 +102,12 @@ def as_type_of(old: Any, value: Any, *, key: str) -> Any:
 def _text(value: Any, key: str) -> str:
     if value is None or (isinstance(value, str) and value.strip() == "None"):
         raise UserError(f"command line: {key} = None does not fit; it is text, and for none give ''")
+    if not isinstance(value, str | int | float | os.PathLike):
+        raise UserError(f"command line: {key} = {shown(value)} does not fit; it is text")
     if not isinstance(value, str):
         return str(value)
+    if any(letter == "\0" or "\ud800" <= letter <= "\udbff" for letter in value):
+        raise UserError(f"command line: {key} = {shown(value)} holds a character that no file name or text may have")
     literal = _literal(value) if value[:1] in ("'", '"') else None
     return literal if isinstance(literal, str) else value
 
@@ -114,6 +125,15 @@ def _elements(literal: Any, old: Sequence[Any], key: str) -> list[Any]:
             raise UserError(f"command line: {key} = {shown(literal)} does not fit; for none give ()")
         return [str(element) if kinds == {str} else element for element in elements]
     return elements
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether yaml can say it."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(_is_plain(entry) for pair in value.items() for entry in pair)
+    return value is None or isinstance(value, str | int | float)
 
 
 def _literal(text: str) -> Any:

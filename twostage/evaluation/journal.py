@@ -12,6 +12,7 @@ import logging
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,6 +85,17 @@ class Journal:
         """Add an image's entry; it is on its way to the disk when this returns. Raises UserError where it can't be."""
         if self._file is None:
             check_writable(self.folder)
+        try:
+            self._append(entry)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"can't write to '{self.folder}' ({error.strerror}); make room and go on by --resume, or choose another "
+                "OUTPUT_DIR"
+            ) from error
+
+    def _append(self, entry: Entry) -> None:
+        if self._file is None:
             number = sum(1 for _ in self.folder.glob(f"rank{self._rank}-*.jsonl"))
             self._file = (self.folder / f"rank{self._rank}-{number}.jsonl").open("w", encoding="utf-8")
             self._file.write(_packed(self.subject))
@@ -93,7 +105,9 @@ class Journal:
     def close(self) -> None:
         """Close this process's file."""
         if self._file is not None:
-            self._file.close()
+            # What a full disk left in the buffer is lost, and only that.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
 

@@ -120,8 +120,8 @@ def _others(rng: np.random.Generator, target: str) -> Iterator[tuple[str, bytes,
     )
     yield "sparse weights", _torch({n: v.to_sparse() for n, v in base.items()}), ".pth"
     yield "meta weights", _torch({n: v.to("meta") for n, v in base.items()}), ".pth"
-    yield "numbers as names", _torch({i: v for i, v in enumerate(base.values())}), ".pth"
-    yield "numbers as names in model", _torch({"model": {i: v for i, v in enumerate(base.values())}}), ".pth"
+    yield "numbers as names", _torch(dict(enumerate(base.values()))), ".pth"
+    yield "numbers as names in model", _torch({"model": dict(enumerate(base.values()))}), ".pth"
     yield "mixed names", _torch({**base, 3: torch.zeros(1)}), ".pth"
     yield "empty dictionary", _torch({}), ".pth"
     yield "a list", _torch([1, 2]), ".pth"

@@ -1,7 +1,8 @@
-"""A stopped evaluation: whatever lies in its folder, `resume` gives the figures of an undisturbed one or says what is wrong."""
+"""A stopped evaluation: whatever lies in its folder, `resume` gives the figures of an undisturbed one, or a clear error."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import tempfile
@@ -86,10 +87,8 @@ def _whole() -> dict[str, Any]:
 def _action(spoil: Spoil, *, finished: bool = False) -> Callable[[Path], None]:
     def action(folder: Path) -> None:
         expected = _whole()
-        try:
+        with contextlib.suppress(_Stopped):
             _evaluate(folder, resume=False, dies_at=-1 if finished else 3)
-        except _Stopped:
-            pass
         inference = folder / "inference"
         name = f"results-{_NAME}.json" if finished else f"partial-{_NAME}/rank0-0.jsonl"
         spoil(inference / name)
