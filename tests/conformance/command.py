@@ -22,6 +22,8 @@ _RUNNERS = {
     "catseg": "conformance.catseg",
     "FC-CLIP": "conformance.fcclip",
     "Mask2Former training": "conformance.mask2former",
+    "ODISE": "conformance.odise",
+    "ODISE training": "conformance.odise",
     "Mask2Former": "conformance.mask2former",
     "MaskCLIP": "conformance.training_free",
     "MaskCLIP+": "conformance.maskclip_plus",

@@ -1,0 +1,109 @@
+"""ODISE from a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from twostage.clip.loading import ClipModel, Tokenizer, load_clip
+from twostage.clip.templates import TEMPLATES
+from twostage.clip.text import TextEmbedder
+from twostage.clip.towers.vit import require_vit
+from twostage.proposals.generator import build_decoders
+from twostage.proposals.losses import MaskLosses
+from twostage.segmenter import shared_arguments
+from twostage.systems.two_stage.odise.captioner import ImplicitCaptioner
+from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LatentDiffusion
+from twostage.systems.two_stage.odise.diffusion.networks import build_autoencoder, build_unet
+from twostage.systems.two_stage.odise.diffusion.stable_diffusion import load_stable_diffusion
+from twostage.systems.two_stage.odise.ensemble import ObjectEnsemble
+from twostage.systems.two_stage.odise.features import NAMES, DiffusionFeatures
+from twostage.systems.two_stage.odise.keys import COARSEST_STRIDE
+from twostage.vocabulary import Vocabulary
+
+
+def arguments_from_config(cfg: CfgNode) -> dict[str, Any]:
+    """Constructor arguments of `ODISE`.
+
+    CLIP and the diffusion model are read from their own files also where MODEL.WEIGHTS is given, since official checkpoints
+    hold the trained part only; '' leaves them to a MODEL.WEIGHTS that holds the whole model.
+    """
+    keys = cfg.MODEL.ODISE
+    clip, tokenizer = load_clip(
+        cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
+    )
+    require_vit(clip.visual, "ODISE")
+    features = _features(cfg, clip)
+    pixel_decoder, decoder = build_decoders(cfg, dict.fromkeys(NAMES.values(), keys.FEATURE_WIDTH))
+    # The category head reads bare names, the word head is trained on prompts.
+    head_text = _head_text(cfg, clip, tokenizer, "bare" if keys.SUPERVISION == "label" else "single")
+    return {
+        **shared_arguments(cfg, clip, tokenizer, size_divisibility=COARSEST_STRIDE),
+        "supervision": keys.SUPERVISION,
+        "head_text": head_text,
+        "features": features,
+        "pixel_decoder": pixel_decoder,
+        "decoder": decoder,
+        "null": _null(cfg, clip, head_text) if keys.SUPERVISION == "label" else None,
+        "criterion": MaskLosses.from_config(cfg),
+        "grounding_weight": keys.GROUNDING_WEIGHT,
+        "ensemble": ObjectEnsemble(seen_weight=keys.SEEN_WEIGHT, unseen_weight=keys.UNSEEN_WEIGHT),
+        "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+        "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
+        "has_frozen": bool(cfg.MODEL.CLIP.PRETRAINED and keys.DIFFUSION.PRETRAINED),
+    }
+
+
+def _features(cfg: CfgNode, clip: ClipModel) -> DiffusionFeatures:
+    keys = cfg.MODEL.ODISE
+    diffusion = keys.DIFFUSION
+    captioner = ImplicitCaptioner(
+        embedding=clip.visual.proj.shape[1],
+        tokens=diffusion.PROMPT_TOKENS,
+        width=diffusion.PROMPT_WIDTH,
+        time_width=4 * diffusion.UNET_CHANNELS[0],
+    )
+    model = LatentDiffusion(
+        vae=build_autoencoder(diffusion.VAE_CHANNELS),
+        unet=build_unet(diffusion.UNET_CHANNELS, heads=diffusion.HEADS, prompt_width=diffusion.PROMPT_WIDTH),
+        recompute=diffusion.RECOMPUTE,
+    )
+    if diffusion.PRETRAINED:
+        load_stable_diffusion(model, captioner, diffusion.PRETRAINED)
+    return DiffusionFeatures(
+        captioner=captioner,
+        diffusion=model,
+        width=keys.FEATURE_WIDTH,
+        bottleneck=keys.BOTTLENECK_WIDTH,
+        crop_size=keys.CROP_SIZE,
+        crop_batch=keys.CROP_BATCH,
+    )
+
+
+def _head_text(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, templates: str) -> TextEmbedder:
+    return TextEmbedder(
+        clip=clip,
+        tokenizer=tokenizer,
+        templates=TEMPLATES[templates],
+        split_synonyms=True,
+        plain=True,
+        batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
+        cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,
+    )
+
+
+def _null(cfg: CfgNode, clip: ClipModel, head_text: TextEmbedder) -> Tensor:
+    """Where the null embedding `[1, E]` starts: at the text embedding of nothing, or where CLIP's weights come later at 0."""
+    if not cfg.MODEL.CLIP.PRETRAINED:
+        return torch.zeros(1, clip.text_projection.shape[1])
+    return head_text.embed_names([""])
+
+
+def _train_names(source: str) -> frozenset[str]:
+    """All names, synonyms apart, of a registered dataset or a file."""
+    is_file = source.endswith((".txt", ".json"))
+    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
+    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)
