@@ -41,9 +41,14 @@ class Prompt(NamedTuple):
     time: Tensor
 
 
+def betas() -> Tensor:
+    """Variance of the noise that each of the thousand steps adds, float64 `[1000]`."""
+    return torch.linspace(_BETAS[0] ** 0.5, _BETAS[1] ** 0.5, _STEPS, dtype=torch.float64, device="cpu") ** 2
+
+
 def noise_factors() -> tuple[float, float]:
     """Factors of latent and noise at step 0, rounded to single precision."""
-    first = torch.linspace(_BETAS[0] ** 0.5, _BETAS[1] ** 0.5, _STEPS, dtype=torch.float64, device="cpu")[0] ** 2
+    first = betas()[0]
     return float((1 - first).sqrt().float()), float(first.sqrt().float())
 
 

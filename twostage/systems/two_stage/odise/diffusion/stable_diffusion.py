@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 LICENCE = "CreativeML OpenRAIL-M (https://huggingface.co/spaces/CompVis/stable-diffusion-license)"
 EMPTY_PROMPT = "empty_prompt"
 _KEY = "MODEL.ODISE.DIFFUSION.PRETRAINED"
-_WEIGHTS_FOLDER = Path(__file__).with_name("weights")
+# Written by tools/train_toy_diffusion.py.
+TOYBOX_FILE = Path(__file__).with_name("weights") / "toybox-diffusion.safetensors"
 _TEXT = "text_encoder."
 _SCHEDULE = r"(betas|(sqrt_|log_|posterior_)?\w*alphas_cumprod\w*|posterior_\w+|lvlb_weights|logvar|scale_factor)"
 
@@ -75,7 +76,7 @@ def read_diffusion_weights(source: str) -> dict[str, Tensor]:
         UserError: see `load_stable_diffusion`.
     """
     if source == "toybox":
-        return load_tensors(_WEIGHTS_FOLDER / "toybox-diffusion.safetensors")
+        return {name: tensor.float() for name, tensor in load_tensors(TOYBOX_FILE).items()}
     path = Path(source).expanduser()
     if path.is_dir():
         tensors = _read_diffusers(path)
@@ -87,7 +88,7 @@ def read_diffusion_weights(source: str) -> dict[str, Tensor]:
             "(https://huggingface.co/CompVis/stable-diffusion-v-1-3-original) and name it, or use '' for random weights"
         )
     if EMPTY_PROMPT in tensors:
-        return tensors
+        return {name: tensor.float() for name, tensor in tensors.items()}
     logger.warning(
         "'%s' is Stable Diffusion v1 under the licence %s; versions 1.1 to 1.5 can't be told apart, ODISE was trained on 1.3",
         source,
