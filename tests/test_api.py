@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,17 @@ def test_weights_round_trip(segmenter, pixels, tmp_path):
 def test_unknown_config_name():
     with pytest.raises(UserError, match=r"'san_vitb'"):
         twostage.load("san_vit_b")
+
+
+@pytest.mark.parametrize("count", [2, 255, 256, 300])
+def test_none_of_the_words_never_shares_a_value_with_a_class(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(twostage.Segmentation, "overlay", lambda self: self.image)
+    labels = (np.arange(30 * 30) % (count + 1)).reshape(30, 30) - 1
+    names = tuple(f"c{i}" for i in range(count))
+    image = np.zeros((30, 30, 3), np.uint8)
+    twostage.Segmentation(labels=labels, names=names, image=image, prediction=None).save(tmp_path, "x")
+    with Image.open(tmp_path / "x_labels.png") as picture:
+        saved, about = np.asarray(picture).astype(int), picture.text
+    none = 255 if count <= 255 else 65535
+    assert np.array_equal(saved, np.where(labels < 0, none, labels))
+    assert about["none"] == str(none) and json.loads(about["names"]) == list(names)

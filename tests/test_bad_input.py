@@ -130,7 +130,8 @@ def test_output_folder_not_writable(tool, tmp_path):
 def checkpoint(path: Path, kind: str) -> Path:
     """A bad checkpoint."""
     if kind == "of another system":
-        torch.save({"model": {"clip_adapter.w": torch.zeros(2), "sem_seg_head.predictor.w": torch.zeros(2)}}, path)
+        names = ("clip_adapter.w", "sem_seg_head.predictor.query_embed.weight", "backbone.w")
+        torch.save({"model": {name: torch.zeros(2) for name in names}}, path)
     elif kind == "truncated":
         torch.save({"model": {"w": torch.zeros(5000)}}, path)
         path.write_bytes(path.read_bytes()[:5000])

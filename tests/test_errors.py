@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from twostage.errors import UserError, find_user_error, near_names, run_cli
@@ -47,3 +51,22 @@ def test_found_as_the_cause():
 def test_near_names():
     assert "'toybox_train'" in near_names("toybox_trian", ["toybox_train", "coco"])
     assert near_names("zzz", ["toybox_train"]) == ""
+
+
+SCRIPT = "from twostage.errors import run_cli\nrun_cli(lambda: [print('\u732b', i) for i in range(60000)])"
+
+
+def run_script(tail: str, **env: str) -> subprocess.CompletedProcess:
+    """The script's first line by a shell pipe, and the script's own exit code."""
+    command = f'{sys.executable} -c "$CODE" {tail}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(["bash", "-c", command], env={**os.environ, **env, "CODE": SCRIPT}, capture_output=True)
+
+
+def test_a_terminal_without_the_letters():
+    done = run_script("| cat", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout.startswith(rb"\u732b 0") and not done.stderr
+
+
+def test_a_reader_that_goes_away():
+    done = run_script("| head -1", PYTHONIOENCODING="utf-8")
+    assert done.returncode == 141 and not done.stderr

@@ -11,7 +11,7 @@ from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
 
 
-@pytest.mark.parametrize("module", ["twostage.vocabulary", "twostage.data", "twostage.segmenter"])
+@pytest.mark.parametrize("module", ["twostage.vocabulary", "twostage.data.loaders", "twostage.segmenter"])
 def test_whichever_module_is_imported_first_finds_the_others(module):
     done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-500:]
@@ -25,8 +25,30 @@ def test_synonyms():
 
 
 @pytest.mark.parametrize(
+    "spelling", ["sofa,couch", "sofa, couch", " sofa ,couch, ", ["sofa", "couch"], ("sofa,couch",)]
+)
+def test_synonyms_are_spelt_in_many_ways(spelling):
+    assert Vocabulary.from_words(["cat", spelling]).synonyms(split=True) == (("cat",), ("sofa", "couch"))
+
+
+def test_published_lists_keep_their_letters():
+    names = ("wall,building", "bed ", "wall,building")
+    assert Vocabulary.published(names).synonyms(split=True) == (("wall,building",), ("bed",), ("wall,building",))
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
-    [([], "empty"), (["cat", " "], "position 2"), (["cat", "Cat"], "twice"), ("cat", "list of names")],
+    [
+        ([], "empty"),
+        (["cat", " "], "position 2"),
+        (["cat", "Cat"], "twice"),
+        ("cat", "list of names"),
+        (None, "list of names"),
+        (["cat", None], "no name"),
+        (["cat", 7], "no name"),
+        (["cat", ["a", ""]], "empty synonym"),
+        ([["cat"], "cat,"], "twice"),
+    ],
 )
 def test_refused(words, said):
     with pytest.raises(UserError, match=said):
@@ -54,9 +76,68 @@ def test_from_file(tmp_path):
         Vocabulary.parse("none.txt")
 
 
-def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:
-    import twostage.data  # noqa: F401  (registers the datasets)
+def test_every_kind_of_file_gives_the_same_names(tmp_path):
+    contents = {
+        "lines.txt": b"cat\nsofa,couch\n",
+        "bom.TXT": b"\xef\xbb\xbfcat\r\nsofa, couch\r\n",
+        "utf16.names": "cat\nsofa, couch\n".encode("utf-16"),
+        "no_suffix": b"cat\n\nsofa,couch,\n",
+        "column.csv": b'id,name\n1,cat\n2,"sofa, couch"\n',
+        "one.csv": b'cat\n"sofa,couch"\n',
+        "list.json": b'\xef\xbb\xbf["cat", ["sofa", "couch"]]',
+        "id2label.json": b'{"1": "sofa,couch", "0": "cat"}',
+        "coco.json": b'{"categories": [{"id": 2, "name": "sofa, couch"}, {"id": 1, "name": "cat"}]}',
+        "list.yaml": b"- cat\n- [sofa, couch]\n",
+        "yolo.yml": b"path: x\nnames:\n  1: sofa, couch\n  0: cat\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert Vocabulary.parse(str(tmp_path / name)).names == ("cat", "sofa, couch"), name
 
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"caf\xe9\n", "no UTF-8 text"),
+        ("a.names", b"\x00\x01\x00", "is no text"),
+        ("a.csv", b"1,cat\n2,dog\n", "several columns"),
+        ("a.json", b"[", "no valid json"),
+        ("a.yaml", b"cat\ndog\n", "must hold a list"),
+        ("a.yml", b"!!python/object/apply:os.system ['true']", "no valid yml"),
+        ("a.json", b'{"a": "cat"}', "must hold a list"),
+        ("a.json", b"[" * 100000, "no valid json"),
+        ("a", b"", "is empty"),
+    ],
+)
+def test_files_without_names_are_refused(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        Vocabulary.parse(str(tmp_path / name))
+
+
+def test_a_path_is_never_a_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words").write_text("cat\n")
+    assert Vocabulary.parse("words").names == ("cat",)
+    for text in ("no such folder/", "classes.csv", "~/nothing", "./a"):
+        with pytest.raises(UserError, match="does not exist"):
+            Vocabulary.parse(text)
+    (tmp_path / "words.txt").write_text("cat\n")
+    with pytest.raises(UserError, match="is a file"):
+        Vocabulary.parse("dog, words.txt")
+
+
+def test_words_of_an_ascii_locale():
+    garbled = "caf\u00e9, \u732b".encode().decode("ascii", "surrogateescape")
+    assert Vocabulary.parse(garbled).names == ("caf\u00e9", "\u732b")
+    assert Vocabulary.from_words(["cafe\u0301"]).names == ("caf\u00e9",)
+
+
+def test_a_benchmark_stands_for_its_classes():
+    assert len(Vocabulary.parse("ade20k_150")) == 150
+
+
+def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:
     assert Vocabulary.parse("voc_sem_seg_val").names[19] == "tv"
     assert len(Vocabulary.parse("voc_2012_test_background_sem_seg")) == 59
     (tmp_path / "classes.txt").write_text("cat\nsofa, couch\n")

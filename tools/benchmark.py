@@ -30,13 +30,14 @@ from twostage.clip.towers.pyramid import feature_pyramid
 from twostage.clip.towers.vit import embed_image, run_blocks
 from twostage.config import load_config
 from twostage.errors import UserError, run_cli
+from twostage.machine import expand_home
 from twostage.vocabulary import Vocabulary
 
 
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--config-file", required=True, type=expand_home)
     parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
     parser.add_argument("--output-size", default="512x683", help="size of the label map")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])

@@ -11,8 +11,14 @@ from pathlib import Path
 
 from twostage.errors import run_cli
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from conformance.command import main
 
+def main() -> None:
+    """The command of the harness, which lies beside the product."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from conformance.command import main as check
+
+    check()
+
+
+if __name__ == "__main__":
     run_cli(main)

@@ -24,18 +24,19 @@ from twostage.data.images import list_images
 from twostage.data.registration import configure_datasets, use_class_names
 from twostage.errors import UserError, run_cli
 from twostage.files import check_writable
+from twostage.machine import expand_home
 from twostage.vocabulary import Vocabulary
 
 
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--config-file", required=True, type=expand_home)
+    parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
     parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
     parser.add_argument("--things", help="names that are countable: also write panoptic segments")
     parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
-    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args()
     # Everything that can be wrong is looked at before the model is built.

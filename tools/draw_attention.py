@@ -23,6 +23,7 @@ from twostage.config import load_config
 from twostage.data.loaders import check_dataset
 from twostage.errors import UserError, run_cli
 from twostage.files import atomic_path, check_writable
+from twostage.machine import expand_home, user_path
 from twostage.systems.training_free.dense_clip.keys import METHODS
 from twostage.systems.training_free.dense_clip.model import TrainingFree, dense_tower_from_config
 from twostage.visualization.examples import dataset_colors, read_picture
@@ -33,11 +34,11 @@ from twostage.vocabulary import Vocabulary
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--config-file", required=True, type=expand_home)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--index", type=int, default=0, help="number of the image in the dataset")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args()
     check_writable(args.output.parent)

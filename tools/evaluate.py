@@ -19,12 +19,13 @@ import twostage  # noqa: F401  (first: makes torchvision importable on CPU-only 
 from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks
 from twostage.commands.launch import launch
 from twostage.errors import run_cli
+from twostage.machine import expand_home
 
 
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--config-file", required=True, type=expand_home)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
     parser.add_argument("--report", action="store_true", help="write an HTML report per data set (predicts twice)")

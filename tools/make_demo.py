@@ -31,7 +31,7 @@ from twostage.engine.trainer import Trainer
 from twostage.errors import UserError, run_cli
 from twostage.evaluation.results import results_table, versions, write_json
 from twostage.files import atomic_path, check_writable
-from twostage.machine import resolve_device
+from twostage.machine import resolve_device, user_path
 from twostage.visualization.charts import loss_curves, read_metrics
 from twostage.visualization.examples import example_picture, make_example, pick_images
 from twostage.visualization.report import Example, Report, SystemResult, write_report
@@ -46,7 +46,7 @@ TABLE = ("mIoU-seen", "mIoU-unseen", "mIoU-harmonic")
 def main() -> None:
     """Command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="FOLDER")
+    parser.add_argument("--output", type=user_path, default=Path("output/demo"), metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-iter", type=int, default=0, metavar="N", help="default: what the config says")
     args = parser.parse_args()

@@ -29,7 +29,7 @@ from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
 from twostage.errors import UserError, run_cli
-from twostage.machine import datasets_root
+from twostage.machine import datasets_root, expand_home, user_path
 
 TOYBOX = "toybox"
 
@@ -42,7 +42,7 @@ def main() -> None:
     listing.add_argument("name", nargs="?")
     for name, text in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("name", help="a benchmark or a folder of your own")
+        command.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
         )
@@ -110,7 +110,7 @@ def run_prepare(args: argparse.Namespace) -> None:
         prepare_own_folder(Path(args.name), args)
         return
     benchmark = find_benchmark(args.name)
-    source = Path(args.source).expanduser() if args.source else datasets_root()
+    source = user_path(args.source) if args.source else datasets_root()
     reports = prepare(benchmark, source, splits=args.splits, workers=args.workers, skip_broken=args.skip_broken)
     for split, report in reports.items():
         info = benchmark.info(benchmark.splits[split], next(iter(benchmark.splits[split].registered)))

@@ -39,6 +39,7 @@ from twostage.data.captions import is_caption_set
 from twostage.data.loaders import dataset_records
 from twostage.errors import UserError, near_names, run_cli
 from twostage.files import atomic_path, check_writable
+from twostage.machine import user_path
 from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
 from twostage.systems.two_stage.ovseg.adaptation.merging import merge_clip
 from twostage.systems.two_stage.ovseg.adaptation.pair_data import PairDataset
@@ -62,16 +63,16 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
     pairs.add_argument("--dataset", required=True)
-    pairs.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
     pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
     pairs.add_argument("--weights", help="its checkpoint")
     pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
     pairs.add_argument("--limit", type=int, help="take only this many pictures")
     training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
     _add_clip(training, depth=3)
-    training.add_argument("--pairs", type=Path, required=True, metavar="FOLDER_OR_CSV")
+    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
     training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
-    training.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
     for field in ("epochs", "batch-size", "seed"):
         training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
     training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
@@ -84,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
     merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
     merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
-    merging.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
     return parser.parse_args()
 
 

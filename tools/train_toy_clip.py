@@ -25,6 +25,7 @@ from twostage.clip.toybox.training import RECIPES, train
 from twostage.data.toybox.dataset import NUM_VAL_OPEN, SEED, plan_scenes, render
 from twostage.errors import UserError, run_cli
 from twostage.files import atomic_path
+from twostage.machine import user_path
 
 _WEIGHTS_FOLDER = Path(toybox_models.__file__).with_name("weights")
 # Pictures to measure on are drawn with another seed than those of the training.
@@ -37,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=Path, help="file to write; default: the shipped one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
     return parser.parse_args()
 
 

@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from twostage.checkpoint.checkpointer import load_weights
@@ -35,6 +36,9 @@ from twostage.predictions.masks import MaskPrediction, Prediction
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
 from twostage.vocabulary import Vocabulary
+
+# Names that fit beside "none" into a label map of 8 bit.
+_NONE_8_BIT = 255
 
 Picture = str | Path | np.ndarray | Image.Image | Tensor
 
@@ -105,14 +109,27 @@ class Segmentation:
         return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
-        """Write `<stem>_overlay.png` and `<stem>_labels.png` (8 bit, 16 above 256 names); returns their paths."""
+        """Write `<stem>_overlay.png` and `<stem>_labels.png`; returns their paths.
+
+        The label map holds indices into `names`, in 8 bit up to 255 names and in 16 above; the greatest number, 255 or 65535,
+        stands for none of them. Its text chunks say so: `none` is that number, `names` a json list.
+
+        Raises:
+            UserError: more names than a PNG can tell apart, or a folder that can't be written.
+        """
         folder = Path(folder)
-        labels = self.labels.astype(np.uint8 if len(self.names) <= 256 else np.uint16)
-        pictures = {
-            f"{stem}_overlay.png": Image.fromarray(self.overlay()),
-            f"{stem}_labels.png": Image.fromarray(labels),
-        }
-        return [_save_picture(picture, folder / name) for name, picture in pictures.items()]
+        kind = np.uint8 if len(self.names) <= _NONE_8_BIT else np.uint16
+        none = int(np.iinfo(kind).max)
+        if len(self.names) > none:
+            raise UserError(f"a label map on disk tells {none} names apart, these are {len(self.names)}; use `labels`")
+        about = PngInfo()
+        about.add_text("none", str(none))
+        about.add_itxt("names", json.dumps(self.names, ensure_ascii=False))
+        labels = Image.fromarray(np.where(self.labels < 0, none, self.labels).astype(kind))
+        return [
+            _save_picture(Image.fromarray(self.overlay()), folder / f"{stem}_overlay.png"),
+            _save_picture(labels, folder / f"{stem}_labels.png", about),
+        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,6 +235,8 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
     # Read before the model is built: a wrong path should not cost the time of building.
     content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
     model = build_model(cfg)
+    if not isinstance(model, OpenVocabularySegmenter):
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")
     if content is not None:
         load_weights(model, content, cfg.MODEL.WEIGHTS)
     return model.eval()
@@ -261,7 +280,7 @@ def as_rgb(image: Picture) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _save_picture(picture: Image.Image, path: Path) -> Path:
+def _save_picture(picture: Image.Image, path: Path, about: PngInfo | None = None) -> Path:
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=about)
     return path

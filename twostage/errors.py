@@ -8,11 +8,18 @@ their main function through `run_cli`, which prints that line and leaves with ex
 from __future__ import annotations
 
 import difflib
+import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
+# What a shell reports for a process that SIGPIPE ended.
+EXIT_BROKEN_PIPE = 141
+# ... and for one that SIGTERM ended.
+EXIT_TERMINATED = 143
 
 
 class UserError(Exception):
@@ -43,10 +50,22 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 def run_cli(main: Callable[[], object]) -> None:
     """Run a tool's `main()`; a `UserError` becomes `error: ...` on stderr and exit code 2.
 
+    What a terminal's encoding has no letter for is printed escaped. A reader that went away (`| head`) ends the tool quietly.
     Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        # Leaving as an exception runs what cleans up: temporary files, worker processes.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nothing may be written any more, not even by the interpreter's own flush at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
     except Exception as error:
         known = find_user_error(error)
         if known is None or os.environ.get("TWOSTAGE_TRACEBACK") == "1":

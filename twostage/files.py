@@ -1,10 +1,10 @@
-"""Files: written whole or not at all, name lists read; a clear error where that is not possible."""
+"""Files, written whole or not at all; a clear error where that is not possible."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,13 +20,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         UserError: the folder or file can't be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of this thread alone: others may write the same file at the same time, and the last one wins.
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"can't write '{path}': {error.strerror or error}; choose another output folder") from error
+        reason = error.strerror or str(error)
+        raise UserError(f"can't write '{path}': {reason}; make room or choose another output folder") from error
     finally:
         with suppress(OSError):  # gone after the rename, or its folder never came to be
             temporary.unlink()
@@ -46,25 +48,3 @@ def check_writable(folder: str | Path, cure: str = "choose another by OUTPUT_DIR
             pass
     except OSError as error:
         raise UserError(f"output folder '{folder}' can't be written ({error.strerror}); {cure}") from error
-
-
-def read_names(path: str | Path) -> list[str]:
-    """Class names of a file with one per line, or of a .json file with a list of them.
-
-    Raises:
-        UserError: the file can't be read or holds something else.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"vocabulary file '{path}' can't be read: {error}") from error
-    if path.suffix != ".json":
-        return [line for line in text.splitlines() if line.strip()]
-    try:
-        words = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"vocabulary file '{path}' is not valid json: {error}") from error
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"vocabulary file '{path}' must hold a list of names")
-    return words

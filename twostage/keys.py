@@ -17,6 +17,7 @@ class KeyGroup:
         choices: key -> the values it may have.
         positive: keys that must be greater than 0.
         fraction: keys that must lie between 0 and 1.
+        paths: keys that are a file or folder, or hold some ("path" or "name=path"); `~` is expanded in them.
         check: raises UserError where values contradict each other.
     """
 
@@ -24,4 +25,5 @@ class KeyGroup:
     choices: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
     positive: tuple[str, ...] = ()
     fraction: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     check: Callable[[CN], None] | None = None

@@ -1,4 +1,4 @@
-"""What a config leaves to the machine: the device and the folder of the datasets."""
+"""What a config leaves to the machine: the device, the user's home and the folder of the datasets."""
 
 from __future__ import annotations
 
@@ -21,6 +21,27 @@ def resolve_device(cfg: CN) -> str:
     return str(cfg.MODEL.DEVICE)
 
 
+def expand_home(text: str) -> str:
+    """`text` with a leading `~` replaced by the user's home.
+
+    Raises:
+        UserError: there is a `~`, and this user has no home folder.
+    """
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise UserError(
+            f"'{text}' can't be found, because this user has no home folder; write the whole path"
+        ) from error
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a user gave, `~` expanded. Raises UserError as `expand_home`."""
+    return Path(expand_home(str(text)))
+
+
 def datasets_root() -> Path:
     """Folder that holds all datasets: `$DETECTRON2_DATASETS`, default `datasets`."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    return user_path(os.environ.get("DETECTRON2_DATASETS", "datasets"))

@@ -174,7 +174,7 @@ def output_sizes(batch: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
-    """The one vocabulary of a batch: `vocabulary` (names), else the class list of `dataset_name`.
+    """The one vocabulary of a batch: `vocabulary` (names, or a `Vocabulary`), else the class list of `dataset_name`.
 
     Raises:
         UserError: none given, or the images differ in it.
@@ -186,6 +186,8 @@ def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
         if any(entry.get(key) != first[key] for entry in batch):
             raise UserError(f"all images of a batch must share one {key}")
         names = first[key]
+        if isinstance(names, Vocabulary):
+            return names
         return Vocabulary.from_words(names) if key == "vocabulary" else Vocabulary.from_dataset(names)
     raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 import twostage.data.registration  # noqa: F401
 from twostage.data.catalogue.folders import read_folder_classes
 from twostage.errors import UserError
-from twostage.files import read_names
+from twostage.words import class_names, looks_like_file, read_name_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Vocabulary:
     """The classes of one prediction, in the order of its class axis.
 
     Attributes:
-        names: as given, stripped; a name may hold synonyms separated by a comma and a space ("sofa, couch").
+        names: a name may hold synonyms, separated by a comma and a space ("sofa, couch").
 
     >>> Vocabulary.from_words(["cat", "sofa, couch"]).synonyms(split=True)
     (('cat',), ('sofa', 'couch'))
@@ -40,23 +41,29 @@ class Vocabulary:
         return tuple(tuple(part.strip() for part in name.split(", ") if part.strip()) for name in self.names)
 
     @classmethod
-    def from_words(cls, words: Sequence[str], *, source: str = "vocabulary", unique: bool = True) -> Vocabulary:
-        """Check and strip `words`.
+    def from_words(cls, words: Sequence[str | Sequence[str]], *, source: str = "vocabulary") -> Vocabulary:
+        """One's own words; synonyms stand behind commas or in a list of their own.
 
         Raises:
-            UserError: no words, an empty word, or (with `unique`) the same name twice, ignoring case.
+            UserError: no words, something that is no word, a file where a word belongs, or the same name twice.
+
+        >>> Vocabulary.from_words(["cat", ["sofa", "couch"]]).names
+        ('cat', 'sofa, couch')
         """
         if isinstance(words, str):
             raise UserError(f"{source} is one string; give a list of names, like ['cat', 'sofa, couch']")
-        names = tuple(str(word).strip() for word in words)
-        if not names:
-            raise UserError(f"{source} is empty; give at least one class name")
-        for index, name in enumerate(names):
-            if not name.strip(" ,"):
-                raise UserError(f"{source} has an empty name at position {index + 1}; remove it")
-        if unique:
-            _check_unique(names, source)
+        if not isinstance(words, Iterable) or isinstance(words, bytes):
+            raise UserError(f"{source} is {words!r}; give a list of names, like ['cat', 'sofa, couch']")
+        names = class_names(words, source=source)
+        for name in names:
+            if looks_like_file(name) and _exists(name):
+                raise UserError(f"{source} has {name!r}, which is a file or folder; give its names, or it alone")
         return cls(names)
+
+    @classmethod
+    def published(cls, names: Sequence[str]) -> Vocabulary:
+        """The class list of a published dataset or system: its letters stay, and the same name may stand twice."""
+        return cls(tuple(str(name).strip() for name in names))
 
     @classmethod
     def from_dataset(cls, dataset_name: str) -> Vocabulary:
@@ -68,46 +75,44 @@ class Vocabulary:
         names = metadata.get("prompt_classes") or metadata.get("stuff_classes") or metadata.get("thing_classes")
         if not names:
             raise UserError(f"dataset '{dataset_name}' has no class names (metadata stuff_classes); is it registered?")
-        # Published class lists do contain the same name twice; the class axis has to keep both.
-        return cls.from_words(names, source=f"class list of '{dataset_name}'", unique=False)
+        return cls.published(names)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
-        """One class per line, or a json list of names."""
-        return cls.from_words(read_names(path), source=f"vocabulary file '{path}'")
+        """A file of names, see `twostage.words.read_name_file`."""
+        return cls.from_words(read_name_file(path), source=f"name list '{path}'")
 
     @classmethod
     def parse(cls, text: str) -> Vocabulary:
         """A command-line value: names separated by commas (by semicolons where names hold synonyms), a file of names, a
-        registered dataset, or a dataset folder of your own.
+        registered dataset or benchmark, or a dataset folder of your own.
 
-        >>> Vocabulary.parse("cat; sofa, couch").names
+        Raises:
+            UserError: no names, or a path that is none of these.
+
+        >>> Vocabulary.parse("cat; sofa,couch").names
         ('cat', 'sofa, couch')
         """
-        if text.endswith((".txt", ".json")):
-            return cls.from_file(text)
-        if text in DatasetCatalog.list():
-            return cls.from_dataset(text)
-        if _is_folder(text):
-            return cls.from_words(read_folder_classes(Path(text)).names, source=f"class list of '{text}'")
+        registered = DatasetCatalog.list()
+        for name in (text, f"{text}_val", f"{text}_train"):
+            if name in registered:
+                return cls.from_dataset(name)
+        path = Path(os.path.expanduser(text))  # noqa: PTH111  (Path's raises where nobody has a home)
+        if _exists(text):
+            if path.is_dir():
+                return cls.from_words(read_folder_classes(path).names, source=f"class list of '{text}'")
+            return cls.from_file(path)
+        if looks_like_file(text) and not {",", ";"} & set(text):
+            raise UserError(f"'{text}' does not exist; give a file of names, a dataset folder, or the names themselves")
         separator = ";" if ";" in text else ","
         if not text.strip(" ,;"):
             raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
-        return cls.from_words([word for word in text.split(separator) if word.strip()])
+        return cls.from_words([word for word in text.split(separator) if word.strip(" ,")])
 
 
-def _is_folder(text: str) -> bool:
+def _exists(text: str) -> bool:
     try:
-        return Path(text).is_dir()
-    except OSError:
+        return Path(os.path.expanduser(text)).exists()  # noqa: PTH111
+    except (OSError, ValueError):
         # A list of words can be longer than a file name may be.
         return False
-
-
-def _check_unique(names: Iterable[str], source: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        key = name.casefold()
-        if key in seen:
-            raise UserError(f"{source} has {name!r} twice; every class needs a name of its own")
-        seen.add(key)

@@ -160,7 +160,7 @@ def test_per_template_embeddings(tiny_clip):
 @torch.no_grad()
 def test_first_synonym(tiny_clip):
     text = embedder(tiny_clip, first_synonym=True, templates=TEMPLATES["scene"])
-    both, one = text(Vocabulary.from_words(["plane, aeroplane", "pot,flower"])), ("plane", "pot,flower")
+    both, one = text(Vocabulary.published(["plane, aeroplane", "pot,flower"])), ("plane", "pot,flower")
     for row, name in zip(both, one, strict=True):
         wanted = reference_embedding(tiny_clip, name, ["A photo of a {} in the scene"])
         torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-5)

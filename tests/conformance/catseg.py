@@ -64,7 +64,7 @@ def published_config(meta: dict[str, Any]) -> CfgNode:
 def _check_inference(model: CATSeg, case: Case) -> list[Comparison]:
     meta = case.meta
     size = (meta["output_height"], meta["output_width"])
-    vocabulary = Vocabulary.from_words(meta["class_names"], unique=False)
+    vocabulary = Vocabulary.published(meta["class_names"])
     recorded_views = _recorded_views(case)
     with torch.no_grad(), Recording(model, recorded_views) as recording:
         images = model.preprocess([{"image": _image(meta)}])
@@ -157,7 +157,7 @@ def _check_training(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison]
         losses = model(batch)
         losses["loss_sem_seg"].backward()
     arrays |= recording.arrays(model, None)
-    arrays["text_features"] = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    arrays["text_features"] = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
     official: dict[str, Any] = model.checkpoint_table().to_official(dict(model.named_parameters()))
     trained = {name: value for name, value in official.items() if value.requires_grad}
     arrays |= {f"grad:{name}": value.grad for name, value in trained.items()}

@@ -111,7 +111,7 @@ def _build(meta: dict[str, Any], clip_name: str, quick_gelu: str) -> tuple[FCCLI
     assert isinstance(model, FCCLIP)
     load_seeded(model, model.checkpoint_table(), meta)
     model.eval()
-    words = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    words = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
     return model, words._replace(seen=torch.tensor(meta["category_overlapping_mask"], dtype=torch.bool))
 
 

@@ -129,7 +129,7 @@ def _check_inference(model: OVSeg, case: Case) -> list[Comparison]:
     wanted = arrays["sem_seg"].argmax(dim=0)
     if model.best_proposals_only:
         # The demo's label maps leave pixels of no word unlabelled; the authors' visualiser does that.
-        asked = model.embed_vocabulary(Vocabulary.from_words(meta["class_names_used"], unique=False)).asked
+        asked = model.embed_vocabulary(Vocabulary.published(meta["class_names_used"])).asked
         wanted = torch.where((arrays["sem_seg"].amax(dim=0) > 0) & (wanted < asked), wanted, UNLABELLED)
     off = float((labels != wanted).float().mean())
     rows.append(

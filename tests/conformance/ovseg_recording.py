@@ -32,7 +32,7 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
     arrays: Arrays = {}
     with _recording_generator(model, arrays), _recording_regions(arrays):
         images = model.preprocess([{"image": image}])
-        words = model.embed_vocabulary(Vocabulary.from_words(names, unique=False))
+        words = model.embed_vocabulary(Vocabulary.published(names))
         encoded = model.encode(images)
         prediction = model.decode(encoded, words)
     layers = arrays.pop("layers")

@@ -54,7 +54,7 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
     batch = [
         {"image": torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), "height": height, "width": width}
     ]
-    names = Vocabulary.from_words(meta["class_names"], unique=False)
+    names = Vocabulary.published(meta["class_names"])
     with torch.no_grad(), _recording(model, arrays):
         images = model.preprocess(batch)
         text = model.text(names)

@@ -93,7 +93,7 @@ def _check_inference(model: SCAN, case: Case) -> list[Comparison]:
     image = torch.as_tensor(seeded_image(entry["height"], entry["width"], entry["seed"]).transpose(2, 0, 1).copy())
     size = (int(meta["output_size"][0]), int(meta["output_size"][1]))
     with torch.no_grad():
-        text = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+        text = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
         with _recording(model, meta["weight_seed"], arrays):
             encoded = model.encode(model.preprocess([{"image": image}]))
         prediction = model.decode(encoded, text)

@@ -88,7 +88,7 @@ def _check_inference(model: SED, case: Case) -> list[Comparison]:
     size = (meta["output_height"], meta["output_width"])
     batch = [{"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy()), "height": size[0], "width": size[1]}]
     with torch.inference_mode():
-        text = model.text(Vocabulary.from_words(case.meta["class_names"], unique=False))
+        text = model.text(Vocabulary.published(case.meta["class_names"]))
         with _recording(model) as recorded:
             encoded = model.encode(model.preprocess(batch))
             prediction = model.decode(encoded, text)
@@ -211,7 +211,7 @@ def _check_training(model: SED, case: Case, cfg: CfgNode) -> list[Comparison]:
     for index, seed in enumerate(meta["images"]["seeds"]):
         pixels = seeded_image(meta["images"]["height"], meta["images"]["width"], seed)
         batch.append({"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy()), "sem_seg": labels[index]})
-    text = model.text(Vocabulary.from_words(meta["class_names"], unique=False))
+    text = model.text(Vocabulary.published(meta["class_names"]))
     with _recording(model) as recorded:
         images = model.preprocess(batch)
         encoded = model.encode(images)

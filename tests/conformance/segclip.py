@@ -62,7 +62,7 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
         arrays["image_resized"] = pixels
     batch = [{"image": torch.as_tensor(pixels.transpose(2, 0, 1).copy())}]
     model.text = _text_of_templates(model, meta["templates"])
-    names = Vocabulary.from_words(meta["classes"], unique=False)
+    names = Vocabulary.published(meta["classes"])
     with torch.no_grad(), _recording(model) as recorded:
         images = model.preprocess(batch)
         words = model.embed_vocabulary(names)

@@ -64,7 +64,10 @@ class Checkpointer(DetectionCheckpointer):
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         with atomic_path(path) as temporary:
-            torch.save(data, temporary)
+            try:
+                torch.save(data, temporary)
+            except RuntimeError as error:  # how torch says that the disk is full
+                raise OSError(0, f"{str(error).splitlines()[0]} (is the disk full?)") from error
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -65,6 +65,7 @@ GROUPS = (
             "MODEL.CLIP.FINETUNE": ("none", "query_value", "visual_attention", "transformers", "visual"),
         },
         positive=("MODEL.CLIP.TEXT_BATCH_SIZE",),
+        paths=("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED"),
         check=_check,
     ),
 )

@@ -10,6 +10,8 @@ Legend: C classes, P templates, D embedding size.
 from __future__ import annotations
 
 import hashlib
+import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +25,26 @@ from tqdm import tqdm
 from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.errors import UserError
 from twostage.files import atomic_path
+from twostage.machine import user_path
 from twostage.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 # A progress bar is worth showing from this many prompts on.
 _LONG_WORK = 2048
+
+
+# Guards the caches of all embedders: several threads may ask one system for different words.
+_LOCK = threading.RLock()
+
+
+def _writable_cache(folder: str) -> Path | None:
+    """The folder of the cache, None where there can be none (a user without a home)."""
+    try:
+        return user_path(folder)
+    except UserError as error:
+        logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE)", error)
+        return None
 
 
 class TextEmbedder:
@@ -68,7 +86,7 @@ class TextEmbedder:
         self._unit_prompts = unit_prompts
         self._plain = plain
         self._batch_size = batch_size
-        self._cache_folder = Path(cache_folder).expanduser() if cache_folder else None
+        self._cache_folder = _writable_cache(cache_folder) if cache_folder else None
         self._memory: dict[str, Tensor] = {}
         self._matrices: dict[tuple[str, ...], Tensor] = {}
         self._weights_stamp: tuple[tuple[int, int], ...] | None = None
@@ -85,10 +103,11 @@ class TextEmbedder:
         """
         if self._gives_gradients:
             return self._embed_classes(vocabulary)
-        self._forget_if_weights_changed()
-        if vocabulary.names not in self._matrices:
-            self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
-        return self._matrices[vocabulary.names].to(self._device)
+        with _LOCK:
+            self._forget_if_weights_changed()
+            if vocabulary.names not in self._matrices:
+                self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
+            return self._matrices[vocabulary.names].to(self._device)
 
     def embed_names(self, names: Sequence[str]) -> Tensor:
         """Unit embeddings `[N, D]` (`[N, P, D]` per template; `plain`: of CLIP's length), one row per name as it stands,
@@ -99,7 +118,7 @@ class TextEmbedder:
         """
         if self._gives_gradients:
             return self._embed(names)
-        with torch.no_grad():
+        with torch.no_grad(), _LOCK:
             self._forget_if_weights_changed()
             self._embed_missing(names)
             return torch.stack([self._memory[name] for name in names]).to(self._device)
@@ -260,5 +279,7 @@ class TextEmbedder:
         try:
             with atomic_path(path) as temporary:
                 save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
-        except UserError as error:
-            raise UserError(f"{error} for the text cache by MODEL.CLIP.TEXT_CACHE ('' for none)") from error
+        except (UserError, SafetensorError) as error:
+            # A cache is a help, not a need: said once, then done without.
+            logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)
+            self._use_disk, self._cache_folder = False, None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -13,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from twostage.errors import UserError
+from twostage.errors import EXIT_TERMINATED, UserError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -55,12 +58,37 @@ def launch(
     if not 0 <= machine_rank < machines:
         raise UserError(f"--machine-rank is {machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}")
     host, port = _parse_address(address, machines)
-    mp.start_processes(
+    context = mp.start_processes(
         _spawned,
         nprocs=processes,
         args=(function, processes, machines, machine_rank, host, port, device, args),
         start_method="spawn",
+        join=False,
     )
+    _wait(context)
+
+
+def _wait(context: Any) -> None:
+    """Wait for spawned processes; SIGTERM is theirs to handle, and when all have left this process leaves like them."""
+    asked = False
+
+    def pass_on(_number: int, _frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        for process in context.processes:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        while not context.join():
+            pass
+    except mp.ProcessExitedException:
+        if not asked:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        sys.exit(EXIT_TERMINATED)
 
 
 def _parse_address(address: str, machines: int) -> tuple[str, int]:
@@ -91,6 +119,7 @@ def _spawned(
     rank = machine_rank * processes + local_rank
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     _join(device)
     function(*args)
     _leave()

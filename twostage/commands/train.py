@@ -21,7 +21,7 @@ from twostage.engine.ema import ModelEma
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.trainer import Trainer
 from twostage.files import check_writable
-from twostage.machine import resolve_device
+from twostage.machine import expand_home, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     skip = (
         [text for key in ("DATALOADER", "TEST") for text in (f"{key}.SKIP_BROKEN", "True")] if args.skip_broken else []
     )
+    args.config_file = expand_home(args.config_file)
     cfg = load_config(args.config_file, [*skip, *args.opts])
     cfg.MODEL.DEVICE = resolve_device(cfg)
     cfg.freeze()

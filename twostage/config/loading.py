@@ -5,7 +5,6 @@ Whatever is wrong raises `UserError` naming the key, the value and what is allow
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,14 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from twostage.clip import keys as clip
+from twostage.config.overrides import merge_overrides, place_of
 from twostage.data import keys as data
 from twostage.engine import keys as engine
 from twostage.errors import UserError, near_names
 from twostage.evaluation import keys as evaluation
 from twostage.inference import keys as inference
 from twostage.keys import KeyGroup
+from twostage.machine import expand_home, user_path
 from twostage.proposals import keys as proposals
 from twostage.systems.cards import all_cards
 
@@ -76,19 +77,21 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CN:
     cfg = default_config()
     if config_file:
         _merge_file(cfg, config_file)
-    _merge_opts(cfg, list(opts))
+    merge_overrides(cfg, opts, known=all_keys(cfg))
+    _expand_paths(cfg)
     validate_config(cfg)
     return cfg
 
 
 def _merge_file(cfg: CN, config_file: str) -> None:
+    config_file = str(user_path(config_file))
     if not Path(config_file).is_file():
         folder = Path(config_file).parent
         near = near_names(Path(config_file).name, [p.name for p in folder.glob("*.yaml")]) if folder.is_dir() else ""
         raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
     try:
         tree = CN(CN.load_yaml_with_base(config_file))
-    except (yaml.YAMLError, OSError, AttributeError, KeyError) as error:
+    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
     for key in all_keys(tree):
         _check_known(cfg, key, f"config file '{config_file}'")
@@ -98,37 +101,28 @@ def _merge_file(cfg: CN, config_file: str) -> None:
         raise UserError(f"config file '{config_file}': {' '.join(str(error).split())}") from error
 
 
+def _expand_paths(cfg: CN) -> None:
+    """`~` in every key that is a path, or holds paths, becomes the user's home."""
+    for group in key_groups():
+        for key in group.paths:
+            node, name = place_of(cfg, key, known=())
+            value = node[name]
+            if isinstance(value, str):
+                node[name] = expand_home(value)
+            elif isinstance(value, list | tuple):
+                node[name] = type(value)(_expand_named(str(entry)) for entry in value)
+
+
+def _expand_named(entry: str) -> str:
+    name, equals, path = entry.rpartition("=")
+    return f"{name}{equals}{expand_home(path)}"
+
+
 def _check_known(cfg: CN, key: str, where: str) -> None:
     try:
         get_key(cfg, key)
     except KeyError:
         raise UserError(f"{where}: unknown config key '{key}'{near_names(key, all_keys(cfg))}") from None
-
-
-def _merge_opts(cfg: CN, opts: list[str]) -> None:
-    if len(opts) % 2:
-        raise UserError(f"overrides must be pairs 'KEY VALUE'; '{opts[-1]}' has no value")
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        _check_known(cfg, key, "command line")
-        old = get_key(cfg, key)
-        if isinstance(old, CN):
-            raise UserError(f"command line: '{key}' is a group, give one of its keys: {', '.join(all_keys(old)[:8])}")
-        try:
-            cfg.merge_from_list([key, _as_type_of(old, value)])
-        except (ValueError, AssertionError) as error:
-            raise UserError(
-                f"command line: {key} = {value!r} does not fit; the default {old!r} is of type {type(old).__name__}"
-            ) from error
-
-
-def _as_type_of(old: object, value: str) -> object:
-    """`value` as a float where the default is one, so that `SOLVER.BASE_LR 1` works; otherwise unchanged."""
-    if isinstance(old, float) and isinstance(value, str):
-        try:
-            return float(ast.literal_eval(value))
-        except (ValueError, SyntaxError, TypeError):
-            return value
-    return value
 
 
 def validate_config(cfg: CN) -> None:

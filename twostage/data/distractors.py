@@ -13,7 +13,7 @@ from pathlib import Path
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.toybox.words import distractors as toybox_distractors
 from twostage.errors import UserError
-from twostage.files import read_names
+from twostage.words import class_name, read_name_file
 
 _TOYBOX = "toybox:"
 
@@ -25,11 +25,11 @@ def read_distractors(source: str) -> tuple[str, ...]:
         UserError: no such file, no names in it, or N is no number of names that toybox can give.
     """
     if not source.startswith(_TOYBOX):
-        if not Path(source).is_file():
+        if not Path(source).expanduser().is_file():
             raise UserError(
                 f"DATASETS.DISTRACTORS is {source!r}; it must be '' (none), a file with one name per line, or 'toybox:N'"
             )
-        names = tuple(name.strip() for name in read_names(source))
+        names = tuple(class_name(entry, source=f"'{source}'") for entry in read_name_file(source))
         if not names:
             raise UserError(f"DATASETS.DISTRACTORS: '{source}' holds no names")
         return names

@@ -56,6 +56,7 @@ GROUPS = (
         add=_add_data,
         choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv")},
         fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
+        paths=("DATASETS.FOLDERS", "DATASETS.DISTRACTORS"),
     ),
     KeyGroup(
         add=_add_captions,

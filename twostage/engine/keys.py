@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
+from twostage.errors import UserError
 from twostage.keys import KeyGroup
 
 
@@ -32,6 +33,11 @@ def _add(cfg: CN) -> None:
     cfg.SOLVER.CHECKPOINTS_KEPT = 3
 
 
+def _check(cfg: CN) -> None:
+    if not cfg.OUTPUT_DIR.strip():
+        raise UserError("OUTPUT_DIR is empty; give a folder, like OUTPUT_DIR output/run")
+
+
 GROUPS = (
     KeyGroup(
         add=_add,
@@ -43,5 +49,7 @@ GROUPS = (
         },
         positive=("SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"),
         fraction=("SOLVER.EMA.DECAY",),
+        paths=("OUTPUT_DIR",),
+        check=_check,
     ),
 )

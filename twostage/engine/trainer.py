@@ -27,6 +27,7 @@ from twostage.engine.ema import EmaHook, ModelEma
 from twostage.engine.evaluation import evaluate_dataset
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
+from twostage.engine.preemption import Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import UserError
@@ -68,6 +69,7 @@ class Trainer(DefaultTrainer):
             self.ema = ModelEma(self.module, decay=cfg.SOLVER.EMA.DECAY)
             self.checkpointer.add_checkpointable("ema", self.ema)
         self.results: dict[str, Any] | None = None
+        self.preemption = PreemptionHook()
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -149,6 +151,7 @@ class Trainer(DefaultTrainer):
             hooks.IterationTimer(),
             EmaHook(self.ema) if self.ema else None,
             hooks.LRScheduler(),
+            self.preemption,
             # Before evaluation, so that nothing is lost where it fails.
             checkpoints if main else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
@@ -221,6 +224,8 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             except BaseException as error:
                 logger.error("Training stopped in iteration %d: %s", self.iter, str(error) or type(error).__name__)
+                if isinstance(error, Preempted):
+                    self._save_preempted()
                 self._close()
                 raise
             finally:
@@ -230,9 +235,17 @@ class Trainer(DefaultTrainer):
 
     def _close(self) -> None:
         """After a failure: write what was measured, but don't evaluate."""
+        self.preemption.restore()
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicWriter | ProgressBar):
                 hook.after_train()
+
+    def _save_preempted(self) -> None:
+        """A checkpoint of the last finished step, where there was one in this run."""
+        last = self.preemption.last_iter
+        if last is not None and comm.is_main_process():
+            self.iter = self._trainer.iter = last
+            self.checkpointer.save(f"model_{last:07d}", iteration=last)
 
     def run_step(self) -> None:
         """One iteration; see `TrainingStep`."""

@@ -103,7 +103,7 @@ def test_classes_json(folder: Path) -> None:
         ({"classes": ["cat"], "palette": [[0, 0, 256]]}, r"one colour \[R, G, B\]"),
         ({"classes": ["cat", "dog"], "ignore_label": 1}, "ignore_label 1 must lie between the 2 classes"),
         ({"classes": [{"label": "cat"}]}, "must have 'name'"),
-        ({"classes": [["", "cat"]]}, "is no class name"),
+        ({"classes": [["", "cat"]]}, "an empty synonym"),
         ({"names": ["cat"]}, "list 'classes'"),
         ("cat", "list of names"),
     ],

@@ -24,6 +24,7 @@ from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.records import files_by_key
 from twostage.data.labels import is_color_picture
 from twostage.errors import UserError
+from twostage.words import class_name, read_text
 
 Color = tuple[int, int, int]
 
@@ -135,9 +136,9 @@ def read_folder_classes(folder: Path) -> FolderClasses:
             f"dataset folder '{folder}' has neither classes.txt (one class per line, in label order) nor classes.json"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"class list '{path}' can't be read: {' '.join(str(error).split())}") from error
     if isinstance(content, list):
         content = {"classes": content}
@@ -188,14 +189,7 @@ def _entry(entry: Any, path: Path) -> tuple[str, Any, bool | None]:
             )
         words = [entry["name"], *entry.get("synonyms", [])]
         color, thing = entry.get("color"), entry.get("thing")
-    words = [words] if isinstance(words, str) else words
-    if (
-        not isinstance(words, list)
-        or not all(isinstance(word, str) and word.strip(" ,") for word in words)
-        or not words
-    ):
-        raise UserError(f"class list '{path}': {entry!r} is no class name (a string, or a list of synonyms)")
-    return ", ".join(word.strip() for word in words), color, thing
+    return class_name(words, source=f"class list '{path}'"), color, thing
 
 
 def _is_color(value: Any) -> bool:

@@ -19,4 +19,10 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.FCCLIP.TRAIN_VOCABULARY = ""
 
 
-GROUPS = (KeyGroup(add=_add, fraction=("MODEL.FCCLIP.SEEN_WEIGHT", "MODEL.FCCLIP.UNSEEN_WEIGHT")),)
+GROUPS = (
+    KeyGroup(
+        add=_add,
+        paths=("MODEL.FCCLIP.TRAIN_VOCABULARY",),
+        fraction=("MODEL.FCCLIP.SEEN_WEIGHT", "MODEL.FCCLIP.UNSEEN_WEIGHT"),
+    ),
+)

@@ -32,4 +32,4 @@ def _check(cfg: CN) -> None:
         )
 
 
-GROUPS = (KeyGroup(add=_add, check=_check),)
+GROUPS = (KeyGroup(add=_add, paths=("MODEL.VIT_GUIDE.PRETRAINED",), check=_check),)

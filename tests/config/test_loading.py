@@ -9,7 +9,7 @@ import pytest
 from twostage.config import all_keys, default_config, load_config
 from twostage.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "base" not in p.parts)
 
 

@@ -1,0 +1,63 @@
+"""SIGTERM in the middle of training: the step ends, a checkpoint is saved, `--resume` ends where an undisturbed run does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from twostage.engine.preemption import Preempted
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven small images."""
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    tiny.write_dataset(folder)
+    return folder
+
+
+def signal_in_step(trainer: tiny.TinyTrainer, at: int) -> None:
+    """Have the trainer send SIGTERM to its own process in the middle of iteration `at`."""
+    run_step = trainer.run_step
+
+    def step() -> None:
+        if trainer.iter == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        run_step()
+
+    trainer.run_step = step  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_resumed_after_a_signal_within_a_step(data: Path, tmp_path: Path, at: int) -> None:
+    torch.manual_seed(0)
+    whole = tiny.build_trainer(tiny.tiny_config(data, tmp_path / "whole"))
+    whole.train()
+    before = signal.getsignal(signal.SIGTERM)
+    cfg = tiny.tiny_config(data, tmp_path / "parts")
+    torch.manual_seed(0)
+    stopped = tiny.build_trainer(cfg)
+    signal_in_step(stopped, at)
+    with pytest.raises(Preempted) as leaving:
+        stopped.train()
+    assert leaving.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "parts" / "last_checkpoint").read_text() == f"model_{at:07d}.pth"
+    resumed = tiny.build_trainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == at + 1
+    resumed.train()
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(resumed.module.state_dict()[name], value), name
+
+
+def test_before_the_first_step_nothing_is_saved(data: Path, tmp_path: Path) -> None:
+    trainer = tiny.build_trainer(tiny.tiny_config(data, tmp_path))
+    trainer.preemption.before_step = lambda: os.kill(os.getpid(), signal.SIGTERM)  # type: ignore[method-assign]
+    with pytest.raises(Preempted):
+        trainer.train()
+    assert not (tmp_path / "last_checkpoint").exists()
