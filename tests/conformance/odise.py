@@ -107,7 +107,7 @@ def _text_shapes() -> dict[str, tuple[int, ...]]:
 
 def case_words(model: ODISE, meta: dict[str, Any]) -> tuple[Words, Comparison]:
     """The case's embedded vocabulary, and whether we find the same classes trained."""
-    words = model.embed_vocabulary(Vocabulary.from_words(meta["class_names"], unique=False))
+    words = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
     wanted = meta["category_overlapping_mask"]
     row = compare_sets(
         "category_overlapping_mask", dict(enumerate(words.seen.tolist())), dict(enumerate(map(bool, wanted)))
@@ -140,7 +140,7 @@ def head_arrays(model: ODISE, encoded: Encoded, words: Words, meta: dict[str, An
     """Both classifiers' intermediates, under the names of the cases."""
     output, embeddings = encoded.outputs[0]
     assert encoded.regions is not None and words.clip is not None
-    names = [name for group in Vocabulary(tuple(meta["class_names"])).synonyms(split=True) for name in group]
+    names = [name for group in Vocabulary.published(meta["class_names"]).synonyms(split=True) for name in group]
     head = model.head_logits(embeddings, model.text_head(words.head), words.classes)
     clip = synonym_logits(encoded.regions, words.clip, words.classes, model.clip.logit_scale)
     named = head if model.objectness is not None else head[..., :-1]
