@@ -19,7 +19,8 @@ from twostage.config import load_config
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
 from twostage.proposals.rounding import published_rounding
 from twostage.systems.building import build_model
-from twostage.systems.two_stage.fcclip.model import FCCLIP, Encoded, Words
+from twostage.systems.two_stage.fcclip.model import FCCLIP, Words
+from twostage.systems.two_stage.heads import EncodedMasks
 from twostage.vocabulary import Vocabulary
 
 _Arrays = dict[str, Any]
@@ -150,7 +151,7 @@ def _recording(model: FCCLIP, arrays: _Arrays) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _head_arrays(model: FCCLIP, encoded: Encoded, words: Words, recorded: _Arrays) -> _Arrays:
+def _head_arrays(model: FCCLIP, encoded: EncodedMasks, words: Words, recorded: _Arrays) -> _Arrays:
     """Both classifiers' intermediates on the final masks, and the predictions before any layer."""
     mask_logits, embeddings = encoded.outputs[0]
     features, res5 = recorded["mask_features"], recorded["clip_res5"]

@@ -38,7 +38,7 @@ def recorded_inference(model: OVSeg, image: Tensor, names: Sequence[str], size: 
     layers = arrays.pop("layers")
     hs = torch.stack(layers)
     class_embed = model.class_embed(hs)
-    classifier = model.classifier(words.text)
+    classifier = model.classifier(words.text).rows
     grid = (arrays["input_proj"].shape[2], arrays["input_proj"].shape[3])
     arrays |= {
         "backbone_input": images.tensor,

@@ -62,7 +62,7 @@ def _check_inference(model: SAN, case: Case) -> list[Comparison]:
         prediction = model.decode(encoded, text)
         scores = prediction.scores([(height, width)])[0]
         labels = prediction.label_maps([(height, width)])[0]
-    classifier = model.classifier(text)
+    classifier = model.classifier(text).rows
     grid = (prediction.mask_logits.shape[-2], prediction.mask_logits.shape[-1])
     resampler = prediction.frames.resampler(0, grid, (height, width), scores.device)
     resized = resampler(prediction.mask_logits[0])

@@ -99,7 +99,7 @@ def _check_inference(model: SCAN, case: Case) -> list[Comparison]:
         prediction = model.decode(encoded, text)
         (scores,) = prediction.scores([size])
         (labels,) = prediction.label_maps([size])
-        classifier = model.classifier(text)
+        classifier = model.classifier(text).rows
     assert encoded.regions is not None
     valid = encoded.regions.valid[0]
     arrays |= {

@@ -18,9 +18,10 @@ from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.systems.building import build_model
-from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.model import Words
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
+from twostage.systems.two_stage.heads import synonym_logits
 from twostage.vocabulary import Vocabulary
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -16,8 +16,9 @@ from twostage.config import load_config
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.predictions.masks import UNLABELLED
+from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.ovseg import model as ovseg_model
-from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
+from twostage.systems.two_stage.ovseg.free_vocabulary import best_proposals
 from twostage.systems.two_stage.ovseg.model import OVSeg
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -49,19 +50,19 @@ def batch(count=2):
     ]
 
 
-def test_geometric_ensemble():
+def test_ensemble_of_probabilities():
     generator, clip = torch.rand(1, 3, 4), torch.rand(1, 3, 4)
     valid = torch.tensor([[True, False, True]])
-    joined = geometric_ensemble(generator, clip, valid, 0.7)
+    joined = ensemble_weights(generator, clip, valid, 0.7)
     torch.testing.assert_close(joined[0, 0], generator[0, 0] ** 0.3 * clip[0, 0] ** 0.7)
     # An empty proposal keeps the generator's share alone, which makes its numbers larger.
     torch.testing.assert_close(joined[0, 1], generator[0, 1] ** 0.3)
     # zsseg's zero-shot setting: for classes that the generator knows, it counts more.
     seen = torch.tensor([True, False, False, True])
-    split = geometric_ensemble(generator, clip, valid, 0.7, seen)[0, 0]
+    split = ensemble_weights(generator, clip, valid, 0.7, seen)[0, 0]
     torch.testing.assert_close(split[1:3], joined[0, 0, 1:3])
     torch.testing.assert_close(split[[0, 3]], (generator**0.7 * clip**0.3)[0, 0, [0, 3]])
-    alone = geometric_ensemble(generator, clip, valid, 0)
+    alone = ensemble_weights(generator, clip, valid, 0)
     assert torch.equal(alone[0, 2], clip[0, 2]) and not alone[0, 1].any()
 
 

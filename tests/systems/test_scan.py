@@ -17,9 +17,9 @@ from torch import nn
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
+from twostage.systems.two_stage.ensemble import weigh_against_void
 from twostage.systems.two_stage.scan.calibration import Calibration, FrequencyFilter
 from twostage.systems.two_stage.scan.contextual_shift import replacement_noise, shift_background
-from twostage.systems.two_stage.scan.model import weigh_against_void
 from twostage.systems.two_stage.scan.weights import checkpoint_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"

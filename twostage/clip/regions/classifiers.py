@@ -1,6 +1,6 @@
-"""CLIP embeddings of an image's regions from one pass over the whole image, in place of masked crops (`region_encoder`).
+"""CLIP embeddings of an image's regions from one pass over the whole image, in place of masked crops (`encoder.py`).
 
-Both are called like `RegionEncoder`, so that any mask generator can be followed by any of them.
+Both are `RegionClassifier`s like `RegionEncoder`, so that any mask generator can be followed by any of them.
 
 Legend: Q masks, H x W the image, h x w the grid of CLIP's tokens or of its last stage, D embedding size.
 """
@@ -8,13 +8,12 @@ Legend: Q masks, H x W the image, h x w the grid of CLIP's tokens or of its last
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twostage.clip.regions.encoder import Regions
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, pool_masks
 from twostage.clip.regions.shadow_tokens import recognise_masks
 from twostage.clip.towers.pyramid import feature_pyramid
@@ -22,14 +21,6 @@ from twostage.clip.towers.vit import Tower, embed_image, run_blocks, value_path_
 
 # Shuts a patch out of the attention, as in SAN.
 _CLOSED = -100.0
-
-
-class RegionClassifier(Protocol):
-    """What CLIP sees in the masks of one image."""
-
-    def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
-        """From a normalised image `[3, H, W]` and the probabilities of its masks `[Q, H, W]`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

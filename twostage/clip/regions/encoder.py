@@ -6,23 +6,16 @@ Legend: Q masks, N regions (masks with at least one pixel), H x W the image, D e
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.crops import Cropper, mask_boxes
 from twostage.clip.regions.mask_prompt import masked_image_embeddings
 from twostage.clip.towers.vit import Tower
-
-
-class Regions(NamedTuple):
-    """`embeddings` `[Q, D]` of unit length, zero where `valid` bool `[Q]` says that the mask is empty."""
-
-    embeddings: Tensor
-    valid: Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +43,9 @@ class RegionEncoder:
             visual: CLIP's image tower.
             image: normalised as CLIP wants it, `[3, H, W]`.
             probabilities: of the masks, `[Q, H, W]`.
+
+        Returns:
+            `[Q, D]` of unit length, zero where the mask is empty, and `[Q]`.
         """
         masks = probabilities > self.threshold
         valid = masks.flatten(1).any(dim=1)

@@ -16,17 +16,19 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
-from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.losses import MaskLosses
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
-from twostage.systems.two_stage.fcclip.ensemble import GeometricEnsemble, synonym_logits
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
+from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
 from twostage.vocabulary import Vocabulary
 
 
@@ -36,25 +38,6 @@ class Words(NamedTuple):
     names: Tensor
     classes: Tensor
     seen: Tensor
-
-
-class Regions(NamedTuple):
-    """What frozen CLIP sees inside the final masks: embeddings `[B, Q, D]`, and whether there is a cell `[B, Q]`."""
-
-    embeddings: Tensor
-    valid: Tensor
-
-
-class Encoded(NamedTuple):
-    """What FC-CLIP knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, embeddings `[B, Q, D]`), the final output first; `regions` is None in
-    training.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    regions: Regions | None
-    frames: Frames
 
 
 @META_ARCH_REGISTRY.register()
@@ -138,7 +121,7 @@ class FCCLIP(OpenVocabularySegmenter):
         seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
         return Words(rows, classes, seen)
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
             pyramid = feature_pyramid(self.clip.visual, images.tensor)
         with record_function("pixel decoder"):
@@ -149,7 +132,7 @@ class FCCLIP(OpenVocabularySegmenter):
             outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
         with record_function("mask pooling"):
             regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return Encoded(outputs, regions, frames_of(images))
+        return EncodedMasks(outputs, frames_of(images), regions)
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -157,6 +140,7 @@ class FCCLIP(OpenVocabularySegmenter):
         return self.class_embed(self.pooled_proj(pool_masks(mask_features, masks)) + output.queries)
 
     def _regions(self, mask_logits: Tensor, res5: Tensor) -> Regions:
+        """What frozen CLIP sees inside the masks; valid where a mask has a cell on CLIP's grid."""
         masks = masks_on_grid(mask_logits, (res5.shape[2], res5.shape[3]))
         return Regions(embed_masks(self.clip.visual, res5, masks), masks.flatten(2).any(dim=2))
 
@@ -166,7 +150,7 @@ class FCCLIP(OpenVocabularySegmenter):
         classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
         return synonym_logits(embeddings, names, classes, logit_scale)
 
-    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: Words) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
@@ -179,10 +163,11 @@ class FCCLIP(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        outputs = [(self.class_logits(e, text, self.logit_scale), masks) for masks, e in encoded.outputs]
-        return self.criterion(outputs, mask_targets(batch, encoded.frames.padded, images.tensor.device))
+        return mask_losses(
+            self.criterion, encoded, lambda embeddings: self.class_logits(embeddings, text, self.logit_scale), batch
+        )
 
 
 def _train_names(source: str) -> frozenset[str]:

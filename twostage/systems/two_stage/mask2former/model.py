@@ -21,6 +21,7 @@ from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.systems.two_stage.heads import TextClassifier
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
@@ -124,8 +125,7 @@ class Mask2Former(OpenVocabularySegmenter):
         embedded = self.class_embed(queries)
         if text is None:
             return embedded
-        rows = torch.cat([text, F.normalize(self.void_embedding, dim=-1)])
-        return _TEXT_SCALE * F.normalize(embedded, dim=-1) @ rows.T
+        return TextClassifier.scaled(text, self.void_embedding)(_TEXT_SCALE * F.normalize(embedded, dim=-1))
 
     def decode(self, encoded: Encoded, text: Tensor | None) -> MaskPrediction:
         final = encoded.outputs[0]

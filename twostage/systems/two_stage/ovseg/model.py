@@ -18,35 +18,23 @@ import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
-from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions, RegionClassifier
+from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions
+from twostage.clip.regions.contract import RegionClassifier, Regions
 from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
-from twostage.clip.regions.encoder import RegionEncoder, Regions
+from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
 from twostage.predictions.masks import Frames, MaskPrediction
-from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
-from twostage.systems.two_stage.ovseg.ensemble import best_proposals, geometric_ensemble
+from twostage.systems.two_stage.ensemble import ensemble_weights
+from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
+from twostage.systems.two_stage.ovseg.free_vocabulary import OTHERS, best_proposals
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
-
-# The demo's rival where only one word was asked for.
-OTHERS = "others"
-
-
-class Encoded(NamedTuple):
-    """What OVSeg knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, unit query embeddings `[B, Q, D]`), the final output first; `regions` what
-    CLIP sees in the final masks, `[B, Q, D]` and `[B, Q]`, None in training and without ensemble.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    regions: Regions | None
-    frames: Frames
 
 
 class Words(NamedTuple):
@@ -156,13 +144,13 @@ class OVSeg(OpenVocabularySegmenter):
         )
         return Words(text, asked, seen)
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
         frames = frames_of(images)
         regions = None if self.training else self._recognise(images, outputs[0][0], frames)
-        return Encoded(outputs, regions, frames)
+        return EncodedMasks(outputs, frames, regions)
 
     def _recognise(self, images: ImageList, mask_logits: Tensor, frames: Frames) -> Regions | None:
         """CLIP's view of every proposal, on the images as they were before padding."""
@@ -174,22 +162,22 @@ class OVSeg(OpenVocabularySegmenter):
                 probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
             image = (self.raw_pixels(images[index]) - self.clip_mean) / self.clip_std
             found.append(self.regions(self.clip.visual, image, probabilities))
-        return Regions(torch.stack([r.embeddings for r in found]), torch.stack([r.valid for r in found]))
+        return Regions.stack(found)
 
-    def classifier(self, text: Tensor) -> Tensor:
-        """Rows `[C + 1, D]` that embeddings are compared with: text and void, unit length, times the logit scale."""
-        return self.logit_scale * torch.cat([F.normalize(text, dim=-1), F.normalize(self.void_embedding, dim=-1)])
+    def classifier(self, text: Tensor) -> TextClassifier:
+        """Of unit embeddings of queries and of regions; `text` is normalised once more, as published."""
+        return TextClassifier.scaled(F.normalize(text, dim=-1), self.void_embedding, self.logit_scale)
 
-    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: Words) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         classifier = self.classifier(text.text)
-        class_logits = embeddings @ classifier.T
+        class_logits = classifier(embeddings)
         weights = None
         if encoded.regions is not None:
             # CLIP chooses among the classes; void is dropped before its softmax, and after the generator's.
-            clip = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
+            clip = classifier.classes(encoded.regions.embeddings).softmax(dim=-1)
             generator = class_logits.softmax(dim=-1)[..., :-1]
-            weights = geometric_ensemble(generator, clip, encoded.regions.valid, self.ensemble_weight, text.seen)
+            weights = ensemble_weights(generator, clip, encoded.regions.valid, self.ensemble_weight, text.seen)
             if self.best_proposals_only:
                 weights = best_proposals(weights, encoded.regions.valid, text.asked)
         return MaskPrediction(
@@ -203,12 +191,9 @@ class OVSeg(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        classifier = self.classifier(text.text)
-        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
-        return self.criterion(outputs, targets)
+        return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
 
 
 def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +16,12 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.shadow_tokens import recognise_masks
 from twostage.clip.towers.vit import embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
-from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.predictions.masks import MaskPrediction
+from twostage.proposals.losses import MaskLosses
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.san.side_adapter import SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table
-
-
-class Encoded(NamedTuple):
-    """What SAN knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, unit mask embeddings `[B, Q, D]`), the final output first.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    frames: Frames
 
 
 @META_ARCH_REGISTRY.register()
@@ -104,7 +95,7 @@ class SAN(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table(self.split_block)
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: ImageList) -> EncodedMasks:
         visual = self.clip.visual
         blocks = list(visual.transformer.resblocks)
         clip_input = images.tensor
@@ -120,22 +111,19 @@ class SAN(OpenVocabularySegmenter):
         bias = torch.cat([p.attention_bias for p in proposals], dim=2)
         embeddings = recognise_masks(visual, blocks[self.split_block :], tokens, bias).chunk(len(proposals), dim=1)
         outputs = [(p.mask_logits, e) for p, e in zip(proposals, embeddings, strict=True)]
-        return Encoded(outputs, frames_of(images))
+        return EncodedMasks(outputs, frames_of(images))
 
-    def classifier(self, text: Tensor) -> Tensor:
-        """Rows `[C + 1, D]` that mask embeddings are compared with: text and void, unit length, times the logit scale."""
-        rows = F.normalize(torch.cat([text, self.void_embedding]), dim=-1)
-        return self.clip.logit_scale.exp() * rows
+    def classifier(self, text: Tensor) -> TextClassifier:
+        """Of unit mask embeddings, by CLIP's own logit scale; `text` is normalised once more, as published."""
+        scale = self.clip.logit_scale.exp()
+        return TextClassifier.scaled(F.normalize(text, dim=-1), self.void_embedding, scale)
 
-    def decode(self, encoded: Encoded, text: Tensor) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: Tensor) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
-        class_logits = embeddings @ self.classifier(text).T
+        class_logits = self.classifier(text)(embeddings)
         return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=encoded.frames)
 
     def losses(
-        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        classifier = self.classifier(text)
-        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
-        return self.criterion(outputs, targets)
+        return mask_losses(self.criterion, encoded, self.classifier(text), batch)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import record_function
 
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.crops import Cropper, mask_boxes
 from twostage.clip.regions.mask_prompt import visible_patches
 from twostage.clip.towers.vit import Replacement, Tower, image_embeddings
@@ -40,7 +41,7 @@ class ShiftedRegions:
 
     def __call__(
         self, visual: Tower, image: Tensor, probabilities: Tensor, class_tokens: Mapping[int, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Regions:
         """Unit embeddings `[Q, D]` (zeros where a mask is empty) and bool `[Q]`, which masks are not.
 
         Args:
@@ -64,7 +65,7 @@ class ShiftedRegions:
                 parts.append(F.normalize(image_embeddings(visual, crops.images, replace), dim=-1))
         if parts:
             embeddings[valid] = torch.cat(parts).to(embeddings.dtype)
-        return embeddings, valid
+        return Regions(embeddings, valid)
 
 
 def shift_background(

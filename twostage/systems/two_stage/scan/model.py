@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,40 +17,23 @@ from torch.profiler import record_function
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.predictions.masks import Frames, MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
-from twostage.proposals.losses import MaskLosses, mask_targets
+from twostage.proposals.losses import MaskLosses
 from twostage.proposals.mlp import MLP
 from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
-from twostage.systems.two_stage.ovseg.ensemble import geometric_ensemble
+from twostage.systems.two_stage.ensemble import ensemble_weights, weigh_against_void
+from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
 from twostage.systems.two_stage.scan.contextual_shift import ShiftedRegions
 from twostage.systems.two_stage.scan.weights import checkpoint_table
 
 # Cosine similarities are multiplied by this; CLIP's own scale is not used.
 _LOGIT_SCALE = 100.0
-
-
-class Regions(NamedTuple):
-    """Unit CLIP embeddings `[B, Q, D]` of the final masks' regions, and bool `[B, Q]`, which masks are not empty."""
-
-    embeddings: Tensor
-    valid: Tensor
-
-
-class Encoded(NamedTuple):
-    """What SCAN knows about images without the vocabulary.
-
-    `outputs` holds (mask logits `[B, Q, h, w]`, unit query embeddings `[B, Q, D]`), the final output first; `regions` is
-    None in training.
-    """
-
-    outputs: list[tuple[Tensor, Tensor]]
-    regions: Regions | None
-    frames: Frames
 
 
 @META_ARCH_REGISTRY.register()
@@ -153,7 +136,7 @@ class SCAN(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table()
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: ImageList) -> EncodedMasks:
         masked = self.generator(images.tensor)
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
@@ -167,8 +150,8 @@ class SCAN(OpenVocabularySegmenter):
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
         frames = frames_of(images)
         if self.training:
-            return Encoded(outputs, None, frames)
-        return Encoded(outputs, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens), frames)
+            return EncodedMasks(outputs, frames)
+        return EncodedMasks(outputs, frames, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens))
 
     def _clip_images(self, images: ImageList) -> ImageList:
         """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
@@ -200,23 +183,22 @@ class SCAN(OpenVocabularySegmenter):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
             probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
-        embeddings, valid = zip(*found, strict=True)
-        return Regions(torch.stack(embeddings), torch.stack(valid))
+        return Regions.stack(found)
 
-    def classifier(self, text: Tensor) -> Tensor:
-        """Rows `[C + 1, D]` that embeddings are compared with: text and void, unit length, times the logit scale."""
-        return _LOGIT_SCALE * torch.cat([text, F.normalize(self.void_embedding, dim=-1)])
+    def classifier(self, text: Tensor) -> TextClassifier:
+        """Of unit embeddings of queries and of regions."""
+        return TextClassifier.scaled(text, self.void_embedding, _LOGIT_SCALE)
 
-    def decode(self, encoded: Encoded, text: Tensor) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: Tensor) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         classifier = self.classifier(text)
-        class_logits = embeddings @ classifier.T
+        class_logits = classifier(embeddings)
         assert encoded.regions is not None, "predictions are made in eval mode"
         probabilities = class_logits.softmax(dim=-1)
         # Void is dropped after the generator's softmax and before that of the regions.
         in_vocabulary, void = probabilities[..., :-1], probabilities[..., -1:]
-        regions = (encoded.regions.embeddings @ classifier[:-1].T).softmax(dim=-1)
-        weights = geometric_ensemble(in_vocabulary, regions, encoded.regions.valid, self.ensemble_weight)
+        regions = classifier.classes(encoded.regions.embeddings).softmax(dim=-1)
+        weights = ensemble_weights(in_vocabulary, regions, encoded.regions.valid, self.ensemble_weight)
         # Where every mask is empty there is nothing but the generator to go by.
         weights = torch.where(encoded.regions.valid.any(dim=1)[:, None, None], weights, in_vocabulary)
         return MaskPrediction(
@@ -228,19 +210,6 @@ class SCAN(OpenVocabularySegmenter):
         )
 
     def losses(
-        self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        classifier = self.classifier(text)
-        outputs = [(embeddings @ classifier.T, masks) for masks, embeddings in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
-        return self.criterion(outputs, targets)
-
-
-def weigh_against_void(weights: Tensor, void: Tensor) -> Tensor:
-    """Class weights `[B, Q, C]` made to sum to what `void` `[B, Q, 1]` leaves, as published in the logarithm.
-
-    The published form is softmax(log([softmax(log weights) * (1 - void), void] + 1e-8)) without its last column.
-    """
-    shares = weights / weights.sum(dim=-1, keepdim=True)
-    joined = torch.cat([shares * (1 - void), void], dim=-1) + 1e-8
-    return (joined / joined.sum(dim=-1, keepdim=True))[..., :-1]
+        return mask_losses(self.criterion, encoded, self.classifier(text), batch)
