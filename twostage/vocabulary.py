@@ -110,6 +110,13 @@ class Vocabulary:
         return cls.from_words([word for word in text.split(separator) if word.strip(" ,")])
 
 
+def trained_names(source: str) -> frozenset[str]:
+    """All names, synonyms apart, of a registered dataset or a file: what a system was trained to name."""
+    is_file = source.endswith((".txt", ".json"))
+    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
+    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)
+
+
 def _exists(text: str) -> bool:
     try:
         return Path(os.path.expanduser(text)).exists()  # noqa: PTH111

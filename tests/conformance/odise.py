@@ -17,7 +17,7 @@ from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.rounding import published_rounding
 from twostage.systems.building import build_model
-from twostage.systems.two_stage.fcclip.ensemble import synonym_logits
+from twostage.systems.two_stage.heads import synonym_logits
 from twostage.systems.two_stage.odise.diffusion.text_encoder import empty_prompt
 from twostage.systems.two_stage.odise.model import ODISE, Encoded, Words
 from twostage.vocabulary import Vocabulary
@@ -132,6 +132,7 @@ def _check_inference(case: Case) -> list[Comparison]:
         outputs, rows = output_arrays(prediction, size, meta["thing_ids"], meta["panoptic_segments"])
     arrays |= outputs
     arrays["mask_embed"], arrays["pred_masks"] = encoded.outputs[0][1], prediction.mask_logits
+    settle_ties(case, arrays, "inst_scores_sorted", "match_inst_classes_sorted")
     arrays["mask_logits_final"] = _at_output(prediction, size)
     return [overlap, *(case.compare(name, arrays[name]) for name in case.names), *rows]
 
@@ -147,7 +148,7 @@ def head_arrays(model: ODISE, encoded: Encoded, words: Words, meta: dict[str, An
     arrays = {
         "head_logits": head,
         "clip_logits": clip,
-        "open_logits": model.ensemble.joined(named, clip, words.seen),
+        "open_logits": model.ensemble.join(named, clip, words.seen),
         "clip_mask_embed": encoded.regions,
         "clip_text_embed": model.text.encode_prompts([f"a photo of a {name}." for name in names]),
         "text_embed_projected": model.text_head.text_proj(words.head),
@@ -180,6 +181,17 @@ def output_arrays(
         name="label_map", shape=tuple(labels.shape), difference=differ, relative=differ, passed=differ <= 1e-4
     )
     return arrays, [same_segments(found, segments), same]
+
+
+def settle_ties(case: Case, arrays: Arrays, scores: str, classes: str) -> None:
+    """Put our instances of score 0 (of masks without a pixel) in the case's order, which nothing determines, where they are
+    the same."""
+    if f"{classes}__idx" in case.arrays or classes not in case.arrays:
+        return
+    wanted, ours = torch.from_numpy(case.arrays[classes]), arrays[classes]
+    tied = arrays[scores] == 0
+    if len(wanted) == len(ours) and torch.equal(wanted[tied].sort().values, ours[tied].sort().values):
+        arrays[classes] = torch.where(tied, wanted.to(ours.dtype), ours)
 
 
 def _at_output(prediction: MaskPrediction, size: tuple[int, int]) -> Tensor:

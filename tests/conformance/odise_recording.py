@@ -103,7 +103,9 @@ def _recording_first_crop(arrays: Arrays) -> Iterator[None]:
         yield
 
 
-def same_segments(ours: list[dict[str, Any]], wanted: list[dict[str, Any]], name: str = "panoptic_segments") -> Comparison:
+def same_segments(
+    ours: list[dict[str, Any]], wanted: list[dict[str, Any]], name: str = "panoptic_segments"
+) -> Comparison:
     """Ids, classes and kinds of panoptic segments."""
     same = [(s["id"], s["category_id"], bool(s["isthing"])) for s in ours] == [
         (s["id"], s["category_id"], bool(s["isthing"])) for s in wanted

@@ -9,14 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conformance.case import Case, Comparison, load_seeded
-from conformance.odise import as_queries, case_words, head_arrays, output_arrays, seeded_empty_prompt, seeded_model
+from conformance.odise import (
+    as_queries,
+    case_words,
+    head_arrays,
+    output_arrays,
+    seeded_empty_prompt,
+    seeded_model,
+    settle_ties,
+)
 from conformance.odise_recording import whole
 from conformance.seeded import seeded_image, stream
 from twostage.clip.loading import load_clip
 from twostage.clip.regions.shadow_tokens import read_masks
 from twostage.clip.towers.vit import embed_image
 from twostage.predictions.masks import Frames
-from twostage.systems.two_stage.fcclip.ensemble import synonym_logits
+from twostage.systems.two_stage.heads import synonym_logits
 from twostage.systems.two_stage.odise.captioner import ImplicitCaptioner, clip_pixels, embed_crops
 from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LatentDiffusion, noise_factors
 from twostage.systems.two_stage.odise.diffusion.networks import build_autoencoder, build_unet
@@ -148,5 +156,6 @@ def _heads(case: Case) -> list[Comparison]:
         arrays = {f"{variant}_{name}": value for name, value in (found | outputs).items()}
         arrays[f"argmax_{variant}"] = arrays[f"{variant}_argmax"]
         arrays[f"match_{variant}_inst_classes_sorted"] = arrays[f"{variant}_match_inst_classes_sorted"]
+        settle_ties(case, arrays, f"{variant}_inst_scores_sorted", f"match_{variant}_inst_classes_sorted")
         rows += [overlap, *more, *(case.compare(n, arrays[n]) for n in case.names if variant in n)]
     return rows

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from twostage.clip.towers.vit import Block, Tokens, Tower, finish_block, merge_heads, project_qkv, project_tokens
 
-
 # From a token's own query, key and value `[B, H, S or 1, W / H]` and those of class token and patches, keys and values
 # `[B, H, 1 + N, W / H]`, to the attention's result `[B, H, S, W / H]`.
 Attend = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]

@@ -29,7 +29,7 @@ from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_argume
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
-from twostage.vocabulary import Vocabulary
+from twostage.vocabulary import Vocabulary, trained_names
 
 
 class Words(NamedTuple):
@@ -99,7 +99,7 @@ class FCCLIP(OpenVocabularySegmenter):
                 unseen_weight=keys.UNSEEN_WEIGHT,
                 valid_only=keys.ENSEMBLE_ON_VALID_MASK,
             ),
-            "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+            "train_names": trained_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         }
 
@@ -168,10 +168,3 @@ class FCCLIP(OpenVocabularySegmenter):
         return mask_losses(
             self.criterion, encoded, lambda embeddings: self.class_logits(embeddings, text, self.logit_scale), batch
         )
-
-
-def _train_names(source: str) -> frozenset[str]:
-    """All names, synonyms apart, of a registered dataset or a file."""
-    is_file = source.endswith((".txt", ".json"))
-    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
-    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)

@@ -15,14 +15,14 @@ from twostage.clip.towers.vit import require_vit
 from twostage.proposals.generator import build_decoders
 from twostage.proposals.losses import MaskLosses
 from twostage.segmenter import shared_arguments
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.odise.captioner import ImplicitCaptioner
 from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LatentDiffusion
 from twostage.systems.two_stage.odise.diffusion.networks import build_autoencoder, build_unet
 from twostage.systems.two_stage.odise.diffusion.stable_diffusion import load_stable_diffusion
-from twostage.systems.two_stage.odise.ensemble import ObjectEnsemble
 from twostage.systems.two_stage.odise.features import NAMES, DiffusionFeatures
 from twostage.systems.two_stage.odise.keys import COARSEST_STRIDE
-from twostage.vocabulary import Vocabulary
+from twostage.vocabulary import trained_names
 
 
 def arguments_from_config(cfg: CfgNode) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def arguments_from_config(cfg: CfgNode) -> dict[str, Any]:
         "null": _null(cfg, clip, head_text) if keys.SUPERVISION == "label" else None,
         "criterion": MaskLosses.from_config(cfg),
         "grounding_weight": keys.GROUNDING_WEIGHT,
-        "ensemble": ObjectEnsemble(seen_weight=keys.SEEN_WEIGHT, unseen_weight=keys.UNSEEN_WEIGHT),
-        "train_names": _train_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+        "ensemble": GeometricEnsemble(seen_weight=keys.SEEN_WEIGHT, unseen_weight=keys.UNSEEN_WEIGHT),
+        "train_names": trained_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
         "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         "has_frozen": bool(cfg.MODEL.CLIP.PRETRAINED and keys.DIFFUSION.PRETRAINED),
     }
@@ -100,10 +100,3 @@ def _null(cfg: CfgNode, clip: ClipModel, head_text: TextEmbedder) -> Tensor:
     if not cfg.MODEL.CLIP.PRETRAINED:
         return torch.zeros(1, clip.text_projection.shape[1])
     return head_text.embed_names([""])
-
-
-def _train_names(source: str) -> frozenset[str]:
-    """All names, synonyms apart, of a registered dataset or a file."""
-    is_file = source.endswith((".txt", ".json"))
-    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
-    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)

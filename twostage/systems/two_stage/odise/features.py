@@ -38,9 +38,7 @@ def crop_grid(height: int, width: int, largest: int) -> CropGrid:
     CropGrid(side=128, corners=[(0, 0), (0, 64)])
     """
     side = min(largest, height, width)
-    rows, columns = (
-        [min(start, length - side) for start in range(0, length, side)] for length in (height, width)
-    )
+    rows, columns = ([min(start, length - side) for start in range(0, length, side)] for length in (height, width))
     return CropGrid(side, [(top, left) for top in rows for left in columns])
 
 

@@ -23,10 +23,10 @@ from twostage.proposals.losses import MaskLosses, mask_targets
 from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
 from twostage.proposals.pixel_decoder import PixelDecoder
 from twostage.segmenter import OpenVocabularySegmenter, frames_of
-from twostage.systems.two_stage.fcclip.ensemble import synonym_logits
+from twostage.systems.two_stage.ensemble import GeometricEnsemble
+from twostage.systems.two_stage.heads import synonym_logits
 from twostage.systems.two_stage.odise.building import arguments_from_config
 from twostage.systems.two_stage.odise.captioner import clip_pixels
-from twostage.systems.two_stage.odise.ensemble import ObjectEnsemble
 from twostage.systems.two_stage.odise.features import DiffusionFeatures
 from twostage.systems.two_stage.odise.grounding import grounding_loss
 from twostage.systems.two_stage.odise.heads import MaskEmbedding, TextHead
@@ -77,7 +77,7 @@ class ODISE(OpenVocabularySegmenter):
         null: Tensor | None,
         criterion: MaskLosses,
         grounding_weight: float,
-        ensemble: ObjectEnsemble,
+        ensemble: GeometricEnsemble,
         train_names: frozenset[str],
         resize_scores: bool,
         has_frozen: bool,
@@ -185,7 +185,7 @@ class ODISE(OpenVocabularySegmenter):
             void = self.objectness(output.queries).softmax(dim=-1)[..., 1:]
         return MaskPrediction(
             mask_logits=output.mask_logits,
-            class_logits=self.ensemble(head, clip, text.seen, void),
+            class_logits=self.ensemble.against_void(self.ensemble.join(head, clip, text.seen), void),
             frames=encoded.frames,
             resize_scores=self.resize_scores,
         )
@@ -197,7 +197,9 @@ class ODISE(OpenVocabularySegmenter):
         if self.objectness is None:
             rows = self.text_head(text.head)
             logits = [self.head_logits(e, rows, text.classes) for _, e in encoded.outputs]
-            return self.criterion([(c, o.mask_logits) for c, (o, _) in zip(logits, encoded.outputs, strict=True)], targets)
+            return self.criterion(
+                [(c, o.mask_logits) for c, (o, _) in zip(logits, encoded.outputs, strict=True)], targets
+            )
         targets = [dataclasses.replace(t, classes=torch.zeros_like(t.classes)) for t in targets]
         outputs = [(self.objectness(o.queries), o.mask_logits) for o, _ in encoded.outputs]
         return {**self.criterion(outputs, targets), **self._grounding_losses(encoded, batch)}

@@ -53,9 +53,7 @@ def unet_renames(theirs: str, ours: str) -> tuple[Rename, ...]:
                 renames.append(Rename(f"{block}1.", f"{up}attentions.{index}."))
         # Where there is no transformer, the upsampling comes right behind the res-block.
         place = 2 if level else 1
-        renames.append(
-            Rename(f"{theirs}output_blocks.{3 * level + 2}.{place}.conv.", f"{up}upsamplers.0.conv.")
-        )
+        renames.append(Rename(f"{theirs}output_blocks.{3 * level + 2}.{place}.conv.", f"{up}upsamplers.0.conv."))
     return tuple(renames)
 
 

@@ -127,7 +127,7 @@ def _signed(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _rescale(vae: Network, latents: Tensor) -> None:
-    """Give latents, published scale included, mean 0 and deviation 1 per channel; the autoencoder as a whole stays as it is."""
+    """Give latents (published scale included) mean 0 and deviation 1; the autoencoder as a whole stays as it is."""
     mean = latents.mean(dim=(0, 2, 3)) / LATENT_SCALE
     factor = 1 / latents.std(dim=(0, 2, 3))
     encode, decode = vae.quant_conv, vae.post_quant_conv
