@@ -1,8 +1,9 @@
 """Mask recognition by CLIP's blocks with one shadow [CLS] token per mask (SAN, section 3.2, figure 4; ODISE, section 3.5).
 
 A shadow token starts as a copy of the class token. In SAN it attends to the patches under its mask's attention bias and to
-itself, in ODISE to the patches inside its mask and to the class token. Patches and class token never see shadow tokens, so they evolve as in plain CLIP and are computed once for any
-number of masks; the published form, one sequence under a dense additive mask, gives the same values.
+itself, in ODISE to the patches inside its mask and to the class token. Patches and class token never see shadow tokens, so
+they evolve as in plain CLIP and are computed once for any number of masks; the published form, one sequence under a dense
+mask, gives the same values.
 
 Legend: B images, S shadow tokens, h x w CLIP's patch grid, H heads, W width, D embedding size.
 """

@@ -127,8 +127,13 @@ class ODISE(OpenVocabularySegmenter):
         self.features.diffusion.eval()
         return self
 
+    @staticmethod
+    def is_bias(name: str) -> bool:
+        """As published, the biases of attention's input projections decay like weights."""
+        return name.rpartition(".")[2] == "bias"
+
     def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
-        """One row per synonym. The caption model learns from captions and needs none in training."""
+        """One row per synonym."""
         groups = vocabulary.synonyms(split=True)
         names = [name for group in groups for name in group]
         rows = self.head_text.embed_names(names)
