@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
             "'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors)
         )
         model.load_state_dict(renamed, strict=False)
+        _say_licence(tensors, source)
         return
     recognised = recognise_checkpoint(tensors)
     if not set(tensors) & set(expected) and recognised is not None:
@@ -49,6 +51,13 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
         )
     check_complete(tensors, expected, fresh=(), source=source, model=name)
     model.load_state_dict(tensors)
+
+
+def _say_licence(names: Iterable[str], source: str) -> None:
+    """Say under which licence an official checkpoint with these tensor names was published, where the system's card knows."""
+    recognised = recognise_checkpoint(names)
+    if recognised is not None and recognised[0].weights_licence:
+        logger.warning("The weights '%s' were published under %s", source, recognised[0].weights_licence)
 
 
 class Checkpointer(DetectionCheckpointer):

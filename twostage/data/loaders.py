@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import twostage.data.registration  # noqa: F401
 from twostage.data.caption_mapper import CaptionMapper
+from twostage.data.caption_words import CaptionWords, with_captions
 from twostage.data.captions import is_caption_set
 from twostage.data.catalogue import dataset_info
 from twostage.data.catalogue.folders import check_labels
@@ -301,6 +302,9 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     records = DatasetFromList(training_records(cfg.DATASETS.TRAIN, skip_broken=skip_broken), copy=False)
     kind = CaptionMapper if is_caption_set(cfg.DATASETS.TRAIN[0]) else SemanticTrainingMapper
     mapper = mapper or kind.from_config(cfg)
+    if cfg.DATASETS.CAPTIONS:
+        records = DatasetFromList(with_captions(list(records), cfg.DATASETS.CAPTIONS), copy=False)
+        mapper = CaptionWords(mapper, count=cfg.INPUT.CAPTIONS.WORDS)
     stream = SampleStream(records, mapper=mapper, seed=max(int(cfg.SEED), 0), skip_broken=skip_broken)
     return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
