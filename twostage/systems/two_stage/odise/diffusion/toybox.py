@@ -40,14 +40,14 @@ class Recipe:
     prompt_tokens: int = 24
     seed: int = 0
     # Autoencoder: steps, pictures a step, side of the random parts it sees, learning rate.
-    vae_steps: int = 1000
-    vae_batch: int = 8
+    vae_steps: int = 500
+    vae_batch: int = 4
     vae_side: int = 64
-    vae_rate: float = 1e-3
+    vae_rate: float = 2e-3
     # UNet: the same, on whole pictures.
-    unet_steps: int = 2500
-    unet_batch: int = 32
-    unet_rate: float = 1e-3
+    unet_steps: int = 700
+    unet_batch: int = 16
+    unet_rate: float = 1.5e-3
 
 
 class Pictures(NamedTuple):
