@@ -21,6 +21,7 @@ setup(
         "twostage": [
             "clip/toybox/model_configs/*",
             "clip/weights/*",
+            "systems/two_stage/odise/diffusion/weights/*",
             "systems/*/*/README.md",
             "visualization/*.html",
             "data/catalogue/*.json",
@@ -29,6 +30,8 @@ setup(
             "evaluation/*.json",
         ],
     },
+    # ODISE's diffusion model.
+    extras_require={"diffusion": ["diffusers>=0.30"]},
     install_requires=[
         "torch>=2.4",
         "torchvision",

@@ -76,12 +76,12 @@ def _for(prompt: Prompt, crops: int) -> Prompt:
     return Prompt(prompt.context.expand(crops, -1, -1), prompt.time.expand(crops, -1))
 
 
-def _whole(vae: Any, unet: Any, text: nn.Module, crop: Tensor, prompt: Prompt) -> None:
+def _whole(vae: Any, unet: Any, text: nn.Module, crop: Tensor, prompt: Prompt) -> Tensor:
     """What the published code computes for a crop."""
     text(prompt.context)
     latents = vae.encode(2 * crop - 1).latent_dist.mode() * LATENT_SCALE
     unet(latents, 0, encoder_hidden_states=prompt.context)
-    vae.decode(latents / LATENT_SCALE)
+    return vae.decode(latents / LATENT_SCALE).sample
 
 
 def _measure(run: Callable[[], Any], repeats: int) -> tuple[float, float]:

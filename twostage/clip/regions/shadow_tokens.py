@@ -35,7 +35,7 @@ def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, atte
     bias = pool_bias(attention_bias, tokens.grid)
 
     def attend(own: Sequence[Tensor], k: Tensor, v: Tensor) -> Tensor:
-        return _attend(*own, k[:, :, 1:], v[:, :, 1:], bias)
+        return _attend(own[0], own[1], own[2], k[:, :, 1:], v[:, :, 1:], bias)
 
     return F.normalize(project_tokens(visual, _run_shadows(blocks, tokens, attend, "qkv")), dim=-1)
 

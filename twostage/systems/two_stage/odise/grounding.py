@@ -7,10 +7,10 @@ Legend: B pictures of all processes, Q masks, K words of a caption, W width.
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def grounding_loss(masks: Tensor, words: Tensor, valid: Tensor, scale: Tensor) -> Tensor:
@@ -48,4 +48,4 @@ def gather(tensor: Tensor) -> Tensor:
     """`tensor` of all processes, one behind the other along the first axis; gradients go back to where they belong."""
     if comm.get_world_size() == 1:
         return tensor
-    return torch.cat(list(dist.nn.functional.all_gather(tensor.contiguous())))
+    return torch.cat(list(all_gather(tensor.contiguous())))

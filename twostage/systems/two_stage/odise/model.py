@@ -210,8 +210,8 @@ class ODISE(OpenVocabularySegmenter):
         return {**self.criterion(outputs, targets), **self._grounding_losses(encoded, batch)}
 
     def _grounding_losses(self, encoded: Encoded, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-        words = [entry.get("words") for entry in batch]
-        if any(w is None for w in words):
+        words = [entry["words"] for entry in batch if "words" in entry]
+        if len(words) < len(batch):
             raise UserError(
                 "MODEL.ODISE.SUPERVISION 'caption' learns from the words of captions, but the training pictures have none; "
                 "name their captions by DATASETS.CAPTIONS, or use 'label'"

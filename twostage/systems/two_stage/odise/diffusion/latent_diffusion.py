@@ -56,6 +56,8 @@ class LatentDiffusion(nn.Module):
     """Autoencoder and UNet; gives the eight feature maps of crops."""
 
     noise: Tensor
+    vae: Network
+    unet: Network
 
     def __init__(self, *, vae: Network, unet: Network, recompute: bool) -> None:
         """

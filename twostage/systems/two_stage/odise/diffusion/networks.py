@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from twostage.errors import UserError
 from twostage.torchvision_shim import ensure_torchvision
 
@@ -100,6 +98,6 @@ BEHIND_LAST_TAP = (
 )
 
 
-def frozen(network: nn.Module) -> nn.Module:
+def frozen(network: Network) -> Network:
     """`network` in evaluation mode, none of its parameters trained."""
     return network.eval().requires_grad_(False)
