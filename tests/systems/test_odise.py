@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -199,6 +200,23 @@ def test_grounding_loss_against_loops():
     torch.testing.assert_close(grounding_loss(masks, words, valid, scale), (text + image) / 2)
     nobody = grounding_loss(masks, words, torch.zeros(3, dtype=torch.bool), scale)
     torch.testing.assert_close(nobody, sum(-similarity[i].log_softmax(0)[i] for i in range(3)) / 6)
+
+
+def test_grounding_compares_the_pictures_of_all_processes(tmp_path):
+    def run(world: int) -> list[dict]:
+        address = f"file://{tmp_path / str(world)}"
+        command = [sys.executable, str(Path(__file__).with_name("grounding_worker.py"))]
+        running = [
+            subprocess.Popen([*command, str(rank), str(world), address], stdout=subprocess.PIPE, text=True)
+            for rank in range(world)
+        ]
+        return [json.loads(process.communicate(timeout=120)[0]) for process in running]
+
+    (alone,), (first, second) = run(1), run(2)
+    assert first["loss"] == pytest.approx(alone["loss"]) and second["loss"] == pytest.approx(alone["loss"])
+    # Distributed training takes the mean over processes of gradients that each is the sum over both losses.
+    both = torch.tensor([*first["gradient"], *second["gradient"]]) / 2
+    torch.testing.assert_close(both, torch.tensor(alone["gradient"]), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("supervision", ["label", "caption"])
