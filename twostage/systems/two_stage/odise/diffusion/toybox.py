@@ -28,6 +28,7 @@ _KL_WEIGHT = 1e-6
 # Share of captions that are left out, so that the empty prompt is known.
 _WITHOUT_CAPTION = 0.1
 _WARM_UP = 50
+_FIRST_LOG_VARIANCE = -8.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,9 @@ def _steps(network: nn.Module, steps: int, rate: float, title: str) -> Iterator[
 def train_autoencoder(vae: Network, pictures: Pictures, recipe: Recipe) -> None:
     """Train `vae` in place to restore random parts of pictures; its latents then have the published scale."""
     generator = torch.Generator().manual_seed(recipe.seed)
+    with torch.no_grad():
+        # Latents start almost certain: under noise as large as themselves the decoder first learns to ignore them.
+        vae.quant_conv.bias[LATENT_CHANNELS:] += _FIRST_LOG_VARIANCE
     room = pictures.images.shape[-1] - recipe.vae_side + 1
     for _, update in _steps(vae.train(), recipe.vae_steps, recipe.vae_rate, "autoencoder"):
         chosen = torch.randint(len(pictures.images), (recipe.vae_batch,), generator=generator)
