@@ -137,10 +137,10 @@ def test_features_do_not_depend_on_how_many_crops_go_together():
         found.append(model.features(images, model.clip.visual))
     for name, stride in (("res2", 4), ("res3", 8), ("res4", 16), ("res5", 32)):
         assert found[0][name].shape == (2, 128, 64 // stride, 128 // stride)
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-3, atol=3e-4)
     # Crops that do not overlap are what they are alone.
     alone = model.features(images[..., 64:], model.clip.visual)
-    torch.testing.assert_close(found[0]["res3"][..., 8:], alone["res3"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[0]["res3"][..., 8:], alone["res3"], rtol=1e-3, atol=3e-4)
 
 
 def test_a_fresh_captioner_says_the_empty_prompt():
