@@ -48,9 +48,9 @@ def main() -> None:
     clip, tokenizer = load_clip("toybox-vit", pretrained="toybox")
     vae = build_autoencoder(recipe.vae_channels)
     unet = build_unet(recipe.unet_channels, heads=recipe.heads, prompt_width=clip.ln_final.normalized_shape[0])
-    pictures = toybox.read_pictures(ensure_toybox_scene_captions(datasets_root()))
+    pictures = toybox.read_pictures(ensure_toybox_scene_captions(datasets_root()), recipe.pictures)
     toybox.train_autoencoder(vae, pictures, recipe)
-    toybox.train_unet(unet, toybox.encode_pictures(vae, pictures), pictures, clip, tokenizer, recipe)
+    toybox.train_unet(unet, toybox.encode_pictures(vae, pictures.images), pictures, clip, tokenizer, recipe)
     model = LatentDiffusion(vae=vae, unet=unet, recompute=False)
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     tensors[EMPTY_PROMPT] = toybox.prompt_tokens(clip, tokenizer, [""], recipe.prompt_tokens).half()

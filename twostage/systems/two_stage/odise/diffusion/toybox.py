@@ -29,6 +29,8 @@ _KL_WEIGHT = 1e-6
 _WITHOUT_CAPTION = 0.1
 _WARM_UP = 50
 _FIRST_LOG_VARIANCE = -8.0
+# Pictures that the scale of latents is read off.
+_MEASURED = 150
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,15 @@ class Recipe:
     heads: int = 4
     prompt_tokens: int = 24
     seed: int = 0
+    # The set's first pictures, all of which the autoencoder learns from; encoding them takes a good part of the time.
+    pictures: int = 1200
     # Autoencoder: steps, pictures a step, side of the random parts it sees, learning rate.
-    vae_steps: int = 500
+    vae_steps: int = 420
     vae_batch: int = 4
     vae_side: int = 64
     vae_rate: float = 2e-3
     # UNet: the same, on whole pictures.
-    unet_steps: int = 700
+    unet_steps: int = 500
     unet_batch: int = 16
     unet_rate: float = 1.5e-3
 
@@ -58,9 +62,10 @@ class Pictures(NamedTuple):
     captions: list[list[str]]
 
 
-def read_pictures(folder: Path) -> Pictures:
-    """Square pictures and captions of a caption set's folder (`captions.jsonl`)."""
-    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+def read_pictures(folder: Path, count: int) -> Pictures:
+    """The first square pictures and their captions of a caption set's folder (`captions.jsonl`)."""
+    text = (folder / "captions.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()[:count]]
     images = np.stack([read_rgb(folder / line["image"]) for line in lines])
     return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), [line["captions"] for line in lines])
 
@@ -121,7 +126,7 @@ def train_autoencoder(vae: Network, pictures: Pictures, recipe: Recipe) -> None:
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / (2 * len(images))
         update(F.l1_loss(restored, images) + F.mse_loss(restored, images) + _KL_WEIGHT * divergence)
     vae.eval()
-    _rescale(vae, encode_pictures(vae, pictures)[:500])
+    _rescale(vae, encode_pictures(vae, pictures.images[:_MEASURED]))
 
 
 def _signed(images: Tensor) -> Tensor:
@@ -143,9 +148,9 @@ def _rescale(vae: Network, latents: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_pictures(vae: Network, pictures: Pictures, batch: int = 50) -> Tensor:
-    """Latents `[N, 4, S / 8, S / 8]` of all pictures."""
-    parts = tqdm(pictures.images.split(batch), "latents", mininterval=10)
+def encode_pictures(vae: Network, images: Tensor, batch: int = 25) -> Tensor:
+    """Latents `[N, 4, S / 8, S / 8]` of uint8 `images` `[N, 3, S, S]`."""
+    parts = tqdm(images.split(batch), "latents", mininterval=10)
     return torch.cat([vae.quant_conv(vae.encoder(_signed(p)))[:, :LATENT_CHANNELS] * LATENT_SCALE for p in parts])
 
 
