@@ -5,20 +5,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Upstream Detectron2 stays where it is installed; otherwise our subset is installed.
-UPSTREAM = $(BIN)/python -c "import importlib.metadata as m, sys; sys.exit('+twostage' in m.version('detectron2'))"
 
 .PHONY: venv demo test lint clean
 
 venv: $(VENV)/.installed
 
-OWN_DETECTRON2 := $(shell find third_party/detectron2 -name '*.py' -not -path '*/build/*')
-
-$(VENV)/.installed: requirements.txt setup.py $(OWN_DETECTRON2)
+$(VENV)/.installed: requirements.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(UPSTREAM) 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall ./third_party/detectron2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

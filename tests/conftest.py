@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator
@@ -14,19 +13,22 @@ import pytest
 import twostage  # noqa: F401  isort: skip
 import open_clip
 import torch
-from conformance.case import REFERENCE_THREADS
+from conformance.running import REFERENCE_THREADS
+
+from twostage.own_detectron2 import is_own
 
 ROOT = Path(__file__).parents[1]
+COPIES = Path(__file__).with_name("conformance") / "cases"
 REFERENCE = ROOT.parent / "shared" / "reference"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that hold for the other Detectron2 only."""
-    is_own = "+twostage" in importlib.metadata.version("detectron2")
+    own = is_own()
     for item in items:
-        if is_own and item.get_closest_marker("upstream_detectron2"):
+        if own and item.get_closest_marker("upstream_detectron2"):
             item.add_marker(pytest.mark.skip(reason="holds for upstream Detectron2 only"))
-        if not is_own and item.get_closest_marker("own_detectron2"):
+        if not own and item.get_closest_marker("own_detectron2"):
             item.add_marker(pytest.mark.skip(reason="holds for third_party/detectron2 only"))
 
 
@@ -36,14 +38,36 @@ def _private_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+class Reference:
+    """Reference files: the copies in the repository, then those beside it (the big ones).
+
+    `reference / "san" / "keys-base.json"` is a file; without it on this machine the test is skipped.
+    """
+
+    def __init__(self, *places: Path) -> None:
+        self._places = places
+
+    def __truediv__(self, name: str) -> Path | Reference:
+        places = [place / name for place in self._places]
+        found = next((place for place in places if place.is_file()), None)
+        if found is not None:
+            return found
+        if Path(name).suffix:
+            pytest.skip(f"{places[-1]} is not on this machine")
+        return Reference(*places)
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Files that match, each once."""
+        found = {str(path.relative_to(place)): path for place in reversed(self._places) for path in place.glob(pattern)}
+        return [found[name] for name in sorted(found)]
+
+
 @pytest.fixture
-def reference() -> Iterator[Path]:
-    """The folder of reference cases, which lies beside the repository; compared on one thread, as by the tool."""
-    if not REFERENCE.is_dir():
-        pytest.skip("the reference cases (../shared/reference) are not on this machine")
+def reference() -> Iterator[Reference]:
+    """The files of the reference cases; compared on one thread, as by the tool."""
     threads = torch.get_num_threads()
     torch.set_num_threads(REFERENCE_THREADS[0])
-    yield REFERENCE
+    yield Reference(COPIES, REFERENCE)
     torch.set_num_threads(threads)
 
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Segment pictures with words of your own.
 
     python tools/demo.py --config-file configs/san_vitb.yaml --input a.jpg photos/ --vocabulary "cat, sofa" \\
@@ -12,78 +13,17 @@ panoptic segments: <picture>_panoptic.png, <picture>_segments.png and <picture>_
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from detectron2.data import DatasetCatalog
-from tqdm import tqdm
-
-from twostage.api import Segmenter, build_from_config
-from twostage.config import load_config
-from twostage.data.images import list_images
-from twostage.data.registration import configure_datasets, use_class_names
-from twostage.errors import UserError, run_cli
-from twostage.files import check_writable
-from twostage.machine import expand_home
-from twostage.vocabulary import Vocabulary
+from twostage.commands.arguments import demo_parser
+from twostage.errors import run_cli
 
 
 def main() -> None:
-    """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, type=expand_home)
-    parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
-    parser.add_argument("--things", help="names that are countable: also write panoptic segments")
-    parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
-    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
-    args = parser.parse_args()
-    # Everything that can be wrong is looked at before the model is built.
-    cfg = load_config(args.config_file, args.opts)
-    configure_datasets(cfg)
-    if args.vocabulary in DatasetCatalog.list():
-        use_class_names(args.vocabulary, cfg.DATASETS.CLASS_NAMES)
-    vocabulary = Vocabulary.parse(args.vocabulary)
-    things = Vocabulary.parse(args.things).names if args.things is not None else ()
-    unknown = [name for name in things if name not in vocabulary.names]
-    if unknown:
-        raise UserError(f"--things has {unknown[0]!r}, which is not in the vocabulary")
-    images = list_images(args.input)
-    output = Path(args.output)
-    check_writable(output, "choose another --output")
-    segmenter = Segmenter(build_from_config(cfg), cfg)
-    # Also checks the words, before the first picture.
-    segmenter.model.embed_vocabulary(vocabulary)
-    broken = []
-    for path, stem in tqdm(zip(images, unique_stems(images), strict=True), total=len(images), desc="segmenting"):
-        try:
-            result = segmenter(path, vocabulary)
-        except UserError as error:
-            # The other pictures still get done.
-            broken.append(f"{error}")
-            continue
-        result.save(output, stem)
-        if args.things is not None:
-            result.panoptic(things, score_threshold=args.min_score).save(output, stem)
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.areas().items())
-        tqdm.write(f"{path}: {shares}")
-    if broken:
-        raise UserError(f"{len(broken)} of {len(images)} pictures were skipped: {'; '.join(broken)}")
+    """Parse the command line and run."""
+    args = demo_parser(__doc__).parse_args()
+    # Imported only now, so that --help needs no torch.
+    from twostage.commands.demo import run_from_arguments
 
-
-def unique_stems(paths: list[Path]) -> list[str]:
-    """File names without suffix, numbered where two pictures share one.
-
-    >>> unique_stems([Path("a/x.jpg"), Path("b/x.png")])
-    ['x', 'x_2']
-    """
-    counts: dict[str, int] = {}
-    stems = []
-    for path in paths:
-        counts[path.stem] = counts.get(path.stem, 0) + 1
-        stems.append(path.stem if counts[path.stem] == 1 else f"{path.stem}_{counts[path.stem]}")
-    return stems
+    run_from_arguments(args)
 
 
 if __name__ == "__main__":

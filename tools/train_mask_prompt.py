@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Adapt CLIP to masked pictures, as OVSeg does: build mask-category pairs, train, measure.
 
     python tools/train_mask_prompt.py pairs --dataset toybox_train --output pairs/
@@ -18,172 +19,17 @@ an adapted CLIP into a trained system's checkpoint, for MODEL.WEIGHTS.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-
-import torch
-from detectron2.data import MetadataCatalog
-from safetensors.torch import save_file
-from tabulate import tabulate
-
-from twostage.api import load
-from twostage.checkpoint.safe_loading import load_tensors
-from twostage.clip.loading import load_clip
-from twostage.clip.regions.crops import crop_side
-from twostage.clip.templates import TEMPLATES
-from twostage.clip.text import TextEmbedder
-from twostage.data.captions import is_caption_set
-from twostage.data.loaders import dataset_records
-from twostage.errors import UserError, near_names, run_cli
-from twostage.files import atomic_path, check_writable
-from twostage.machine import user_path
-from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
-from twostage.systems.two_stage.ovseg.adaptation.merging import merge_clip
-from twostage.systems.two_stage.ovseg.adaptation.pair_data import PairDataset
-from twostage.systems.two_stage.ovseg.adaptation.pairs import (
-    pairs_from_captions,
-    pairs_from_labels,
-    read_pairs,
-    write_pairs,
-)
-from twostage.systems.two_stage.ovseg.adaptation.tuning import RECIPES, Recipe, tune
+from twostage.commands.arguments import train_mask_prompt_parser
+from twostage.errors import run_cli
 
 
 def main() -> None:
-    """Command line; see the module's text."""
-    args = _arguments()
-    {"pairs": make_pairs, "train": train, "accuracy": accuracy, "merge": merge}[args.command](args)
+    """Parse the command line and run."""
+    args = train_mask_prompt_parser(__doc__).parse_args()
+    # Imported only now, so that --help needs no torch.
+    from twostage.commands.train_mask_prompt import run_from_arguments
 
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
-    pairs.add_argument("--dataset", required=True)
-    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
-    pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
-    pairs.add_argument("--weights", help="its checkpoint")
-    pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
-    pairs.add_argument("--limit", type=int, help="take only this many pictures")
-    training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
-    _add_clip(training, depth=3)
-    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
-    training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
-    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
-    for field in ("epochs", "batch-size", "seed"):
-        training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
-    training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    training.add_argument("--workers", type=int, default=0, help="processes that read pictures")
-    measuring = commands.add_parser("accuracy", help="zero-shot accuracy on masked pictures of a labelled set")
-    _add_clip(measuring, depth=0)
-    measuring.add_argument("--dataset", required=True)
-    measuring.add_argument("--min-pixels", type=int, default=1)
-    measuring.add_argument("--limit", type=int, help="take only this many pictures")
-    merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
-    merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
-    merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
-    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
-    return parser.parse_args()
-
-
-def _add_clip(parser: argparse.ArgumentParser, *, depth: int) -> None:
-    parser.add_argument("--clip", required=True, help="name, as MODEL.CLIP.NAME")
-    parser.add_argument("--pretrained", required=True, help="tag or file, as MODEL.CLIP.PRETRAINED")
-    parser.add_argument("--quick-gelu", choices=("auto", "on", "off"), default="auto", help="as MODEL.CLIP.QUICK_GELU")
-    parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
-    parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def make_pairs(args: argparse.Namespace) -> None:
-    """The command `pairs`."""
-    check_writable(args.output, "choose another --output")
-    records = dataset_records(args.dataset)[: args.limit]
-    if is_caption_set(args.dataset):
-        if not args.segmenter:
-            raise UserError(f"'{args.dataset}' has captions, not masks; give --segmenter and --weights for proposals")
-        # One caption per picture, the first.
-        records = list({record["file_name"]: record for record in reversed(records)}.values())[::-1]
-        pairs = pairs_from_captions(records, load(args.segmenter, weights=args.weights), min_pixels=args.min_pixels)
-    else:
-        metadata = MetadataCatalog.get(args.dataset)
-        pairs = pairs_from_labels(
-            records,
-            list(metadata.stuff_classes),
-            ignore_label=metadata.ignore_label,
-            min_pixels=args.min_pixels,
-        )
-    print(f"{write_pairs(pairs, args.output)} pairs in {args.output}")
-
-
-def train(args: argparse.Namespace) -> None:
-    """The command `train`."""
-    check_writable(args.output.parent, "choose another --output")
-    phases = [_recipe(args, part) for part in ("clip", "prompts") if args.mode in (part, "both")]
-    pairs = read_pairs(args.pairs)
-    depth = args.depth if args.mode != "clip" else 0
-    clip, tokenizer = load_clip(
-        args.clip, pretrained=args.pretrained, quick_gelu=args.quick_gelu, mask_prompt_depth=depth
-    )
-    clip.to(args.device)
-    # Titles are embedded as they stand, without a template.
-    text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=("{}",), split_synonyms=False)
-    data = PairDataset(pairs, size=crop_side(clip.visual, args.crop_size, "--crop-size"), augment=True)
-    print(f"{len(data)} pairs, {len(data.titles)} titles")
-    for phase in phases:
-        print(f"{phase.parts}: loss {tune(clip, text, data, phase, workers=args.workers):.3f} at the end")
-    write_tensors(args.output, clip.state_dict())
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """A .safetensors file, written whole or not at all."""
-    with atomic_path(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
-    print(f"wrote {path}")
-
-
-def _recipe(args: argparse.Namespace, part: str) -> Recipe:
-    """The recipe of a phase, with what the command line changes."""
-    name = args.clip.replace("/", "-")
-    if name not in RECIPES:
-        raise UserError(f"there is no recipe for --clip {args.clip!r}{near_names(name, RECIPES)}")
-    keys = ("epochs", "batch_size", "learning_rate", "seed")
-    changes = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
-    for key, value in changes.items():
-        if value <= 0 and key != "seed":
-            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be greater than 0")
-    return dataclasses.replace(RECIPES[name][part], **changes)
-
-
-def accuracy(args: argparse.Namespace) -> None:
-    """The command `accuracy`."""
-    metadata = MetadataCatalog.get(args.dataset)
-    records = dataset_records(args.dataset)[: args.limit]
-    names = list(metadata.stuff_classes)
-    groups = {key.removesuffix("_classes"): metadata.get(key, ()) for key in ("seen_classes", "unseen_classes")}
-    clip, tokenizer = load_clip(
-        args.clip, pretrained=args.pretrained, quick_gelu=args.quick_gelu, mask_prompt_depth=args.depth
-    )
-    clip.to(args.device)
-    text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=TEMPLATES["vild"], split_synonyms=False)
-    size = crop_side(clip.visual, args.crop_size, "--crop-size")
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = pairs_from_labels(records, names, ignore_label=metadata.ignore_label, min_pixels=args.min_pixels)
-        write_pairs(pairs, Path(folder))
-        data = PairDataset(read_pairs(Path(folder)), size=size, augment=False)
-        found = {key: value for key, value in groups.items() if value}
-        results = masked_accuracy(clip, text, data, names, groups=found)
-    print(f"{len(data)} masked pictures of {args.dataset}, {len(names)} names")
-    print(tabulate([[key, *value] for key, value in results.items()], headers=["", "top 1", "top 5", "class mean"]))
-
-
-def merge(args: argparse.Namespace) -> None:
-    """The command `merge`."""
-    check_writable(args.output.parent, "choose another --output")
-    write_tensors(args.output, merge_clip(load_tensors(args.weights), load_tensors(args.pretrained)))
+    run_from_arguments(args)
 
 
 if __name__ == "__main__":

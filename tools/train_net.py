@@ -13,14 +13,17 @@ OUTPUT_DIR.
 
 from __future__ import annotations
 
-import twostage  # noqa: F401  (first: makes torchvision importable on CPU-only torch)
-from twostage.commands.train import argument_parser, run_from_arguments
+from twostage.commands.arguments import train_parser
 from twostage.errors import run_cli
 
 
 def main() -> None:
     """Parse the command line and run."""
-    run_from_arguments(argument_parser(epilog=__doc__).parse_args())
+    args = train_parser(__doc__).parse_args()
+    # Imported only now, so that --help needs no torch.
+    from twostage.commands.train import run_from_arguments
+
+    run_from_arguments(args)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """twostage: open-vocabulary segmentation, two-stage, one-stage and training-free, behind one command line.
 
->>> import twostage
->>> segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
->>> result = segmenter(image, ["cat", "sofa, couch"])
+import twostage
+
+segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
+result = segmenter("photo.jpg", ["cat", "sofa, couch"])
 """
 
 from __future__ import annotations

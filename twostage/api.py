@@ -1,9 +1,9 @@
 """twostage from Python: load a system, hand it a picture and some words.
 
->>> segmenter = twostage.load("san_vitb", weights="san_vit_b_16.pth")
->>> result = segmenter("photo.jpg", ["cat", "sofa, couch"])
+>>> segmenter = load("toybox/maskclip", device="cpu")
+>>> result = segmenter(np.zeros((120, 160, 3), np.uint8), ["sky", "blue star, star"])
 >>> result.labels.shape, result.names
-((480, 640), ('cat', 'sofa, couch'))
+((120, 160), ('sky', 'blue star, star'))
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, write_text
 from twostage.machine import resolve_device
-from twostage.predictions.masks import MaskPrediction, Prediction
+from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.prediction import Prediction
+from twostage.predictions.segments import panoptic_segments
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
+from twostage.systems.cards import all_cards, config_path
 from twostage.vocabulary import Vocabulary
 
 # Names that fit beside "none" into a label map of 8 bit.
@@ -105,7 +108,9 @@ class Segmentation:
             if name not in self.names:
                 raise UserError(f"thing {name!r} is not in the vocabulary{near_names(name, self.names)}")
         indices = [self.names.index(name) for name in things]
-        ((ids, segments),) = self.prediction.panoptic([self.labels.shape], indices, score_threshold=score_threshold)
+        ((ids, segments),) = panoptic_segments(
+            self.prediction, [self.labels.shape], indices, score_threshold=score_threshold
+        )
         return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
 
     def save(self, folder: str | Path, stem: str) -> list[Path]:
@@ -196,8 +201,9 @@ class Segmenter:
     def encode(self, image: Picture) -> EncodedImage:
         """Everything of a picture that does not depend on the words, so that changing them is cheap.
 
-        >>> photo = segmenter.encode("photo.jpg")
-        >>> day, night = segmenter(photo, ["cat", "sofa"]), segmenter(photo, ["animal", "furniture"])
+        >>> segmenter = load("toybox/maskclip", device="cpu")
+        >>> photo = segmenter.encode(np.zeros((120, 160, 3), np.uint8))
+        >>> coarse, fine = segmenter(photo, ["sky", "sand"]), segmenter(photo, ["red sand", "yellow sand"])
         """
         pixels = as_rgb(image)
         sample = T.AugInput(pixels)
@@ -229,7 +235,11 @@ def load(
 
 
 def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
-    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode."""
+    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode.
+
+    Raises:
+        UserError: weights missing or of another system, or a model that is none of ours.
+    """
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = resolve_device(cfg)
     # Read before the model is built: a wrong path should not cost the time of building.
@@ -243,7 +253,7 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
 
 
 def find_config(name: str) -> str:
-    """Path of a config given by file name or by its name under configs/.
+    """Path of a config given by file name, by its name under configs/, or by its name on an installed system's card.
 
     Raises:
         UserError: there is none.
@@ -256,7 +266,11 @@ def find_config(name: str) -> str:
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return str(folder / f"{name}.yaml")
+    installed = config_path(name)
+    if installed is not None:
+        return str(installed)
     known = [str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("*.yaml")]
+    known += [config for card in all_cards() if card.config_package for config in card.configs]
     known = sorted(k for k in known if not k.startswith("base/"))
     raise UserError(f"no config {name!r}{near_names(name, known)}; there are: {', '.join(known)}")
 

@@ -27,8 +27,14 @@ class UserError(Exception):
 
 
 def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
-    """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(name, sorted(set(allowed)), n=limit, cutoff=0.6)
+    """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close.
+
+    >>> near_names("san", ["SAN", "SCAN"])
+    " (did you mean 'SAN' or 'SCAN'?)"
+    """
+    # By lower case, so that a name in the wrong case is near.
+    folded = {entry.casefold(): entry for entry in sorted(set(allowed), reverse=True)}
+    close = [folded[key] for key in difflib.get_close_matches(name.casefold(), sorted(folded), n=limit, cutoff=0.6)]
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
 
 

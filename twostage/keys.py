@@ -27,3 +27,22 @@ class KeyGroup:
     fraction: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     check: Callable[[CN], None] | None = None
+
+
+def all_keys(cfg: CN, prefix: str = "") -> list[str]:
+    """Dotted names of every leaf of `cfg`."""
+    names: list[str] = []
+    for key, value in cfg.items():
+        name = f"{prefix}{key}"
+        names += all_keys(value, f"{name}.") if isinstance(value, CN) else [name]
+    return names
+
+
+def get_key(cfg: CN, key: str) -> object:
+    """Value of a dotted key; KeyError where it does not exist."""
+    node: object = cfg
+    for part in key.split("."):
+        if not isinstance(node, CN) or part not in node:
+            raise KeyError(key)
+        node = node[part]
+    return node

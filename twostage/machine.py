@@ -1,13 +1,16 @@
-"""What a config leaves to the machine: the device, the user's home and the folder of the datasets."""
+"""What depends on the machine: the device, the user's home, the folder of the datasets, cores, memory used."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-
-from detectron2.config import CfgNode as CN
+from typing import TYPE_CHECKING
 
 from twostage.errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode as CN
 
 
 def resolve_device(cfg: CN) -> str:
@@ -45,3 +48,20 @@ def user_path(text: str | Path) -> Path:
 def datasets_root() -> Path:
     """Folder that holds all datasets: `$DETECTRON2_DATASETS`, default `datasets`."""
     return user_path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_resident_memory() -> int:
+    """Most resident memory that this process has held so far, in bytes; 0 on Windows, which does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)

@@ -1,7 +1,7 @@
 """Our subset of Detectron2's API, used where upstream is not installed.
 
 It travels with twostage: beside the package in a checkout, inside it when installed. Its folder goes to the end of the
-import path, so that an installed Detectron2 comes first.
+import path, so that an installed Detectron2 comes first. Spawned processes inherit the path or import twostage themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FOLDERS = (_PACKAGE.parent / "third_party" / "detectron2", _PACKAGE / "third_pa
 
 def install() -> None:
     """Make `import detectron2` find our subset where there is no other."""
-    if importlib.util.find_spec("detectron2") is not None:
+    if _is_importable():
         return
     for folder in _FOLDERS:
         if (folder / "detectron2" / "__init__.py").is_file():
@@ -24,7 +24,16 @@ def install() -> None:
             return
 
 
-def is_own() -> bool:
-    """Whether `import detectron2` finds our subset."""
+def _is_importable() -> bool:
+    if "detectron2" in sys.modules:
+        return True
     spec = importlib.util.find_spec("detectron2")
-    return spec is not None and spec.origin is not None and "third_party" in Path(spec.origin).parts
+    # A plain folder of that name, such as a clone of upstream's repository in the current folder, is no package.
+    return spec is not None and spec.origin is not None
+
+
+def is_own() -> bool:
+    """Whether `import detectron2` gives our subset; its version says so."""
+    import detectron2
+
+    return detectron2.__version__.endswith("+twostage")

@@ -8,25 +8,21 @@ A system is a `META_ARCH_REGISTRY` entry that derives from `OpenVocabularySegmen
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from twostage.batch import batch_things, batch_vocabulary, output_sizes
+from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import ClipModel, Tokenizer
-from twostage.clip.templates import TEMPLATES
+from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction, Prediction
-from twostage.predictions.segments import instances, proposals
+from twostage.predictions.outputs import OutputSettings, finish
+from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
-
-# Normalising a pixel and undoing it errs by less than this.
-_ROUND_TRIP = 1e-3
 
 
 class OpenVocabularySegmenter(nn.Module, abc.ABC):
@@ -34,14 +30,10 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
 
     Attributes:
         clip: the open_clip model, under open_clip's own parameter names.
-        output: "labels" gives `sem_seg_labels` `[height, width]` (evaluation, demo), "scores" gives `sem_seg`
-            `[C, height, width]` (Detectron2's convention, for parity and export).
-        segments: what systems that predict masks add to their outputs.
+        outputs: what the dicts of evaluation hold.
     """
 
     clip: ClipModel
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -51,24 +43,23 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         size_divisibility: int = 0,
-        output: Literal["labels", "scores"] = "labels",
+        outputs: OutputSettings,
     ) -> None:
         """
         Args:
             pixel_mean, pixel_std: RGB, on 0..255.
             size_divisibility: images are zero-padded right and bottom, after normalisation, to a multiple of this.
+            outputs: what the dicts of evaluation hold.
         """
         super().__init__()
         self.clip = clip
         self.text = text
         self.size_divisibility = size_divisibility
-        self.output = output
-        self.segments = SegmentOutput()
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self.outputs = outputs
+        self.units = PixelUnits(PixelStatistics(pixel_mean, pixel_std))
 
     @abc.abstractmethod
-    def encode(self, images: ImageList) -> Any:
+    def encode(self, images: Pictures) -> Any:
         """Everything about normalised, padded `images` that does not depend on the vocabulary."""
 
     @abc.abstractmethod
@@ -82,131 +73,40 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         """
         return self.text(vocabulary)
 
-    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: ImageList) -> dict[str, Tensor]:
+    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: Pictures) -> dict[str, Tensor]:
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
 
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Losses in training, else one dict per image; see the module's text and `preprocess` for the inputs.
+    def checkpoint_table(self) -> CheckpointTable | None:
+        """How official checkpoints relate to this model; None where there are none."""
+        return None
 
-        Batch entries hold `image` `[3, H, W]` RGB 0..255, `height` and `width` (output size; the image's where absent),
-        and `vocabulary` (names) or `dataset_name`. All images of a batch share one vocabulary.
+    def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
+        """The same where official checkpoints come in several layouts: the table that recognises a file renames it."""
+        table = self.checkpoint_table()
+        return () if table is None else (table,)
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Losses in training, else one dict per image.
+
+        What batch entries hold is described in `twostage.batch`; all images of a batch share one vocabulary.
         """
+        if not self.training:
+            return finish(self.predict(batch), output_sizes(batch), things=batch_things(batch), settings=self.outputs)
         images = self.preprocess(batch)
         text = self.embed_vocabulary(batch_vocabulary(batch))
-        if self.training:
-            return self.losses(self.encode(images), text, batch, images)
-        prediction = self.decode(self.encode(images), text)
-        return self.finish(prediction, output_sizes(batch))
+        return self.losses(self.encode(images), text, batch, images)
 
-    def preprocess(self, batch: list[dict[str, Any]]) -> ImageList:
+    def predict(self, batch: list[dict[str, Any]]) -> Prediction:
+        """The prediction of which `forward` makes its dicts."""
+        images = self.preprocess(batch)
+        text = self.embed_vocabulary(batch_vocabulary(batch))
+        return self.decode(self.encode(images), text)
+
+    def preprocess(self, batch: list[dict[str, Any]]) -> Pictures:
         """Normalise the images and stack them, zero-padded right and bottom: tensor `[B, 3, H, W]`."""
-        images = [(entry["image"].to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std for entry in batch]
-        return ImageList.from_tensors(images, self.size_divisibility)
-
-    def raw_pixels(self, image: Tensor) -> Tensor:
-        """A normalised image `[3, H, W]` in the units it came in, 0..255.
-
-        Pixels that came as whole numbers, the rule, come out as these and not a rounding error beside them.
-        """
-        pixels = image * self.pixel_std + self.pixel_mean
-        whole = pixels.round()
-        return torch.where((pixels - whole).abs() < _ROUND_TRIP, whole, pixels)
-
-    def finish(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Output dicts at `sizes`, as `self.output` says."""
-        if self.output == "scores":
-            results: list[dict[str, Any]] = [{"sem_seg": scores} for scores in prediction.scores(sizes)]
-        else:
-            results = [{"sem_seg_labels": labels} for labels in prediction.label_maps(sizes)]
-        if isinstance(prediction, MaskPrediction):
-            for key, values in self.segments.of(prediction, sizes).items():
-                for result, value in zip(results, values, strict=True):
-                    result[key] = value
-        return results
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmentOutput:
-    """What outputs hold besides the semantic map, from systems that predict masks.
-
-    Attributes:
-        panoptic: `panoptic_seg` (ids int32 `[height, width]`, segments), see `MaskPrediction.panoptic`.
-        instances: `instances`, see `inference.segments.instances`.
-        proposals: `proposals`, see `inference.segments.proposals`.
-        things: classes (of the vocabulary) that come as countable things; the others are stuff.
-        score_threshold, overlap_threshold: of `MaskPrediction.panoptic`.
-    """
-
-    panoptic: bool = False
-    instances: bool = False
-    proposals: bool = False
-    things: Sequence[int] = ()
-    score_threshold: float = 0.8
-    overlap_threshold: float = 0.8
-
-    def of(self, prediction: MaskPrediction, sizes: Sequence[tuple[int, int]]) -> dict[str, list[Any]]:
-        """Output key -> one entry per image."""
-        found: dict[str, list[Any]] = {}
-        if self.panoptic:
-            found["panoptic_seg"] = prediction.panoptic(
-                sizes,
-                self.things,
-                score_threshold=self.score_threshold,
-                overlap_threshold=self.overlap_threshold,
-            )
-        if self.instances:
-            found["instances"] = list(instances(prediction, sizes, self.things))
-        if self.proposals:
-            found["proposals"] = list(proposals(prediction, sizes))
-        return found
-
-
-def frames_of(images: ImageList) -> Frames:
-    """Where predictions on the padded batch lie."""
-    height, width = images.tensor.shape[-2:]
-    return Frames(padded=(height, width), images=[(int(h), int(w)) for h, w in images.image_sizes])
-
-
-def output_sizes(batch: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """(height, width) wanted for each image; its own size where the entry does not say."""
-    return [(int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch]
-
-
-def batch_vocabulary(batch: list[dict[str, Any]]) -> Vocabulary:
-    """The one vocabulary of a batch: `vocabulary` (names, or a `Vocabulary`), else the class list of `dataset_name`.
-
-    Raises:
-        UserError: none given, or the images differ in it.
-    """
-    first = batch[0]
-    for key in ("vocabulary", "dataset_name"):
-        if key not in first:
-            continue
-        if any(entry.get(key) != first[key] for entry in batch):
-            raise UserError(f"all images of a batch must share one {key}")
-        names = first[key]
-        if isinstance(names, Vocabulary):
-            return names
-        return Vocabulary.from_words(names) if key == "vocabulary" else Vocabulary.from_dataset(names)
-    raise UserError("no vocabulary: give batch entries a 'vocabulary' (list of names) or a 'dataset_name'")
-
-
-def text_embedder_from_config(
-    cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, *, per_template: bool = False
-) -> TextEmbedder:
-    """A `TextEmbedder` with the keys of `MODEL.CLIP`; `per_template` gives `[C, P, D]` instead of the mean `[C, D]`."""
-    return TextEmbedder(
-        clip=clip,
-        tokenizer=tokenizer,
-        templates=TEMPLATES[cfg.MODEL.CLIP.TEMPLATES],
-        unit_prompts=cfg.MODEL.CLIP.UNIT_PROMPTS,
-        split_synonyms=cfg.MODEL.CLIP.SPLIT_SYNONYMS,
-        first_synonym=cfg.MODEL.CLIP.FIRST_SYNONYM,
-        per_template=per_template,
-        batch_size=cfg.MODEL.CLIP.TEXT_BATCH_SIZE,
-        cache_folder=cfg.MODEL.CLIP.TEXT_CACHE,
-    )
+        pixels = [entry["image"].to(self.units.mean.device) for entry in batch]
+        return Pictures(pixels, self.units, self.size_divisibility)
 
 
 def shared_arguments(
@@ -222,14 +122,15 @@ def shared_arguments(
     Args:
         clip, tokenizer: None for a system whose classes are not words.
         size_divisibility: see `OpenVocabularySegmenter`.
-        per_template: see `text_embedder_from_config`.
+        per_template: see `TextEmbedder`.
     """
     text = None
     if clip is not None and tokenizer is not None:
-        text = text_embedder_from_config(cfg, clip, tokenizer, per_template=per_template)
+        text = TextEmbedder.from_config(cfg, clip, tokenizer, per_template=per_template)
     return {
         "clip": clip,
         "text": text,
+        "outputs": OutputSettings.from_config(cfg),
         "size_divisibility": size_divisibility,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,

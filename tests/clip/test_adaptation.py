@@ -36,7 +36,7 @@ from twostage.systems.two_stage.ovseg.adaptation.pairs import (
 )
 from twostage.systems.two_stage.ovseg.adaptation.tuning import (
     RECIPES,
-    Recipe,
+    TuningRecipe,
     contrastive_loss,
     learning_rate_factor,
     optimizer_groups,
@@ -188,7 +188,7 @@ def test_tuning_learns_and_leaves_the_rest_alone(tmp_path, parts):
     data = PairDataset(colour_pairs(tmp_path, 12), size=128, augment=True)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
     rate = 0.02 if parts == "prompts" else 1e-4
-    recipe = Recipe(parts=parts, epochs=1, batch_size=6, learning_rate=rate)
+    recipe = TuningRecipe(parts=parts, epochs=1, batch_size=6, learning_rate=rate)
     tune(clip, text, data, recipe)
     changed = {name for name, value in clip.state_dict().items() if not torch.equal(value, before[name])}
     allowed = {"prompts": {"visual.mask_embedding", "logit_scale"}}.get(parts)
@@ -204,9 +204,9 @@ def test_tuning_lowers_the_loss(tmp_path):
     # Titles that the tower does not give by itself.
     pairs = colour_pairs(tmp_path, 12, titles=("water", "lava", "grass"))
     data = PairDataset(pairs, size=64, augment=False)
-    recipe = Recipe(parts="clip", epochs=1, batch_size=3, learning_rate=1e-9)
+    recipe = TuningRecipe(parts="clip", epochs=1, batch_size=3, learning_rate=1e-9)
     first = tune(clip, text, data, recipe)
-    last = tune(clip, text, data, Recipe(parts="clip", epochs=4, batch_size=3, learning_rate=2e-4))
+    last = tune(clip, text, data, TuningRecipe(parts="clip", epochs=4, batch_size=3, learning_rate=2e-4))
     assert last < first
 
 

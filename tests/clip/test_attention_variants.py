@@ -8,7 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from twostage.clip.dense.attentions import attend, last_block, neighbourhood_bias
+from twostage.clip.dense.attentions import last_block, neighbourhood_bias, weigh_values
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
 from twostage.clip.dense.two_path import gem
 from twostage.clip.towers.resnet import resnet_dense
@@ -39,7 +39,7 @@ def test_attention_matrices(name):
         "neighbourhood": lambda: (strength[:, None, None, None] * bias).softmax(-1) @ v,
         "clearclip": lambda: softmax_attention(q, q, v),
     }[name]()
-    ours = attend(name, {"q": q, "k": k, "v": v}, lambda: bias)
+    ours = weigh_values(name, {"q": q, "k": k, "v": v}, lambda: bias)
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 
 from twostage.clip.regions.crops import (
     Cropper,
-    clip_statistics,
     crop_side,
     expand_boxes,
     mask_boxes,
-    normalised_colour,
 )
+from twostage.clip.statistics import CLIP_STATISTICS
 from twostage.errors import UserError
 
 
@@ -101,10 +100,10 @@ def test_side_of_crops(tiny_clip):
 def test_clips_units_are_rounded_as_published():
     """The authors paint with 255 times the mean in double precision, and normalise with 255 times its float32."""
     mean = (0.48145466, 0.4578275, 0.40821073)
-    ours, _ = clip_statistics()
-    assert torch.equal(ours.flatten(), torch.tensor(mean) * 255.0)
+    rounded = CLIP_STATISTICS.rounded()
+    assert torch.equal(torch.tensor(rounded.mean), torch.tensor(mean) * 255.0)
     painted = torch.tensor([255.0 * m for m in mean]) - torch.tensor(mean) * 255.0
     assert painted.abs().max() > 0
-    background = torch.tensor(normalised_colour([255.0 * m for m in mean]))
+    background = torch.tensor(rounded.colour(CLIP_STATISTICS.mean))
     deviation = torch.tensor((0.26862954, 0.26130258, 0.27577711)) * 255.0
     assert torch.equal(background, painted / deviation)

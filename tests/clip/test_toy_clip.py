@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from twostage.clip.loading import load_clip
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.towers.vit import embed_image, run_blocks, value_path_features
 from twostage.clip.toybox import probe as toybox_probe
 from twostage.clip.toybox import training as toybox_training
@@ -122,7 +123,7 @@ def test_unrestricted_shadow_equals_the_class_token(vit: Any) -> None:
 def test_mosaic_keeps_pictures_apart(vit: Any) -> None:
     """Dense features come back per picture and in its own order: a picture's own match is the best of the four."""
     pool = toybox_training._render_chunk((5, 0, 4, 64, False))
-    images = toybox_training.normalise(torch.from_numpy(pool.images.astype(np.float32)).permute(0, 3, 1, 2))
+    images = PixelUnits(CLIP_STATISTICS)(torch.from_numpy(pool.images.astype(np.float32)).permute(0, 3, 1, 2))
     with torch.no_grad():
         _, alone = vit_features(vit.visual, images, False, torch.Generator().manual_seed(0))
         token, dense = vit_features(vit.visual, images, True, torch.Generator().manual_seed(0))
@@ -206,7 +207,7 @@ def test_word_targets_by_hand() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_lowers_the_loss_and_repeats(name: str) -> None:
-    recipe = toybox_training.Recipe(
+    recipe = toybox_training.ToyClipRecipe(
         steps=8, batch_size=8, pool_size=8, side=32, warmup=1, mosaic_every=3 if name == "toybox-vit" else 0
     )
     head = torch.nn.Linear(128, len(toybox_training.WORDS))

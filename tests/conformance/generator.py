@@ -1,50 +1,100 @@
-"""What the reference cases of Mask2Former and of the systems on its generator share: intermediates, training batches whose
-labels are stripes, random points by name, and the comparison of a training step."""
+"""Intermediates of Mask2Former's generator, which SCAN shares, and the official keys that its systems have in common."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
-from conformance.case import Case, Comparison, compare_sets
-from conformance.seeded import seeded_image, stream
-from twostage.checkpoint.renaming import CheckpointTable
-from twostage.engine.optimizer import parameter_settings
+from conformance.recording import Arrays, Hook, after, hooked, keep, keep_input, keep_levels, patched
+from conformance.settings import Table, free, only, to
 from twostage.proposals.deformable_attention import reference_points
 from twostage.proposals.generator import MaskGenerator
-from twostage.proposals.losses import MaskLosses
 from twostage.proposals.masked_decoder import MaskedDecoder
-from twostage.proposals.matching import HungarianMatcher
 from twostage.proposals.position import sine_position_code
 
-Arrays = dict[str, Any]
-# Gradients pass through a choice of points that can flip between near ties.
-_GRADIENT_TOLERANCE = 2e-3
+# Swin's keys, as in Mask2Former and MaskFormer alike.
+SWIN_KEYS: Table = {
+    "MODEL.SWIN.EMBED_DIM": to("MODEL.SWIN.EMBED_DIM"),
+    "MODEL.SWIN.DEPTHS": to("MODEL.SWIN.DEPTHS"),
+    "MODEL.SWIN.NUM_HEADS": to("MODEL.SWIN.HEADS"),
+    "MODEL.SWIN.WINDOW_SIZE": to("MODEL.SWIN.WINDOW_SIZE"),
+    "MODEL.SWIN.DROP_PATH_RATE": to("MODEL.SWIN.DROP_PATH_RATE"),
+    "MODEL.SWIN.OUT_FEATURES": to("MODEL.SWIN.OUT_FEATURES"),
+    "MODEL.SWIN.PRETRAIN_IMG_SIZE": free,
+    "MODEL.SWIN.USE_CHECKPOINT": free,
+    "MODEL.SWIN.PATCH_SIZE": only(4),
+    "MODEL.SWIN.MLP_RATIO": only(4.0, 4),
+    "MODEL.SWIN.QKV_BIAS": only(True),
+    "MODEL.SWIN.QK_SCALE": only(None),
+    "MODEL.SWIN.DROP_RATE": only(0.0, 0),
+    "MODEL.SWIN.ATTN_DROP_RATE": only(0.0, 0),
+    "MODEL.SWIN.APE": only(False),
+    "MODEL.SWIN.PATCH_NORM": only(True),
+}
+LOSS_KEYS: Table = {
+    "MODEL.MASK_FORMER.CLASS_WEIGHT": to("MODEL.MASK_LOSS.CLASS_WEIGHT"),
+    "MODEL.MASK_FORMER.MASK_WEIGHT": to("MODEL.MASK_LOSS.MASK_WEIGHT"),
+    "MODEL.MASK_FORMER.DICE_WEIGHT": to("MODEL.MASK_LOSS.DICE_WEIGHT"),
+    "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": to("MODEL.MASK_LOSS.NO_OBJECT_WEIGHT"),
+    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": to("MODEL.MASK_LOSS.NUM_POINTS"),
+    "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": to("MODEL.MASK_LOSS.OVERSAMPLE_RATIO"),
+    "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": to("MODEL.MASK_LOSS.IMPORTANCE_SAMPLE_RATIO"),
+    "MODEL.MASK_FORMER.DEEP_SUPERVISION": only(True),
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": only(1.0, 1),
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": only(255),
+}
+# Mask2Former's keys but for the number of classes, which systems with a text classifier do not have.
+GENERATOR_KEYS: Table = {
+    **SWIN_KEYS,
+    **LOSS_KEYS,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": to("MODEL.MASK2FORMER.NUM_QUERIES"),
+    "MODEL.MASK_FORMER.HIDDEN_DIM": to("MODEL.MASK2FORMER.WIDTH"),
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": to("MODEL.MASK2FORMER.WIDTH"),
+    "MODEL.SEM_SEG_HEAD.MASK_DIM": to("MODEL.MASK2FORMER.MASK_WIDTH"),
+    "MODEL.MASK_FORMER.NHEADS": to("MODEL.MASK2FORMER.HEADS"),
+    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS": to("MODEL.MASK2FORMER.HEADS"),
+    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS": to("MODEL.MASK2FORMER.POINTS"),
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": to("MODEL.MASK2FORMER.ENCODER_LAYERS"),
+    "MODEL.MASK_FORMER.DIM_FEEDFORWARD": to("MODEL.MASK2FORMER.DECODER_HIDDEN"),
+    # The published figure counts the predictions, of which the first comes before any layer.
+    "MODEL.MASK_FORMER.DEC_LAYERS": to("MODEL.MASK2FORMER.DECODER_LAYERS", convert=lambda n: int(n) - 1),
+    "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": to("MODEL.MASK2FORMER.SIZE_DIVISIBILITY"),
+    "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": to("TEST.PANOPTIC_SCORE"),
+    "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": to("TEST.PANOPTIC_OVERLAP"),
+    # What output there is tells `resizes_scores`; how many instances, the runner.
+    "MODEL.MASK_FORMER.TEST.SEMANTIC_ON": free,
+    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": free,
+    "MODEL.MASK_FORMER.TEST.INSTANCE_ON": free,
+    "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": free,
+    "TEST.DETECTIONS_PER_IMAGE": free,
+    # The masked decoder has no dropout, and there are no encoder layers beside the pixel decoder's.
+    "MODEL.MASK_FORMER.DROPOUT": free,
+    "MODEL.MASK_FORMER.ENC_LAYERS": free,
+    "MODEL.MASK_FORMER.PRE_NORM": only(False),
+    "MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": only(False),
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": only(4),
+    "MODEL.SEM_SEG_HEAD.NORM": only("GN"),
+}
 
 
-@contextlib.contextmanager
-def hooked(hooks: Sequence[tuple[nn.Module, Callable[[Any, Any], None]]]) -> Iterator[None]:
-    """Call `hook(inputs, output)` after each forward pass of `module`, for every pair (module, hook)."""
-    handles = [m.register_forward_hook(lambda _m, args, out, hook=hook: hook(args, out)) for m, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def switched_on(settings: Any, default: bool, *outputs: str) -> bool:
+    """Whether one of the `outputs` of `MODEL.MASK_FORMER.TEST` is on; `default` is that of a key that the case leaves."""
+    return any(str(settings.get(f"MODEL.MASK_FORMER.TEST.{name}", default)) == "True" for name in outputs)
 
 
-def keep(arrays: Arrays, name: str, change: Callable[[Any], Any] = lambda x: x) -> Callable[[Any, Any], None]:
-    """A hook that keeps a module's output under `name`."""
-    return lambda _args, out: arrays.__setitem__(name, change(out))
+def resizes_scores(settings: Any, default: bool) -> bool:
+    """Whether class scores are resized instead of masks: where neither panoptic nor instance output is on.
+
+    Args:
+        default: whether these are on where the case does not say.
+    """
+    early = str(settings.get("MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE", False)) == "True"
+    return not (early or switched_on(settings, default, "PANOPTIC_ON", "INSTANCE_ON"))
 
 
 @contextlib.contextmanager
@@ -56,175 +106,54 @@ def recording_generator(
     Args:
         class_logits: from queries `[B, Q, C]` to class logits, for the predictions after every layer.
     """
-    pixels, decoder = generator.pixel_decoder, generator.decoder
-    first: Any = pixels.layers[0]
-    queries_first = lambda x: x.transpose(0, 1)  # noqa: E731
-    hooks: list[tuple[nn.Module, Callable[[Any, Any], None]]] = [
-        (generator.backbone, lambda _a, out: arrays.update({f"backbone_{name}": x for name, x in out.items()})),
-        *((m, keep(arrays, f"pix_input_proj_{i}")) for i, m in enumerate(pixels.input_proj)),
-        (first.attention.sampling_offsets, keep(arrays, "enc0_sampling_offsets")),
-        (first.attention.attention_weights, keep(arrays, "enc0_attention_logits")),
-        (first.attention.output_proj, lambda args, _o: arrays.update(enc0_deform_core=args[0])),
-        (first.attention, lambda args, out: arrays.update(enc0_self_attn=out, **_positions(args[2]))),
-        *((m, keep(arrays, f"enc{i}_out")) for i, m in enumerate(pixels.layers)),
-        (pixels.lateral, keep(arrays, "fpn_lateral", torch.clone)),
-        (pixels.output, keep(arrays, "fpn_out")),
-        (pixels.mask_features, keep(arrays, "mask_features")),
-        (decoder.get_submodule("layers.0.cross_attention"), keep(arrays, "dec0_cross_attn", queries_first)),
-        (decoder.get_submodule("layers.0.self_attention"), keep(arrays, "dec0_self_attn", queries_first)),
-        *((m, keep(arrays, f"dec{i}_out", queries_first)) for i, m in enumerate(decoder.layers)),
-    ]
-    attention_mask = MaskedDecoder.attention_mask
+    decoder = generator.decoder
     stages: list[tuple[Tensor, Tensor]] = []
-
-    def record_mask(self: MaskedDecoder, queries: Tensor, *args: Any) -> Tensor:
-        allowed = attention_mask(self, queries, *args)
-        stages.append((queries, ~allowed[0]))
-        return allowed
-
-    with hooked(hooks), mock.patch.object(MaskedDecoder, "attention_mask", record_mask):
+    mask_recorder = after(
+        MaskedDecoder, "attention_mask", lambda allowed, _decoder, queries, *_: stages.append((queries, ~allowed[0]))
+    )
+    with hooked(_generator_hooks(generator, arrays)), patched(mask_recorder):
         yield
     for index, (queries, _) in enumerate(stages):
         arrays[f"aux{index}_pred_logits"] = class_logits(queries)
-        arrays[f"aux{index}_pred_masks"] = decoder._with_masks(queries, arrays["mask_features"]).mask_logits
-    arrays["attn_mask_true_fraction"] = np.array([float(masked.float().mean()) for _, masked in stages])
-    for index in (0, len(stages) - 1):
+        arrays[f"aux{index}_pred_masks"] = decoder.with_masks(queries, arrays["mask_features"]).mask_logits
         arrays[f"attn_mask_{index}"] = stages[index][1].float()
+    arrays["attn_mask_true_fraction"] = np.array([float(masked.float().mean()) for _, masked in stages])
 
 
-def _positions(grids: Sequence[tuple[int, int]]) -> Arrays:
-    finest = grids[-1]
-    code = sine_position_code(finest, 256, torch.device("cpu"))
-    return {
-        "enc_reference_points": reference_points(grids, torch.device("cpu")),
-        "pix_pos_res3": code.T.unflatten(1, finest)[None],
-    }
-
-
-def striped_batch(meta: Mapping[str, Any], **common: Any) -> list[dict[str, Any]]:
-    """Inputs of a training case: seeded images, and labels by the formula that the case gives in words.
-
-    Args:
-        common: further entries of every image.
-    """
-    text = meta["ground_truth"]
-    high, double, wide, factor, offset = _numbers(r"y//(\d+) \+ (\d+)\*\(x//(\d+)\)\) % k\)\*(\d+) \+ (\d+)", text)
-    counts = [int(k) for k in re.findall(r"k=(\d+)", text)]
-    (ignored,) = _numbers(r"y<(\d+)", text)
-    batch = []
-    for entry, count in zip(meta["images"], counts, strict=True):
-        height, width = entry["height"], entry["width"]
-        y, x = np.mgrid[:height, :width]
-        labels = ((y // high + double * (x // wide)) % count) * factor + offset
-        labels[:ignored] = 255
-        classes = np.unique(labels[labels != 255])
-        instances = Instances((height, width))
-        instances.gt_classes = torch.as_tensor(classes, dtype=torch.int64)
-        instances.gt_masks = torch.as_tensor(labels == classes[:, None, None])
-        image = torch.as_tensor(seeded_image(height, width, entry["seed"]).transpose(2, 0, 1).copy())
-        batch.append({"image": image, "instances": instances, **common})
-    return batch
-
-
-def _numbers(pattern: str, text: str) -> tuple[int, ...]:
-    found = re.search(pattern, text)
-    assert found is not None, f"the case's ground truth reads otherwise: {text}"
-    return tuple(int(n) for n in found.groups())
-
-
-@contextlib.contextmanager
-def _named_points(meta: Mapping[str, Any], criterion: MaskLosses, names: Sequence[str]) -> Iterator[None]:
-    """`torch.rand` draws the points that the case names: of layer `names[0]` first, within it for matching first."""
-    points, images = criterion.num_points, len(meta["images"])
-    calls = 0
-
-    def rand(*size: Any, **_: Any) -> Tensor:
-        nonlocal calls
-        shape = tuple(size[0]) if isinstance(size[0], tuple | list | torch.Size) else size
-        if shape[1] == points:
-            name = f"match:{names[calls // images]}:{calls % images}"
-            calls += 1
-        else:
-            kind = "oversample" if shape[1] == int(points * criterion.oversample_ratio) else "random"
-            name = f"{kind}:{names[(calls - 1) // images]}"
-        return torch.from_numpy(stream(meta["weight_seed"], f"points:{name}").random(shape, dtype=np.float32))
-
-    with mock.patch("torch.rand", rand):
-        yield
-
-
-def check_training(
-    model: Any,
-    case: Case,
-    cfg: CfgNode,
-    batch: list[dict[str, Any]],
-    trainable: Mapping[str, Sequence[float]],
-    unmade: str = "-",
-) -> list[Comparison]:
-    """One training step: predictions, matches, losses, gradients, and how every trainable parameter is optimized.
-
-    Args:
-        trainable: official name -> (learning-rate multiplier, weight decay).
-        unmade: arrays whose names begin so are not made here.
-    """
-    meta = case.meta
-    arrays: Arrays = {}
-    layers = ["final", *(str(i) for i in range(cfg.MODEL.MASK2FORMER.DECODER_LAYERS))]
-    call, losses = HungarianMatcher.__call__, MaskLosses.__call__
-    matched: list[Tensor] = []
-
-    def record_match(self: HungarianMatcher, *args: Any) -> tuple[Tensor, Tensor]:
-        pair = call(self, *args)
-        arrays[f"match_{layers[len(matched) // len(batch)]}_{len(matched) % len(batch)}"] = torch.stack(pair)
-        matched.append(pair[0])
-        return pair
-
-    def record_losses(self: MaskLosses, outputs: Any, targets: Any) -> Any:
-        for name, (class_logits, mask_logits) in zip(("", "aux0_", "aux1_"), outputs, strict=False):
-            arrays[f"{name}pred_logits"], arrays[f"{name}pred_masks"] = class_logits, mask_logits
-        return losses(self, outputs, targets)
-
-    with (
-        _named_points(meta, model.criterion, layers),
-        mock.patch.object(HungarianMatcher, "__call__", record_match),
-        mock.patch.object(MaskLosses, "__call__", record_losses),
-    ):
-        step = model(batch)
-    total = torch.stack(list(step.values())).sum()
-    total.backward()
-    arrays["points_match_final_0_first8"] = stream(meta["weight_seed"], "points:match:final:0").random(
-        (1, model.criterion.num_points, 2), dtype=np.float32
-    )[0, :8]
-    rows = [case.compare(name, arrays[name]) for name in case.names if not name.startswith(unmade)]
-    rows += [case.compare_number(name, step[name].item(), wanted) for name, wanted in meta["losses_weighted"].items()]
-    rows.append(case.compare_number("total_weighted", total.item(), meta["total_weighted"]))
-    return rows + _check_parameters(model, case, cfg, trainable)
-
-
-def _check_parameters(
-    model: Any, case: Case, cfg: CfgNode, trainable: Mapping[str, Sequence[float]]
-) -> list[Comparison]:
-    table: CheckpointTable = model.checkpoint_table()
-    gradients = table.to_official({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    rows = [
-        case.compare_number(f"grad_norm {name}", gradients[name].norm().item(), wanted, tolerance=_GRADIENT_TOLERANCE)
-        for name, wanted in case.meta["grad_norms"].items()
+def _generator_hooks(generator: MaskGenerator, arrays: Arrays) -> list[Hook]:
+    pixels, decoder = generator.pixel_decoder, generator.decoder
+    hooks: list[Hook] = [
+        (generator.backbone, keep_levels(arrays)),
+        *((m, keep(arrays, f"pix_input_proj_{i}")) for i, m in enumerate(pixels.input_proj)),
+        *((m, keep(arrays, f"enc{i}_out")) for i, m in enumerate(pixels.layers)),
+        (pixels.lateral, keep(arrays, "fpn_lateral", change=torch.clone)),
+        (pixels.output, keep(arrays, "fpn_out")),
+        (pixels.mask_features, keep(arrays, "mask_features")),
     ]
-    if "grad_norm_total" in case.meta:
-        norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
-        rows.append(case.compare_number("grad_norm_total", norm, case.meta["grad_norm_total"], _GRADIENT_TOLERANCE))
-    ours = {}
-    for name, setting in parameter_settings(cfg, model).items():
-        # The table renames dictionaries; one entry at a time tells which name belongs to which.
-        (official,) = table.to_official({name: torch.zeros(())})
-        ours[official] = (setting.lr / cfg.SOLVER.BASE_LR, setting.weight_decay)
-    rows.append(compare_sets("trainable parameters", ours, {n: (v[0], v[1]) for n, v in trainable.items()}))
-    without = sorted(set(ours) - set(gradients))
-    rows.append(
-        compare_sets(
-            "trainable without gradient",
-            dict.fromkeys(without, True),
-            dict.fromkeys(case.meta["trainable_without_gradient"], True),
-        )
-    )
-    return rows
+    for i, encoder in enumerate(pixels.layers):
+        attention: Any = encoder.attention
+        hooks += [
+            (attention.sampling_offsets, keep(arrays, f"enc{i}_sampling_offsets")),
+            (attention.attention_weights, keep(arrays, f"enc{i}_attention_logits")),
+            (attention.output_proj, keep_input(arrays, f"enc{i}_deform_core")),
+            (attention, keep(arrays, f"enc{i}_self_attn")),
+            (attention, lambda args, _o: arrays.update(_positions(args[2], args[0].shape[-1]))),
+        ]
+    first_query = {"change": lambda x: x.transpose(0, 1)}
+    for i, layer in enumerate(decoder.layers):
+        hooks += [
+            (layer.get_submodule("cross_attention"), keep(arrays, f"dec{i}_cross_attn", **first_query)),
+            (layer.get_submodule("self_attention"), keep(arrays, f"dec{i}_self_attn", **first_query)),
+            (layer, keep(arrays, f"dec{i}_out", **first_query)),
+        ]
+    return hooks
+
+
+def _positions(levels: Sequence[tuple[int, int]], width: int) -> Arrays:
+    """Reference points of the encoder's tokens, and the position codes of each level."""
+    cpu = torch.device("cpu")
+    codes = {
+        f"pix_pos_res{5 - i}": sine_position_code(grid, width, cpu).T.unflatten(1, grid)[None]
+        for i, grid in enumerate(levels)
+    }
+    return {"enc_reference_points": reference_points(levels, cpu), **codes}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -47,16 +47,19 @@ def seeded_state(
     seed: int,
     gains: Iterable[tuple[str, float]] = (),
     fills: Mapping[str, float] | None = None,
+    constant: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Seeded values for every floating tensor of a state dict under official names.
 
     Args:
         gains: (regular expression for the whole name, factor), multiplied in float32, in order.
         fills: name -> constant.
+        constant: names whose values stay as they are.
     """
     state = {}
     for name, value in official.items():
-        tensor = seeded_tensor(name, value.shape, seed) if value.is_floating_point() else value.clone()
+        drawn = value.is_floating_point() and name not in constant
+        tensor = seeded_tensor(name, value.shape, seed) if drawn else value.clone()
         for pattern, factor in gains:
             if re.fullmatch(pattern, name):
                 tensor = tensor * torch.tensor(factor, dtype=torch.float32)

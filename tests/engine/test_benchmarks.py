@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import tiny
 import torch
 from detectron2.data import MetadataCatalog
 
+from twostage.commands import evaluate as command
 from twostage.commands import train as run
+from twostage.commands.arguments import evaluate_parser
 from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks
 from twostage.errors import UserError
-
-TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
 
 @pytest.fixture
@@ -117,15 +115,10 @@ def test_options_become_keys(config_file: Path) -> None:
 
 def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Config pairs may follow the names of the data sets."""
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     caught: list[argparse.Namespace] = []
-    monkeypatch.setattr(tool, "benchmark_config", lambda args: (caught.append(args), tiny.default_config())[1])
-    monkeypatch.setattr(tool, "launch", lambda *args, **kwargs: None)
-    line = "evaluate.py --config-file a.yaml --resume --datasets five PAS-20b MODEL.WEIGHTS w.pth TEST.PANOPTIC True"
-    monkeypatch.setattr(sys, "argv", line.split())
-    tool.main()
+    monkeypatch.setattr(command, "benchmark_config", lambda args: (caught.append(args), tiny.default_config())[1])
+    monkeypatch.setattr(command, "launch", lambda *args, **kwargs: None)
+    line = "--config-file a.yaml --resume --datasets five PAS-20b MODEL.WEIGHTS w.pth TEST.PANOPTIC True"
+    command.run_from_arguments(evaluate_parser().parse_args(line.split()))
     assert caught[0].datasets == ["five", "PAS-20b"] and caught[0].resume
     assert caught[0].opts == ["MODEL.WEIGHTS", "w.pth", "TEST.PANOPTIC", "True"]

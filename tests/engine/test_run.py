@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from detectron2.engine import default_argument_parser
 
+from twostage.commands.arguments import train_parser
 from twostage.commands.launch import launch
 from twostage.commands.setup import set_aside_metrics
-from twostage.commands.train import argument_parser, evaluate, run
+from twostage.commands.train import evaluate, run
 from twostage.engine.results_table import evaluation_table
 from twostage.errors import UserError
 from twostage.files import check_writable
@@ -26,9 +28,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_arguments() -> None:
-    args = argument_parser().parse_args(["--config-file", "x.yaml", "--num-gpus", "2", "--resume", "SEED", "3"])
+    args = train_parser().parse_args(["--config-file", "x.yaml", "--num-gpus", "2", "--resume", "SEED", "3"])
     assert (args.config_file, args.num_gpus, args.resume, args.eval_only) == ("x.yaml", 2, True, False)
     assert args.opts == ["SEED", "3"] and args.dist_url == "auto"
+    theirs, ours = vars(default_argument_parser().parse_args([])), vars(train_parser().parse_args([]))
+    assert ours == {**theirs, "dist_url": "auto", "skip_broken": False}
 
 
 def test_one_process_is_a_plain_call() -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import twostage  # noqa: F401  isort: skip  (first: finds Detectron2)
 import numpy as np
 import torch
 from detectron2.config import CfgNode

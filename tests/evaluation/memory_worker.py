@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+import twostage  # noqa: F401  isort: skip  (first: finds Detectron2)
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image

@@ -9,18 +9,16 @@ import json
 import sys
 from pathlib import Path
 
-from twostage.data.labels import read_label_map
-from twostage.evaluation.measures import BoundaryMeasure
-from twostage.evaluation.oracles import OracleMeasure  # isort: split
-
+import twostage  # noqa: F401  isort: skip  (first: finds Detectron2)
 import torch
 import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
-from twostage.evaluation.semantic import (
-    SemanticSegmentationEvaluator,  # first: makes torchvision importable for detectron2
-)
+from twostage.data.labels import read_label_map
+from twostage.evaluation.measures import BoundaryMeasure
+from twostage.evaluation.oracles import OracleMeasure
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 
 
 def main(rank: int, world_size: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The error split and the oracles: closed forms, an independent slow computation, bounds, and a system that is told."""
+"""The error split and the oracles: closed forms, an independent slow computation, bounds, a system that knows the classes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import torch
 from detectron2.data import MetadataCatalog
 from open_clip import get_tokenizer
 
+from twostage.batch import output_sizes
 from twostage.clip.text import TextEmbedder
 from twostage.data.labels import write_label_map
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.oracle_classes import ToldClasses
+from twostage.evaluation.oracle_classes import OracleClasses
 from twostage.evaluation.oracles import OracleMeasure, renamed
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
-from twostage.predictions.masks import DensePrediction
-from twostage.segmenter import OpenVocabularySegmenter, frames_of
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.outputs import OutputSettings
+from twostage.segmenter import OpenVocabularySegmenter
 
 
 def slow_renamed(regions: np.ndarray, names: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -124,19 +127,24 @@ class CosineSystem(OpenVocabularySegmenter):
     def encode(self, images):
         generator = torch.Generator().manual_seed(0)
         projection = torch.randn(24, 3, 8, 8, generator=generator)
-        return torch.nn.functional.conv2d(images.tensor, projection, stride=8), frames_of(images)
+        return torch.nn.functional.conv2d(images.tensor, projection, stride=8), Geometry.of(images)
 
     def decode(self, encoded, text):
-        features, frames = encoded
+        features, geometry = encoded
         logits = torch.einsum("cd,bdhw->bchw", text, features)
-        return DensePrediction(logits=logits, frames=frames, num_classes=len(text))
+        return DensePrediction(logits=logits, geometry=geometry, num_classes=len(text))
 
 
-def test_told_system_predicts_only_what_the_image_shows(make_dataset, tiny_clip) -> None:
-    """A system that scores classes one by one: being told is the argmax over the classes of the label."""
+def test_oracle_predicts_only_what_the_image_shows(make_dataset, tiny_clip) -> None:
+    """A system that scores classes one by one: the oracle is the argmax over the classes of the label."""
     text = TextEmbedder(clip=tiny_clip, tokenizer=get_tokenizer("ViT-B-32"), templates=["a {}"], split_synonyms=False)
     model = CosineSystem(
-        clip=tiny_clip, text=text, pixel_mean=[120.0] * 3, pixel_std=[60.0] * 3, size_divisibility=8
+        clip=tiny_clip,
+        text=text,
+        pixel_mean=[120.0] * 3,
+        pixel_std=[60.0] * 3,
+        size_divisibility=8,
+        outputs=OutputSettings(),
     ).eval()
     dataset = make_dataset(num_classes=9, num_images=3)
     batch = []
@@ -146,11 +154,11 @@ def test_told_system_predicts_only_what_the_image_shows(make_dataset, tiny_clip)
         image = torch.randint(0, 256, (3, *label.shape), generator=torch.Generator().manual_seed(i))
         batch.append({**record, "image": image, "dataset_name": dataset.name})
         write_label_map(record["sem_seg_file_name"], label)
-    told = ToldClasses(model, EvaluatedDataset.from_metadata(dataset.name))
+    oracle = OracleClasses(model, EvaluatedDataset.from_metadata(dataset.name))
     with torch.inference_mode():
-        outputs = [told([record])[0] for record in batch]
-        model.output = "scores"
-        scores = [model([record])[0]["sem_seg"] for record in batch]
+        outputs = [oracle([record])[0] for record in batch]
+        sizes = output_sizes(batch)
+        scores = [model.predict([record]).scores([size])[0] for record, size in zip(batch, sizes, strict=True)]
     changed = 0
     for output, score in zip(outputs, scores, strict=True):
         assert torch.equal(output["sem_seg_labels"], score.argmax(0))
@@ -166,10 +174,10 @@ def test_prompts_of_a_folded_background(make_dataset) -> None:
     MetadataCatalog.get(dataset.name).set(prompt_classes=list("abcdef"), prompt_to_class=[0, 1, 2, 3, 3, 3])
     label = np.array([[0, 3], [255, 3]])
     set_labels(dataset, label)
-    told = ToldClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
-    assert told.prompts_of(dataset.records[0]).tolist() == [0, 3, 4, 5]
+    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
+    assert oracle.shown_prompts(dataset.records[0]).tolist() == [0, 3, 4, 5]
     MetadataCatalog.get(dataset.name).set(background_class=1)
-    told = ToldClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
-    assert told.prompts_of(dataset.records[0]).tolist() == [0, 1, 3, 4, 5]
+    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
+    assert oracle.shown_prompts(dataset.records[0]).tolist() == [0, 1, 3, 4, 5]
     set_labels(dataset, np.full((2, 2), 255))
-    assert told._oracle(dataset.records[0]) == {}
+    assert oracle._oracle(dataset.records[0]) == {}

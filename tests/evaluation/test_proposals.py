@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import Instances
 
 from twostage.errors import UserError
 from twostage.evaluation import proposal_recall as proposals
@@ -16,7 +15,7 @@ from twostage.evaluation.proposal_recall import ProposalMeasure, average_recall,
 
 
 def sample(masks: torch.Tensor | None, label: torch.Tensor) -> Sample:
-    output = {} if masks is None else {"proposals": SimpleNamespace(masks=masks)}
+    output = {} if masks is None else {"proposals": Instances(tuple(label.shape), pred_masks=masks)}
     return Sample(record={}, output=output, prediction=label, label=label, valid=label != 255)
 
 

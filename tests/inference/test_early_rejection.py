@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from twostage.inference.early_rejection import EarlyRejection, stack_kept
-from twostage.predictions.masks import DensePrediction, Frames
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
 
 
 def by_the_rule(logits, top_k):
@@ -31,8 +32,8 @@ def test_images_with_different_survivors_make_one_prediction():
     scores = [torch.tensor([[[0.2, 0.9]], [[0.7, 0.1]]]), torch.tensor([[[0.5, 0.4]]])]
     stacked, kept = stack_kept(scores, [torch.tensor([1, 3]), torch.tensor([2])])
     assert kept.tolist() == [[1, 3], [2, 2]]
-    frames = Frames(padded=(1, 2), images=[(1, 2), (1, 2)])
-    prediction = DensePrediction(logits=stacked, frames=frames, num_classes=4, kept=kept, fill=0.0)
+    geometry = Geometry(padded=(1, 2), images=[(1, 2), (1, 2)])
+    prediction = DensePrediction(logits=stacked, geometry=geometry, num_classes=4, kept=kept, fill=0.0)
     sizes = [(1, 2), (1, 2)]
     assert [m.tolist() for m in prediction.label_maps(sizes)] == [[[3, 1]], [[2, 2]]]
     first, second = prediction.scores(sizes)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from twostage.proposals.fpn import PixelDecoder
+from twostage.proposals.fpn import FPNPixelDecoder
 from twostage.proposals.maskformer import MaskFormer
 
 CHANNELS = {"res2": 8, "res3": 16, "res4": 24, "res5": 40}
@@ -20,7 +20,7 @@ def features():
 
 def test_pyramid_adds_the_nearest_coarser_map():
     torch.manual_seed(0)
-    decoder = PixelDecoder(channels=CHANNELS, width=32, mask_channels=12)
+    decoder = FPNPixelDecoder(channels=CHANNELS, width=32, mask_channels=12)
     maps = features()
 
     def conv(name, x):

@@ -1,4 +1,4 @@
-"""Mask2Former as a system: its three classifiers, official checkpoints, training, reference cases."""
+"""Mask2Former as a system: its three classifiers, official checkpoints, training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.case import Case, format_comparisons
-from conformance.mask2former import check
 from detectron2.structures import Instances
 
 from twostage.checkpoint.checkpointer import load_weights
@@ -41,7 +39,7 @@ def batch(names=("grass", "sky", "blue star")):
 def test_text_classifier_takes_any_vocabulary():
     model = toy().eval()
     assert model(batch())[0]["sem_seg_labels"].shape == (64, 96)
-    model.output = "scores"
+    model = toy("TEST.SEMANTIC_OUTPUT", "scores").eval()
     with torch.no_grad():
         three, two = model(batch())[0]["sem_seg"], model(batch(("grass", "sky")))[0]["sem_seg"]
     assert three.shape == (3, 64, 96) and two.shape == (2, 64, 96)
@@ -143,11 +141,3 @@ def test_published_optimizer_settings():
         "class_embed.bias": (1e-4, 0.05),
     }.items():
         assert settings[name] == pytest.approx(wanted), name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["public-r50-small", "public-r50-classagnostic", "public-r50-train"])
-def test_reference_case(reference, name):
-    rows = check(Case.read(reference / "mask2former" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert len(rows) > 40 and not wrong, "\n" + format_comparisons(wrong)

@@ -1,4 +1,4 @@
-"""OVSeg's own parts against closed forms, the whole model at toy size, and the reference cases."""
+"""OVSeg's own parts against closed forms, the whole model at toy size."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.case import Case, format_comparisons
-from conformance.ovseg import _official_names, check, tweaked
+from conformance.optimizer import trainable_table
 
 from twostage.clip.regions.encoder import distinct_masks
 from twostage.clip.towers.vit import image_embeddings
 from twostage.config import load_config
-from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.predictions.masks import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED
 from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.ovseg import model as ovseg_model
 from twostage.systems.two_stage.ovseg.free_vocabulary import best_proposals
@@ -126,7 +124,7 @@ def test_scores_follow_the_formula(model):
     rows = torch.cat([text.text, F.normalize(model.void_embedding, dim=-1)])
     generator = (100 * queries[0] @ rows.T).softmax(dim=-1)[:, :-1]
     p = F.interpolate(logits, size=(96, 96), mode="bilinear", align_corners=False)[0, :, :70, :90].sigmoid()
-    clip_image = (image[0]["image"] - model.clip_mean) / model.clip_std
+    clip_image = model.clip_units(image[0]["image"])
     wanted = torch.zeros(len(NAMES), 70, 90)
     share = 0.95  # of CLIP, toybox/ovseg.yaml
     for index in range(len(p)):
@@ -193,8 +191,7 @@ def test_demo_leaves_pixels_unlabelled():
     entry[0]["vocabulary"] = ["grass"]
     with torch.no_grad():
         labels = demo(entry)[0]["sem_seg_labels"]
-        demo.output = "scores"
-        scores = demo(entry)[0]["sem_seg"]
+        scores = demo.predict(entry).scores([(70, 90)])[0]
     # One word has the rival "others" beside it.
     assert scores.shape == (2, 70, 90)
     assert set(labels.unique().tolist()) <= {0, UNLABELLED}
@@ -232,13 +229,6 @@ def test_prompts_need_a_depth():
         load_config(CONFIG, ["MODEL.OVSEG.MASK_PROMPTS", "True"])
 
 
-def test_tweaks_of_reference_cases():
-    assert tweaked(torch.ones(2), "seeded tensor times 64.0", None).tolist() == [64, 64]
-    assert tweaked(torch.ones(2, 2), "row [0] set to 0", None).tolist() == [[0, 0], [1, 1]]
-    with pytest.raises(UserError, match="unknown way"):
-        tweaked(torch.ones(2), "doubled", None)
-
-
 @pytest.mark.parametrize("variant", ["base", "large"])
 @pytest.mark.parametrize("has_prompts", [True, False])
 def test_every_official_tensor_is_accounted_for(reference, variant, has_prompts):
@@ -271,23 +261,5 @@ def test_published_parameters_train_as_published(reference, monkeypatch, variant
         model = OVSeg(cfg)
     stored = json.loads((reference / "ovseg" / f"trainable-{variant}.json").read_text())
     wanted = {name: (e["lr_multiplier"], e["weight_decay"]) for name, e in stored["trainable"].items()}
-    official = _official_names(model)
-    settings = parameter_settings(cfg, model)
-    ours = {official[n]: (round(s.lr / cfg.SOLVER.BASE_LR, 6), s.weight_decay) for n, s in settings.items()}
-    assert ours == wanted
+    assert trainable_table(model, model.checkpoint_table(), cfg) == wanted
     assert stored["base_lr"] == cfg.SOLVER.BASE_LR
-
-
-@pytest.mark.parametrize("name", ["public-unit-region", "public-unit-criterion"])
-def test_reference_units(reference, name):
-    rows = check(Case.read(reference / "ovseg" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["public-base-small", "public-train-base"])
-def test_reference_case(reference, name):
-    rows = check(Case.read(reference / "ovseg" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)

@@ -1,4 +1,4 @@
-"""SegCLIP's own parts against slow or published forms, and whole runs against the reference cases."""
+"""SegCLIP's own parts against slow or published forms."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance.case import Case, format_comparisons
-from conformance.segclip import check
 from open_clip.transformer import QuickGELU
 from torch import nn
 
+from twostage.batch import output_sizes
 from twostage.config import load_config
 from twostage.data.toybox.scenes import render_scene
 from twostage.data.toybox.textures import TextureBank
 from twostage.data.toybox.words import Thing
 from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames
+from twostage.predictions.geometry import Geometry
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
@@ -227,22 +226,23 @@ def test_regions_equal_score_maps_put_together_window_by_window():
         total[:, y : y + 20, x : x + 20] += scores[n][maps[0].argmax(0)].permute(2, 0, 1)
         count[y : y + 20, x : x + 20] += 1
     wanted = F.interpolate((total / count)[None], size=(60, 50), mode="bilinear", align_corners=False)[0]
-    prediction = region_prediction([windows], [scores], Frames(padded=(32, 40), images=[(30, 37)]))
+    prediction = region_prediction([windows], [scores], Geometry(padded=(32, 40), images=[(30, 37)]))
     torch.testing.assert_close(prediction.scores([(60, 50)])[0], wanted, rtol=1e-4, atol=1e-5)
     assert (prediction.label_maps([(60, 50)])[0] == wanted.argmax(0)).float().mean() > 0.999
 
 
 def test_images_of_a_batch_do_not_touch_each_other(model):
-    model.eval().output = "scores"
+    model.eval()
     batch = [
         {"image": torch.randint(0, 256, (3, *size), dtype=torch.uint8), "vocabulary": ["background", "star", "sand"]}
         for size in ((128, 160), (140, 128))
     ]
     with torch.no_grad():
-        together = model(batch)
-        for entry, result in zip(batch, together, strict=True):
-            torch.testing.assert_close(result["sem_seg"], model([entry])[0]["sem_seg"], rtol=1e-3, atol=1e-5)
-            assert result["sem_seg"].shape == (3, *entry["image"].shape[1:])
+        together = model.predict(batch).scores(output_sizes(batch))
+        for entry, scores in zip(batch, together, strict=True):
+            (alone,) = model.predict([entry]).scores(output_sizes([entry]))
+            torch.testing.assert_close(scores, alone, rtol=1e-3, atol=1e-5)
+            assert scores.shape == (3, *entry["image"].shape[1:])
 
 
 def test_a_step_learns_from_all_three_losses(model):
@@ -301,11 +301,3 @@ def test_every_official_tensor_is_accounted_for(reference):
     ours = table.to_ours(tensors, source="keys")
     assert "clip.visual.transformer.resblocks.11.ln_1.weight" in ours
     assert sorted(table.to_official(ours)) == sorted(set(keys) - {"vis_mae_decoder.decoder_pos_embed"})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["public-small", "public-train"])
-def test_reference_case(reference, name):
-    rows = check(Case.read(reference / "segclip" / f"{name}.json"))
-    wrong = [row for row in rows if not row.passed]
-    assert rows and not wrong, "\n" + format_comparisons(wrong)

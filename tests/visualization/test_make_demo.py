@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from twostage.commands import make_demo as command
+from twostage.commands.arguments import make_demo_parser
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError
 
@@ -23,10 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def make_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    """The tool, with configs that need no trained CLIP and batches of two pictures."""
-    spec = importlib.util.spec_from_file_location("make_demo", ROOT / "tools" / "make_demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The command, with configs that need no trained CLIP and batches of two pictures."""
     configs = shutil.copytree(ROOT / "configs", tmp_path / "configs")
     base = configs / "base" / "toybox.yaml"
     text = base.read_text()
@@ -34,8 +31,8 @@ def make_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     base.write_text(
         text.replace("PRETRAINED: toybox", 'PRETRAINED: ""').replace("IMS_PER_BATCH: 8", "IMS_PER_BATCH: 2")
     )
-    monkeypatch.setattr(module, "CONFIGS", configs / "toybox")
-    return module
+    monkeypatch.setattr(command, "find_config", lambda name: str(configs / f"{name}.yaml"))
+    return command
 
 
 @pytest.fixture
@@ -67,16 +64,15 @@ def few_scenes(tmp_path: Path) -> Iterator[None]:
         MetadataCatalog.get(name).set(**metadata)
 
 
-def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["make_demo.py", *arguments])
-    module.main()
+def run(module: ModuleType, *arguments: str) -> None:
+    module.run_from_arguments(make_demo_parser().parse_args(arguments))
 
 
 @pytest.mark.slow
 def test_demo(make_demo: ModuleType, few_scenes: None, monkeypatch, tmp_path: Path, capsys) -> None:
     monkeypatch.setenv("TWOSTAGE_DEMO_START", str(time.time() - 600))
     output = tmp_path / "demo"
-    run(make_demo, monkeypatch, "--output", str(output), "--max-iter", "2", "--seed", "3")
+    run(make_demo, "--output", str(output), "--max-iter", "2", "--seed", "3")
     summary = json.loads((output / "summary.json").read_text())
     assert list(summary) == ["seen_miou", "unseen_miou", "harmonic_miou", "baseline_unseen_miou", "minutes"]
     assert 10 < summary["minutes"] < 15
@@ -107,11 +103,11 @@ def test_a_failed_demo_leaves_no_summary(make_demo: ModuleType, monkeypatch, tmp
     (tmp_path / "summary.json").write_text("{}")
     monkeypatch.setattr(make_demo, "train", lambda *_, **__: (_ for _ in ()).throw(UserError("no data")))
     with pytest.raises(UserError, match="no data"):
-        run(make_demo, monkeypatch, "--output", str(tmp_path))
+        run(make_demo, "--output", str(tmp_path))
     assert not (tmp_path / "summary.json").exists()
 
 
 def test_bad_start_time(make_demo: ModuleType, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TWOSTAGE_DEMO_START", "yesterday")
     with pytest.raises(UserError, match="TWOSTAGE_DEMO_START is 'yesterday'"):
-        run(make_demo, monkeypatch, "--output", str(tmp_path))
+        run(make_demo, "--output", str(tmp_path))

@@ -11,7 +11,9 @@ import torch
 from twostage.api import Segmentation
 from twostage.data.segment_maps import read_segment_map
 from twostage.errors import UserError
-from twostage.predictions.masks import DensePrediction, Frames, MaskPrediction
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.visualization.palette import palette
 from twostage.visualization.panoptic_overlay import draw_panoptic, segment_colors, segment_names
 
@@ -28,8 +30,8 @@ def segmentation() -> Segmentation:
     mask_logits[0, 0, :4, :6] = mask_logits[0, 1, :4, 10:] = mask_logits[0, 2, 4:] = 9.0
     class_logits = torch.full((1, 3, 3), -9.0)
     class_logits[0, :2, 1] = class_logits[0, 2, 0] = 9.0
-    frames = Frames(padded=(8, 16), images=[(8, 16)])
-    prediction = MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=frames)
+    geometry = Geometry(padded=(8, 16), images=[(8, 16)])
+    prediction = MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, geometry=geometry)
     labels = prediction.label_maps([(8, 16)])[0].numpy()
     image = np.full((8, 16, 3), 90, np.uint8)
     return Segmentation(labels=labels, names=("grass", "cat"), image=image, prediction=prediction)
@@ -61,8 +63,8 @@ def test_what_can_be_wrong():
     result = segmentation()
     with pytest.raises(UserError, match="'cot' is not in the vocabulary"):
         result.panoptic(["cot"])
-    frames = Frames(padded=(8, 16), images=[(8, 16)])
-    dense = DensePrediction(logits=torch.zeros(1, 2, 8, 16), frames=frames, num_classes=2)
+    geometry = Geometry(padded=(8, 16), images=[(8, 16)])
+    dense = DensePrediction(logits=torch.zeros(1, 2, 8, 16), geometry=geometry, num_classes=2)
     other = Segmentation(labels=result.labels, names=result.names, image=result.image, prediction=dense)
     with pytest.raises(UserError, match="predicts masks"):
         other.panoptic(["cat"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from twostage.checkpoint.renaming import CheckpointTable, check_complete
 from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
-from twostage.systems.cards import recognise_checkpoint
+from twostage.systems.cards import cards_of, recognise_checkpoint
 
 logger = logging.getLogger(__name__)
+
+
+# Under which our checkpoints say what wrote them: the name in META_ARCH_REGISTRY, which is the model's class.
+_WRITTEN_BY = "meta_architecture"
 
 
 def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None:
@@ -29,26 +33,24 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
     Raises:
         UserError: a checkpoint of another system, or one that does not fit the model exactly.
     """
+    name = type(model).__name__
+    _check_written_by(content.get(_WRITTEN_BY, name), name, source)
     tensors = model_tensors(content, source)
     expected = model.state_dict()
-    table: CheckpointTable | None = getattr(model, "checkpoint_table", lambda: None)()
-    name = type(model).__name__
-    if table is not None and table.recognises(tensors):
+    tables: Sequence[CheckpointTable] = getattr(model, "checkpoint_tables", tuple)()
+    table = next((table for table in tables if table.recognises(tensors)), None)
+    if table is not None:
         renamed = table.to_ours(tensors, source=source)
         check_complete(renamed, expected, fresh=table.fresh, source=source, model=name)
+        renamed |= {n: t for n, t in table.supplied(source=source).items() if n in expected and n not in renamed}
         logger.info(
             "'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors)
         )
         model.load_state_dict(renamed, strict=False)
         _say_licence(tensors, source)
         return
-    recognised = recognise_checkpoint(tensors)
-    if not set(tensors) & set(expected) and recognised is not None:
-        card, _ = recognised
-        raise UserError(
-            f"checkpoint '{source}' is one of {card.name}, but the config builds {name}; use a config of {card.name}: "
-            f"{', '.join(card.configs[:4])}"
-        )
+    if set(tensors) != set(expected):
+        _check_not_official(tensors, name, source)
     check_complete(tensors, expected, fresh=(), source=source, model=name)
     model.load_state_dict(tensors)
 
@@ -60,6 +62,36 @@ def _say_licence(names: Iterable[str], source: str) -> None:
         logger.warning("The weights '%s' were published under %s", source, recognised[0].weights_licence)
 
 
+def _check_written_by(written: object, name: str, source: str) -> None:
+    """UserError where a checkpoint of ours says that another system wrote it."""
+    if written == name:
+        return
+    cards = cards_of(str(written))
+    configs = [config for card in cards for config in card.configs]
+    advice = (
+        f"use the config it was trained with, such as {', '.join(configs[:4])}" if configs else "install that system"
+    )
+    raise UserError(
+        f"checkpoint '{source}' was written by {' or '.join(card.name for card in cards) or written} "
+        f"(MODEL.META_ARCHITECTURE {written}), but the config builds {name}; {advice}"
+    )
+
+
+def _check_not_official(tensors: Iterable[str], name: str, source: str) -> None:
+    """UserError where the tensors' names are those of a system's official checkpoints."""
+    recognised = recognise_checkpoint(tensors)
+    if recognised is None:
+        return
+    card, variant = recognised
+    label = f"{card.name} ({variant})" if variant else card.name
+    configs = card.signatures[variant].configs or card.configs
+    another = "another " if card.meta_architecture == name else ""
+    raise UserError(
+        f"checkpoint '{source}' is one of {label}, but the config builds {another}{name}; use a config of {card.name}: "
+        f"{', '.join(configs[:4])}"
+    )
+
+
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with strict, safe loading and atomic saving."""
 
@@ -67,7 +99,7 @@ class Checkpointer(DetectionCheckpointer):
         """Write `<save_dir>/<name>.pth` (rank 0) with the model and all checkpointables, and note it as the last one."""
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
+        data: dict[str, Any] = {"model": self.model.state_dict(), _WRITTEN_BY: type(_unwrapped(self.model)).__name__}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(kwargs)
         path = Path(self.save_dir) / f"{name}.pth"
@@ -94,10 +126,14 @@ class Checkpointer(DetectionCheckpointer):
             return {}
         logger.info("Loading checkpoint %s", path)
         content = load_checkpoint_file(path)
-        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        load_weights(model, content, str(path))
-        rest = {key: value for key, value in content.items() if key != "model" and not isinstance(value, Tensor)}
+        load_weights(_unwrapped(self.model), content, str(path))
+        taken = ("model", _WRITTEN_BY)
+        rest = {key: value for key, value in content.items() if key not in taken and not isinstance(value, Tensor)}
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in rest:
                 self.checkpointables[key].load_state_dict(rest.pop(key))
         return rest
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -11,6 +11,9 @@ from torch import Tensor
 from twostage.checkpoint.signature import Signature
 from twostage.errors import UserError
 
+# Tensors under our names that a file of this path leaves out.
+Supply = Callable[[str], Mapping[str, Tensor]]
+
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
@@ -67,7 +70,8 @@ class CheckpointTable:
         renames: tried in order; the first that applies wins.
         aliases: older official names -> official names, applied before anything else.
         dropped: official name (regular expression, whole name) -> why it is knowingly not used.
-        fresh: our name (regular expression, whole name) -> why it is knowingly not filled.
+        fresh: our name (regular expression, whole name) -> why the file does not fill it.
+        supply: where fresh tensors come from that have to be those of a trained network; None where they are as built.
     """
 
     system: str
@@ -76,6 +80,7 @@ class CheckpointTable:
     aliases: Sequence[Rename] = ()
     dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    supply: Supply | None = None
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether the names of a checkpoint are official ones of this system."""
@@ -102,6 +107,15 @@ class CheckpointTable:
                 raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {given!r})")
             result[ours] = rule.value[0](tensor)
         return result
+
+    def supplied(self, *, source: str) -> dict[str, Tensor]:
+        """Fresh tensors under our names, for the checkpoint `source`; empty where they stay as they were built.
+
+        Raises:
+            UserError: they can't be had.
+        """
+        given = {} if self.supply is None else self.supply(source)
+        return {n: t for n, t in given.items() if any(re.fullmatch(pattern, n) for pattern in self.fresh)}
 
     def _current(self, name: str) -> str:
         return next((new for rule in self.aliases if (new := rule.to_ours(name)) is not None), name)

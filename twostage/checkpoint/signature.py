@@ -13,10 +13,12 @@ class Signature:
     Attributes:
         prefixes: a name begins with each of these.
         absent: no name begins with any of these.
+        configs: our configs that take such a checkpoint; () where all of the card's do.
     """
 
     prefixes: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
 
     def matches(self, names: Iterable[str]) -> bool:
         """Whether `names` are those of such a checkpoint.

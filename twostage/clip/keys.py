@@ -1,6 +1,8 @@
-"""The model as a whole and its CLIP side."""
+"""The model as a whole and its CLIP side, and the words that options about CLIP are given in."""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 from detectron2.config import CfgNode as CN
 
@@ -9,6 +11,38 @@ from twostage.keys import KeyGroup
 
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
 CLIP_PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
+
+# Attentions of the last block that give dense features (tables in clip/dense/attentions.py) ...
+Attention = Literal["vanilla", "maskclip", "sclip", "naclip", "key_key", "neighbourhood", "clearclip"]
+# ... and methods that change several blocks (clip/dense/two_path.py).
+DenseMethod = Literal[Attention, "clip_surgery", "gem"]
+
+# How a square position embedding is fitted to another patch grid, and when it is left alone; systems differ, and it changes
+# numbers. All but "bilinear" are bicubic.
+# - "size": to the grid's size, unless the grid is the square itself (CLIP, SAN).
+# - "size_by_count": the same, but left alone whenever the number of patches agrees, whatever the shape (mmseg's ViT).
+# - "scale": by the factors (h + 0.1) / g, which also set where the samples lie; left alone by count (SCLIP, NACLIP).
+# - "antialias": to the grid's size with antialiasing (GEM).
+# - "bilinear": to the grid's size (CLIP Surgery).
+PositionRule = Literal["size", "size_by_count", "scale", "antialias", "bilinear"]
+
+# Sets of prompt templates (clip/templates.py): 1 for "single" and for "scene" (CAT-Seg), 14 for "vild", 80 for "imagenet",
+# 85 for "imagenet_scene" (MaskCLIP).
+TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene"]
+
+# Choice of which parameters are trained -> regular expression for their names (open_clip's).
+TRAINED_PARAMETERS = {
+    "none": None,
+    # CAT-Seg v2 ("attention"): query and value weights of every block of both towers. Biases stay frozen, and so do the
+    # position embeddings, whose names the published rule misses.
+    "query_value": r"(visual\.)?transformer\..*attn\.[qv]_proj_weight",
+    # CAT-Seg v1 ("attention"): all attention parameters and the position embedding of the image tower.
+    "visual_attention": r"visual\.(.*attn\..*|positional_embedding)",
+    # CAT-Seg v2 ("full"): both transformers.
+    "transformers": r"(visual\.)?transformer\..*",
+    # SED ("full"): the image tower.
+    "visual": r"visual\..*",
+}
 
 
 def _add(cfg: CN) -> None:
@@ -26,8 +60,7 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # Layers of mask prompts in the image tower (OVSeg): learned tokens for the blank patches of masked crops. 0: none.
     cfg.MODEL.CLIP.MASK_PROMPT_DEPTH = 0
-    # Prompt templates: single | scene (1, CAT-Seg's) | vild (14) | imagenet (80) |
-    # imagenet_scene (85, MaskCLIP's).
+    # Prompt templates, see TemplateSet.
     cfg.MODEL.CLIP.TEMPLATES = "vild"
     # True: the mean over templates is that of unit vectors; False: that of the plain text features (SegCLIP).
     cfg.MODEL.CLIP.UNIT_PROMPTS = True
@@ -35,7 +68,7 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.SPLIT_SYNONYMS = True
     # Of split synonyms only the first is used.
     cfg.MODEL.CLIP.FIRST_SYNONYM = False
-    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED); see clip/towers/finetuning.py.
+    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED); see TRAINED_PARAMETERS.
     cfg.MODEL.CLIP.FINETUNE = "none"
     # Prompts per batch of the text tower.
     cfg.MODEL.CLIP.TEXT_BATCH_SIZE = 256
@@ -61,8 +94,8 @@ GROUPS = (
         add=_add,
         choices={
             "MODEL.CLIP.QUICK_GELU": ("auto", "on", "off"),
-            "MODEL.CLIP.TEMPLATES": ("single", "scene", "vild", "imagenet", "imagenet_scene"),
-            "MODEL.CLIP.FINETUNE": ("none", "query_value", "visual_attention", "transformers", "visual"),
+            "MODEL.CLIP.TEMPLATES": get_args(TemplateSet),
+            "MODEL.CLIP.FINETUNE": tuple(TRAINED_PARAMETERS),
         },
         positive=("MODEL.CLIP.TEXT_BATCH_SIZE",),
         paths=("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import open_clip
 import torch
 from detectron2.config import CfgNode
 
+from twostage.checkpoint.renaming import Supply
 from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.checkpoint.torchscript import is_torchscript
 from twostage.clip.regions.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
+
+logger = logging.getLogger(__name__)
 
 Tokenizer = Callable[..., torch.Tensor]
 # An open_clip model; its attributes are beyond what torch's stubs say of a module.
@@ -40,7 +44,8 @@ def load_clip(
         pretrained: open_clip tag ("openai"), path of a local file, "toybox" for the shipped weights, "" for random.
         quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), also for local files in OpenAI's
             layout; for other files and random weights what the model name says. "on" / "off" force it.
-        load_weights: False builds the same network without reading weights (they come from a checkpoint later).
+        load_weights: False builds the same network without its weights (they come from a checkpoint later). A local file is
+            looked into all the same, where `quick_gelu` is "auto": it says which network that is.
         mask_prompt_depth: layers of mask prompts in the image tower, fresh where the weights have none. 0: no prompts, also
             where the weights have some.
 
@@ -56,9 +61,10 @@ def load_clip(
     known = open_clip.list_models()
     if name not in known:
         raise UserError(f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know{near_names(name, known)}")
-    content = _read_pretrained(name, pretrained) if load_weights and pretrained else None
+    untold = quick_gelu == "auto" and pretrained != "toybox" and not open_clip.get_pretrained_cfg(name, pretrained)
+    content = _read_pretrained(name, pretrained) if pretrained and (load_weights or untold) else None
     model = _create(name, _force_quick_gelu(name, pretrained, quick_gelu, content))
-    prompts = _load_pretrained(model, name, pretrained, content) if content is not None else None
+    prompts = _load_pretrained(model, name, pretrained, content) if load_weights and content is not None else None
     if mask_prompt_depth:
         add_mask_prompts(model.visual, mask_prompt_depth, prompts)
     model.eval()
@@ -79,6 +85,30 @@ def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
         load_weights=not cfg.MODEL.WEIGHTS,
         mask_prompt_depth=clip.MASK_PROMPT_DEPTH,
     )
+
+
+def read_clip(name: str, pretrained: str, quick_gelu: str, source: str) -> dict[str, torch.Tensor]:
+    """Tensors of a whole CLIP under `clip.`, for an official checkpoint `source` that holds a part of it.
+
+    Raises:
+        UserError: `pretrained` is "", which would leave the rest random; and as `load_clip`.
+    """
+    if not pretrained:
+        raise UserError(
+            f"checkpoint '{source}' holds CLIP's image tower without its text tower, which MODEL.CLIP.PRETRAINED '' would "
+            "leave random; set it to the weights that the image tower comes from: 'openai', or a local file"
+        )
+    model, _ = load_clip(name, pretrained=pretrained, quick_gelu=quick_gelu)
+    logger.info(
+        "CLIP's text tower, which '%s' does not hold, comes from MODEL.CLIP.PRETRAINED '%s'", source, pretrained
+    )
+    return {f"clip.{key}": value for key, value in model.state_dict().items()}
+
+
+def clip_reader_from_config(cfg: CfgNode) -> Supply:
+    """`read_clip` with the keys of `MODEL.CLIP`, for a `CheckpointTable`."""
+    clip = cfg.MODEL.CLIP
+    return partial(read_clip, clip.NAME, clip.PRETRAINED, clip.QUICK_GELU)
 
 
 def _create(name: str, force_quick_gelu: bool | None) -> ClipModel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
+from twostage.clip.keys import TemplateSet
+
 # ViLD (Gu et al., ICLR 2022), the set of 14 that OVSeg and SAN use; templates 2 to 5 have no full stop.
 _VILD = (
     "a photo of a {}.",
@@ -19,7 +21,7 @@ _VILD = (
 # CLIP (Radford et al., ICML 2021): the 80 prompts for ImageNet, in open_clip's order.
 _IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
-TEMPLATES: dict[str, tuple[str, ...]] = {
+TEMPLATES: dict[TemplateSet, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
     # No template: the name itself (ODISE's category head).
     "bare": ("{}",),

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from twostage.clip.loading import ClipModel, Tokenizer
+from twostage.clip.templates import TEMPLATES
 from twostage.errors import UserError
 from twostage.files import atomic_path
 from twostage.machine import user_path
@@ -92,6 +94,24 @@ class TextEmbedder:
         self._weights_stamp: tuple[tuple[int, int], ...] | None = None
         self._weights_key = ""
         self._use_disk = False
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, *, per_template: bool = False
+    ) -> TextEmbedder:
+        """With the keys of `MODEL.CLIP`."""
+        keys = cfg.MODEL.CLIP
+        return cls(
+            clip=clip,
+            tokenizer=tokenizer,
+            templates=TEMPLATES[keys.TEMPLATES],
+            unit_prompts=keys.UNIT_PROMPTS,
+            split_synonyms=keys.SPLIT_SYNONYMS,
+            first_synonym=keys.FIRST_SYNONYM,
+            per_template=per_template,
+            batch_size=keys.TEXT_BATCH_SIZE,
+            cache_folder=keys.TEXT_CACHE,
+        )
 
     def __call__(self, vocabulary: Vocabulary) -> Tensor:
         """Unit text embeddings `[C, D]` (`[C, P, D]` per template), on the text tower's device.

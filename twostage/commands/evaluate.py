@@ -13,20 +13,38 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from twostage.commands.launch import launch
 from twostage.commands.setup import set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
 from twostage.data.registration import configure_datasets
 from twostage.errors import UserError
+from twostage.evaluation.figures import PublishedFigures
+from twostage.evaluation.other_systems import OTHER_SYSTEMS
 from twostage.evaluation.published import comparison_table, notes, panoptic_comparison
 from twostage.evaluation.results import tables
 from twostage.evaluation.selection import published_name, select_datasets
 from twostage.files import check_writable, write_text
 from twostage.machine import resolve_device
+from twostage.systems.cards import all_cards
 from twostage.visualization.analysis import write_evaluation_report
 
 logger = logging.getLogger(__name__)
+
+
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Evaluate what the arguments name, in as many processes as asked for.
+
+    Raises:
+        UserError: anything wrong in config, datasets, checkpoint or output folder.
+    """
+    # `--datasets a b KEY VALUE`: keys are upper case and hold a dot, which no dataset's name does.
+    first_key = next((i for i, word in enumerate(args.datasets) if word.isupper() and "." in word), len(args.datasets))
+    args.opts = args.datasets[first_key:] + args.opts
+    args.datasets = args.datasets[:first_key]
+    cfg = benchmark_config(args)
+    launch(evaluate_benchmarks, processes=args.num_gpus, device=cfg.MODEL.DEVICE, args=(cfg, args))
 
 
 def benchmark_config(args: argparse.Namespace) -> CfgNode:
@@ -97,6 +115,11 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / "inference" / f"results-{name}.json").read_text(encoding="utf-8"))
 
 
+def published_figures() -> list[PublishedFigures]:
+    """What is printed about the systems that have a card, and about others."""
+    return [figures for card in all_cards() for figures in card.figures] + list(OTHER_SYSTEMS)
+
+
 def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a table of all figures, and where papers know the benchmarks, mIoU and PQ beside theirs.
 
@@ -106,15 +129,16 @@ def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
     """
     parts = [f"# {title}", tables([(name, record["figures"]) for name, record in records.items()])]
     known = {published_name(name): record for name, record in records.items() if published_name(name)}
-    table = comparison_table(title, known)
+    published = published_figures()
+    table = comparison_table(title, known, published)
     if table:
         parts += ["## Beside published figures", table]
         parts.append(
             "mIoU in percent. gt-present: mean over the classes in the labels; pred-or-gt: the same sum divided by the number "
             "of classes in labels or predictions. Compare like with like."
         )
-        parts += [f"- {note}" for note in notes(list(known))]
-    table = panoptic_comparison(title, known)
+        parts += [f"- {note}" for note in notes(list(known), published)]
+    table = panoptic_comparison(title, known, published)
     if table:
         parts += ["## Panoptic quality beside published figures", table, "PQ in percent, all classes."]
     return "\n\n".join(parts) + "\n"

@@ -17,6 +17,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from twostage.errors import EXIT_TERMINATED, UserError
+from twostage.machine import available_cores
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -134,7 +135,7 @@ def _join(device: str) -> None:
     else:
         # Each process would otherwise start a thread per core.
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+            torch.set_num_threads(max(1, available_cores() // local_size))
         dist.init_process_group("gloo")
     comm.create_local_process_group(local_size)
     comm.synchronize()

@@ -8,7 +8,6 @@ import logging
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from twostage.checkpoint.checkpointer import Checkpointer
@@ -21,17 +20,9 @@ from twostage.engine.ema import ModelEma
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.trainer import Trainer
 from twostage.files import check_writable
-from twostage.machine import expand_home, resolve_device
+from twostage.machine import resolve_device
 
 logger = logging.getLogger(__name__)
-
-
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments and `--skip-broken`; on one machine the processes' address is chosen for you."""
-    parser = default_argument_parser(epilog)
-    parser.set_defaults(dist_url="auto")
-    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
-    return parser
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -43,7 +34,6 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     skip = (
         [text for key in ("DATALOADER", "TEST") for text in (f"{key}.SKIP_BROKEN", "True")] if args.skip_broken else []
     )
-    args.config_file = expand_home(args.config_file)
     cfg = load_config(args.config_file, [*skip, *args.opts])
     cfg.MODEL.DEVICE = resolve_device(cfg)
     cfg.freeze()

@@ -3,7 +3,8 @@
 `load_config` is the only way tools build a config.
 """
 
-from twostage.config.loading import add_twostage_config, all_keys, default_config, get_key, load_config, validate_config
+from twostage.config.loading import add_twostage_config, default_config, load_config, validate_config
+from twostage.keys import all_keys, get_key
 
 __all__ = [
     "add_twostage_config",

@@ -14,32 +14,53 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from twostage.clip import keys as clip
+from twostage.config.installed import check_apart
 from twostage.config.overrides import merge_overrides, place_of
 from twostage.data import keys as data
 from twostage.engine import keys as engine
 from twostage.errors import UserError, near_names
 from twostage.evaluation import keys as evaluation
 from twostage.inference import keys as inference
-from twostage.keys import KeyGroup
+from twostage.keys import KeyGroup, all_keys, get_key
 from twostage.machine import expand_home, user_path
+from twostage.predictions import keys as predictions
 from twostage.proposals import keys as proposals
-from twostage.systems.cards import all_cards
+from twostage.systems.card import SystemCard
+from twostage.systems.cards import all_cards, cards_of, is_installed, unknown_architecture
 
 # Rooms that systems share, each with a `keys.py`; a system's own keys come with its card.
-_ROOMS = (clip, data, engine, evaluation, inference, proposals)
+_ROOMS = (clip, data, engine, evaluation, inference, predictions, proposals)
 
 
 def key_groups() -> tuple[KeyGroup, ...]:
     """The keys of every room and of every system; what several systems list counts once."""
-    rooms = [group for room in _ROOMS for group in room.GROUPS]
-    systems = [group for card in all_cards() for group in card.keys]
-    return tuple({id(group): group for group in [*rooms, *systems]}.values())
+    return tuple({id(group): group for _, group in _owned_groups()}.values())
+
+
+def _owned_groups() -> list[tuple[SystemCard | None, KeyGroup]]:
+    """Every group with the card that brings it, None for those of the rooms; ours before those of installed systems."""
+    rooms: list[tuple[SystemCard | None, KeyGroup]] = [(None, group) for room in _ROOMS for group in room.GROUPS]
+    return rooms + [(card, group) for card in all_cards() for group in card.keys]
 
 
 def add_twostage_config(cfg: CN) -> None:
-    """Add twostage's keys to Detectron2's defaults `cfg` (in place)."""
-    for group in key_groups():
+    """Add twostage's keys, and those of installed systems, to Detectron2's defaults `cfg` (in place).
+
+    Raises:
+        UserError: an installed system has a key that is taken.
+    """
+    owners = dict.fromkeys(all_keys(cfg), "Detectron2") if any(map(is_installed, all_cards())) else {}
+    added: set[int] = set()
+    for card, group in _owned_groups():
+        if id(group) in added:
+            continue
+        added.add(id(group))
+        if card is not None and is_installed(card):
+            check_apart(cfg, group, card.name, owners)
         group.add(cfg)
+        if owners:
+            for key in all_keys(cfg):
+                owners.setdefault(key, card.name if card else "twostage")
 
 
 def default_config() -> CN:
@@ -47,25 +68,6 @@ def default_config() -> CN:
     cfg = get_cfg()
     add_twostage_config(cfg)
     return cfg
-
-
-def all_keys(cfg: CN, prefix: str = "") -> list[str]:
-    """Dotted names of every leaf of `cfg`."""
-    names: list[str] = []
-    for key, value in cfg.items():
-        name = f"{prefix}{key}"
-        names += all_keys(value, f"{name}.") if isinstance(value, CN) else [name]
-    return names
-
-
-def get_key(cfg: CN, key: str) -> object:
-    """Value of a dotted key; KeyError where it does not exist."""
-    node: object = cfg
-    for part in key.split("."):
-        if not isinstance(node, CN) or part not in node:
-            raise KeyError(key)
-        node = node[part]
-    return node
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CN:
@@ -148,9 +150,7 @@ def validate_config(cfg: CN) -> None:
 
 def _check_meta_architecture(cfg: CN) -> None:
     name = cfg.MODEL.META_ARCHITECTURE
-    known = {card.meta_architecture for card in all_cards()}
     # Models that a program has registered itself; where it has not even imported the registry there are none.
     modeling = sys.modules.get("detectron2.modeling")
-    if name not in known and not (modeling and name in modeling.META_ARCH_REGISTRY):
-        near = near_names(str(name), sorted(known))
-        raise UserError(f"MODEL.META_ARCHITECTURE is {name!r}; there are: {', '.join(sorted(known))}{near}")
+    if not cards_of(name) and not (modeling and name in modeling.META_ARCH_REGISTRY):
+        raise unknown_architecture(str(name))

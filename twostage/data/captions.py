@@ -105,7 +105,7 @@ def read_coco_captions(folder: Path) -> list[Record]:
 def register_caption_set(name: str, load: Callable[[], list[Record]]) -> None:
     """Register image-caption pairs under `name`, where nobody has yet.
 
-    >>> register_caption_set("my_captions", lambda: read_caption_lines(Path("photos")))
+    For example `register_caption_set("my_captions", lambda: read_caption_lines(Path("photos")))`.
     """
     if name in DatasetCatalog.list():
         return

@@ -12,10 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from twostage.engine.hooks import on_terminal
-from twostage.evaluation.oracle_classes import ToldClasses
+from twostage.evaluation.oracle_classes import OracleClasses
 from twostage.evaluation.results import text_hash
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
-from twostage.segmenter import OpenVocabularySegmenter, SegmentOutput
+from twostage.segmenter import OpenVocabularySegmenter
 
 Records = list[dict[str, Any]]
 
@@ -46,19 +46,11 @@ def evaluate_dataset(
         if counted is None:
             return (own.finished_results() or {}) if comm.is_main_process() else {}
         finished = counted
-        if isinstance(model, OpenVocabularySegmenter):
-            model.segments = SegmentOutput(
-                panoptic=cfg.TEST.PANOPTIC,
-                proposals=cfg.TEST.PROPOSALS,
-                things=own.dataset.prompt_things,
-                score_threshold=cfg.TEST.PANOPTIC_SCORE,
-                overlap_threshold=cfg.TEST.PANOPTIC_OVERLAP,
-            )
-            if cfg.TEST.ORACLES:
-                network = ToldClasses(model, own.dataset)
+        if isinstance(model, OpenVocabularySegmenter) and cfg.TEST.ORACLES:
+            network = OracleClasses(model, own.dataset)
     loader = build_loader(cfg, name, finished=finished) if finished else build_loader(cfg, name)
     quiet = not (comm.is_main_process() and on_terminal())
-    shown = tqdm(_Readable(loader, own), desc=name, unit="image", leave=False, disable=quiet)
+    shown = tqdm(_ReadableBatches(loader, own), desc=name, unit="image", leave=False, disable=quiet)
     return inference_on_dataset(network, shown, evaluator)
 
 
@@ -71,8 +63,11 @@ def system_hash(cfg: CfgNode) -> str:
     return text_hash(cfg.dump())
 
 
-class _Readable:
-    """A loader without the records that could not be read; the evaluator is told of them."""
+class _ReadableBatches:
+    """A loader without the records that could not be read, of which the evaluator is told.
+
+    Our evaluator's records say which of the dataset's names are `things`.
+    """
 
     def __init__(self, loader: Any, evaluator: SemanticSegmentationEvaluator | None) -> None:
         self._loader = loader
@@ -82,10 +77,11 @@ class _Readable:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Records]:
+        things = {} if self._evaluator is None else {"things": self._evaluator.dataset.prompt_things}
         for batch in self._loader:
             for record in batch:
                 if "broken" in record and self._evaluator is not None:
                     self._evaluator.skip(record, record["broken"])
-            readable = [record for record in batch if "broken" not in record]
+            readable = [{**things, **record} for record in batch if "broken" not in record]
             if readable:
                 yield readable

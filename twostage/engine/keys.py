@@ -9,7 +9,7 @@ from twostage.keys import KeyGroup
 
 
 def _add(cfg: CN) -> None:
-    cfg.SOLVER.OPTIMIZER = "ADAMW"  # ADAMW | SGD
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
     cfg.SOLVER.ADAMW_BETAS = (0.9, 0.999)
     cfg.SOLVER.ADAMW_EPS = 1e-8
     # Learning-rate multipliers of the parameters under `backbone` and of CLIP's own.

@@ -4,7 +4,7 @@ K classes have K * K possible (prediction, label) pairs, 3.2 GB of int64 at K = 
 hold at most N of them and usually holds a few hundred. So only pairs that occur are kept, as sorted codes
 `prediction * K + label` with their counts.
 
-Shapes: N pixels, K classes, P pairs that occur.
+Legend: N pixels, K classes, P pairs that occur.
 """
 
 from __future__ import annotations

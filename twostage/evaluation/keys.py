@@ -1,4 +1,4 @@
-"""Evaluation."""
+"""Evaluation; what else is measured follows from the outputs (`twostage.predictions.keys`)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,10 @@ def _add(cfg: CN) -> None:
     cfg.TEST.BOUNDARY_IOU = False
     # Also split the error into mask and classification error and measure oracles (each image is encoded twice).
     cfg.TEST.ORACLES = False
-    # Also compute panoptic quality, where system and data set have segments.
-    cfg.TEST.PANOPTIC = False
-    # Panoptic segments are made of masks whose best class is at least this probable (Mask2Former 0.8, FC-CLIP 0.0), ...
-    cfg.TEST.PANOPTIC_SCORE = 0.8
-    # ... and that keep at least this share of their area when masks compete for pixels.
-    cfg.TEST.PANOPTIC_OVERLAP = 0.8
-    # Also measure mask proposals, whatever their class: average recall at 10, 50 and 100, best IoU.
-    cfg.TEST.PROPOSALS = False
     # Also compute semantic-guided IoU (SCAN); for A-150, A-847 and PC-459.
     cfg.TEST.SG_IOU = False
     # Leave out images whose picture or label file is broken, and list them in the results file, instead of stopping.
     cfg.TEST.SKIP_BROKEN = False
 
 
-GROUPS = (KeyGroup(add=_add, fraction=("TEST.PANOPTIC_SCORE", "TEST.PANOPTIC_OVERLAP")),)
+GROUPS = (KeyGroup(add=_add),)

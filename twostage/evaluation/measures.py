@@ -4,7 +4,7 @@ Each measure turns one image into a few small arrays (`of_image`), adds such arr
 (`figures`). The arrays are all that is kept of an image: they are written to the journal, from which a killed evaluation
 goes on, and integers (or lists of single floats) only, so that sums are exact whatever the order or number of processes.
 
-Shapes: K classes, P (prediction, label) pairs that occur.
+Legend: K classes, P (prediction, label) pairs that occur.
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twostage.batch import batch_vocabulary, output_sizes
 from twostage.data.labels import read_label_map
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.label_files import LabelFiles
-from twostage.segmenter import OpenVocabularySegmenter, batch_vocabulary, output_sizes
+from twostage.segmenter import OpenVocabularySegmenter
 from twostage.vocabulary import Vocabulary
 
 
-class ToldClasses(nn.Module):
+class OracleClasses(nn.Module):
     """Wraps a system: its outputs, each with `sem_seg_labels_oracle` `[H, W]` (indices of the whole vocabulary) added."""
 
     def __init__(self, model: OpenVocabularySegmenter, dataset: EvaluatedDataset) -> None:
@@ -34,7 +35,7 @@ class ToldClasses(nn.Module):
         return [{**o, **self._oracle(record)} for o, record in zip(outputs, batch, strict=True)]
 
     def _oracle(self, record: Mapping[str, Any]) -> dict[str, Tensor]:
-        prompts = self.prompts_of(record)
+        prompts = self.shown_prompts(record)
         if not len(prompts):
             return {}
         batch = [dict(record)]
@@ -43,14 +44,14 @@ class ToldClasses(nn.Module):
         return {"sem_seg_labels_oracle": prompts.to(labels.device)[labels]}
 
     def _text(self, batch: list[dict[str, Any]], prompts: Tensor) -> Any:
-        """What the system knows of these words of the batch's vocabulary."""
+        """What the system makes of these words of the batch's vocabulary."""
         vocabulary = batch_vocabulary(batch)
         text = self.model.embed_vocabulary(vocabulary)
         if isinstance(text, Tensor):
             return text[prompts.to(text.device)]
         return self.model.embed_vocabulary(Vocabulary(tuple(vocabulary.names[i] for i in prompts.tolist())))
 
-    def prompts_of(self, record: Mapping[str, Any]) -> Tensor:
+    def shown_prompts(self, record: Mapping[str, Any]) -> Tensor:
         """int64, ascending: the prompts that count as a class of the image's label or as the background."""
         labels = read_label_map(self._label_files[record], largest=self.dataset.largest_label)
         present = torch.from_numpy(labels).unique()

@@ -49,7 +49,7 @@ def mask_ious(masks: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Ten
 
 
 class ProposalMeasure(Measure):
-    """Average recall and best IoU of `proposals` (masks, best first) in the outputs."""
+    """Average recall and best IoU of `proposals` (`pred_masks`, best first) in the outputs."""
 
     name = "proposals"
     task = "proposals"
@@ -61,7 +61,7 @@ class ProposalMeasure(Measure):
     def of_image(self, sample: Sample) -> Counts:
         if "proposals" not in sample.output:
             raise UserError("the model gives no mask proposals (it predicts no masks); set TEST.PROPOSALS False")
-        masks = sample.output["proposals"].masks.to(sample.label.device)
+        masks = sample.output["proposals"].pred_masks.to(sample.label.device)
         classes, iou = mask_ious(masks, sample.label, sample.valid)
         best = {f"best_{k}": iou[:k].amax(dim=0).cpu().numpy() for k in AT}
         return {"class": classes.cpu().numpy(), **best, "best_all": iou.amax(dim=0).cpu().numpy()}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import platform
-import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ import detectron2
 import numpy as np
 import torch
 
+import twostage
 from twostage.files import write_text
+from twostage.machine import peak_resident_memory
 
 # What a results table shows, in this order, and its headings.
 HEADLINE = {
@@ -41,12 +41,8 @@ _PANOPTIC = ("PQ", "SQ", "RQ")
 
 def versions() -> dict[str, str]:
     """Versions of what produced a result."""
-    try:
-        own = importlib.metadata.version("twostage")
-    except importlib.metadata.PackageNotFoundError:
-        own = "source"
     return {
-        "twostage": own,
+        "twostage": twostage.__version__,
         "detectron2": str(detectron2.__version__),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -58,7 +54,7 @@ def peak_memory() -> dict[str, float]:
     """Peak of this process so far in MiB: resident memory, and what torch held on the GPU (0 without one)."""
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return {
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+        "peak_rss_mib": round(peak_resident_memory() / 2**20, 1),
         "peak_gpu_mib": round(gpu / 2**20, 1),
     }
 

@@ -1,11 +1,19 @@
-"""Keys of sliding windows and early rejection in dense systems."""
+"""Keys of sliding windows and early rejection in dense systems, and how windows can be padded."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from detectron2.config import CfgNode as CN
 
 from twostage.errors import UserError
 from twostage.keys import KeyGroup
+
+# Where a window is zero-padded to whole patches, and what becomes of the padding in the scores.
+# - "none": not at all; pixels beyond whole patches are not seen, and the grid is stretched over the window.
+# - "stretch": right and bottom; the grid of the padded window is stretched over the unpadded one (MaskCLIP's mmseg ViT).
+# - "centre": on all sides, half and half; the padding is cut off again (ClearCLIP, ProxyCLIP).
+Padding = Literal["none", "stretch", "centre"]
 
 
 def _add_sliding(cfg: CN) -> None:

@@ -11,20 +11,14 @@ Legend: rows x columns windows of a `TileGrid`, h x w a window's grid.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twostage.inference.resampling import Resampler, bilinear_matrix
-from twostage.inference.sliding import Size, TileGrid
-
-# Where a window is zero-padded to whole patches, and what becomes of the padding in the scores.
-# - "none": not at all; pixels beyond whole patches are not seen, and the grid is stretched over the window.
-# - "stretch": right and bottom; the grid of the padded window is stretched over the unpadded one (MaskCLIP's mmseg ViT).
-# - "centre": on all sides, half and half; the padding is cut off again (ClearCLIP, ProxyCLIP).
-Padding = Literal["none", "stretch", "centre"]
+from twostage.inference.keys import Padding
+from twostage.inference.resampling import Resampler, Size, bilinear_matrix
+from twostage.inference.sliding import TileGrid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

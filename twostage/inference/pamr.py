@@ -3,7 +3,7 @@
 A score map takes, again and again, the mean of its neighbours' values, weighted by how alike the pixels' colours are. The
 affinities depend on the picture only; classes do not mix, so they are refined a few at a time in cache-sized chunks.
 
-Shapes: H x W pixels, N maps, P neighbours (8 per dilation).
+Legend: H x W pixels, N maps, P neighbours (8 per dilation).
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# (height, width) in pixels or cells.
+Size = tuple[int, int]
+
 
 def bilinear_matrix(size_in: int, size_out: int, *, device: torch.device | str = "cpu") -> Tensor:
     """`[size_out, size_in]`: bilinear resize of one axis, align_corners False, as `F.interpolate(size=...)` does it."""
@@ -27,10 +30,10 @@ class Resampler:
     def __init__(
         self,
         *,
-        grid: tuple[int, int],
-        padded: tuple[int, int],
-        image: tuple[int, int],
-        output: tuple[int, int],
+        grid: Size,
+        padded: Size,
+        image: Size,
+        output: Size,
         device: torch.device | str = "cpu",
     ) -> None:
         self.output = output
@@ -68,7 +71,7 @@ class RowwiseResize:
     For maps about as large as the output, where matrices as in `Resampler` would be mostly zeros.
     """
 
-    def __init__(self, size_in: tuple[int, int], size_out: tuple[int, int], *, device: torch.device | str) -> None:
+    def __init__(self, size_in: Size, size_out: Size, *, device: torch.device | str) -> None:
         (self._rows, self._row_share), (self._columns, self._column_share) = (
             _bilinear_taps(i, o, device) for i, o in zip(size_in, size_out, strict=True)
         )

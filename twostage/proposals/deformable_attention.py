@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.proposals.rounding import rounds_as_published
-
 Grids = Sequence[tuple[int, int]]
 
 
@@ -78,8 +76,7 @@ def sample_levels(value: Tensor, grids: Grids, locations: Tensor, weights: Tenso
         weights: `[B, S', M, L, P]`.
     """
     # On a CPU gathering takes less than half the time of grid_sample, and a fifth less with its gradients.
-    gathers = value.device.type == "cpu" and not rounds_as_published()
-    sample = sample_by_gathering if gathers else sample_by_grid
+    sample = sample_by_gathering if value.device.type == "cpu" else sample_by_grid
     return sample(value, grids, locations, weights)
 
 

@@ -1,6 +1,6 @@
 """MaskFormer's pixel decoder: a plain feature pyramid (MaskFormer, Cheng et al., NeurIPS 2021, section 3.4).
 
-Shapes: B images, C channels of the pyramid; maps of stride 4, 8, 16, 32 are called res2 to res5.
+Legend: B images, C channels of the pyramid; maps of stride 4, 8, 16, 32 are called res2 to res5.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
 
-class PixelDecoder(nn.Module):
+class FPNPixelDecoder(nn.Module):
     """Top-down pyramid: coarse maps are added to finer ones; the finest becomes the per-pixel embeddings.
 
     Level 1 is the finest map and the number of maps the coarsest. `layer_k` smooths level k, `adapter_k` brings backbone

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.modeling import Backbone, build_backbone
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-import twostage.proposals.backbones  # noqa: F401  (registers them)
-from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.backbones import build_backbone
+from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.pixel_decoder import PixelDecoder
+from twostage.proposals.queries import MaskedQueries
 
 
 class MaskGenerator(nn.Module):

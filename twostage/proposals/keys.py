@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from detectron2.config import CfgNode as CN
 
 from twostage.errors import UserError
 from twostage.keys import KeyGroup
+
+# What tells a mask's class in Mask2Former. closed: a linear layer over MODEL.MASK2FORMER.NUM_CLASSES classes and void;
+# agnostic: the same over "object" and void, whatever the training set's classes; text: cosine with CLIP's text embeddings.
+Classifier = Literal["closed", "agnostic", "text"]
 
 
 def _add_mask2former(cfg: CN) -> None:
@@ -22,8 +28,7 @@ def _add_mask2former(cfg: CN) -> None:
     # Transformer decoder: layers (the published DEC_LAYERS less one) and width of the feed-forward layers.
     cfg.MODEL.MASK2FORMER.DECODER_LAYERS = 9
     cfg.MODEL.MASK2FORMER.DECODER_HIDDEN = 2048
-    # What tells a mask's class. closed: a linear layer over MODEL.MASK2FORMER.NUM_CLASSES classes and void; agnostic:
-    # the same over "object" and void, whatever the training set's classes; text: cosine with CLIP's text embeddings.
+    # What tells a mask's class, see Classifier.
     cfg.MODEL.MASK2FORMER.CLASSIFIER = "closed"
     cfg.MODEL.MASK2FORMER.NUM_CLASSES = 150
     # Hidden channels of the text classifier.
@@ -87,7 +92,7 @@ def _check_mask_loss(cfg: CN) -> None:
 
 
 def _add_backbone(cfg: CN) -> None:
-    cfg.MODEL.BACKBONE.NAME = "resnet"  # resnet | swin
+    cfg.MODEL.BACKBONE.NAME = "resnet"
     # MODEL.RESNETS is Detectron2's; depths are 14, 26 (toy), 50, 101 and 152, MODEL.BACKBONE.FREEZE_AT counts stages.
     # basic: one 7x7 convolution; deeplab: three 3x3 ones (ResNet-50c, -101c), MODEL.RESNETS.STEM_OUT_CHANNELS 128.
     cfg.MODEL.RESNETS.STEM_TYPE = "basic"
@@ -125,7 +130,7 @@ def _check_backbone(cfg: CN) -> None:
 GROUPS = (
     KeyGroup(
         add=_add_mask2former,
-        choices={"MODEL.MASK2FORMER.CLASSIFIER": ("closed", "agnostic", "text")},
+        choices={"MODEL.MASK2FORMER.CLASSIFIER": get_args(Classifier)},
         positive=tuple(
             f"MODEL.MASK2FORMER.{name}"
             for name in (

@@ -6,7 +6,6 @@ Legend: B images, Q queries, C width, Cm mask width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,8 @@ from torch import Tensor, nn
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import LEVELS, PixelFeatures
 from twostage.proposals.position import sine_position_code
-from twostage.proposals.rounding import rounds_as_published
+from twostage.proposals.queries import MaskedQueries
 from twostage.proposals.transformer import DecoderLayer
-
-
-class MaskedQueries(NamedTuple):
-    """Normalised queries `[B, Q, C]` after some layer and their mask logits `[B, Q, H / 4, W / 4]`."""
-
-    queries: Tensor
-    mask_logits: Tensor
 
 
 class MaskedDecoder(nn.Module):
@@ -50,10 +42,7 @@ class MaskedDecoder(nn.Module):
         grids = [(level.shape[2], level.shape[3]) for level in pixels.levels]
         positions = [sine_position_code(grid, m.shape[2], m.device) for grid, m in zip(grids, memory, strict=True)]
         # A mask is a product with the mask features, so masks on a coarse grid are products with resized features.
-        if rounds_as_published():
-            features = [pixels.mask_features] * len(grids)
-        else:
-            features = [_resize(pixels.mask_features, grid) for grid in grids]
+        features = [features_on_grid(pixels.mask_features, grid) for grid in grids]
         x = self.query_feat.weight.expand(batch, -1, -1)
         position = self.query_embed.weight.expand(batch, -1, -1)
         outputs = []
@@ -61,28 +50,27 @@ class MaskedDecoder(nn.Module):
             level = index % len(LEVELS)
             queries = self.norm(x)
             if self.training:
-                outputs.append(self._with_masks(queries, pixels.mask_features))
-            allowed = self.attention_mask(queries, features[level], grids[level])
+                outputs.append(self.with_masks(queries, pixels.mask_features))
+            allowed = self.attention_mask(queries, features[level])
             x = layer(x, position, memory[level], positions[level], allowed)
-        return [self._with_masks(self.norm(x), pixels.mask_features), *outputs]
+        return [self.with_masks(self.norm(x), pixels.mask_features), *outputs]
 
     @torch.no_grad()
-    def attention_mask(self, queries: Tensor, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    def attention_mask(self, queries: Tensor, features: Tensor) -> Tensor:
         """Where each query may look, bool `[B, Q, h * w]`: inside its mask, or everywhere where that is empty.
 
         Args:
-            features: mask features, resized to the level's `grid` `(h, w)` or as they are; then the masks are resized.
+            features: mask features on the level's grid, `[B, Cm, h, w]`.
         """
-        masks = self._with_masks(queries, features).mask_logits
-        if masks.shape[-2:] != torch.Size(grid):
-            masks = _resize(masks, grid)
-        allowed = masks.flatten(2).sigmoid() >= 0.5
+        allowed = self.with_masks(queries, features).mask_logits.flatten(2).sigmoid() >= 0.5
         return allowed | ~allowed.any(dim=-1, keepdim=True)
 
-    def _with_masks(self, queries: Tensor, mask_features: Tensor) -> MaskedQueries:
+    def with_masks(self, queries: Tensor, mask_features: Tensor) -> MaskedQueries:
+        """Normalised queries `[B, Q, C]` with their masks on the grid of `mask_features`."""
         masks = self.mask_embed(queries) @ mask_features.flatten(2)
         return MaskedQueries(queries, masks.unflatten(2, mask_features.shape[-2:]))
 
 
-def _resize(maps: Tensor, grid: Sequence[int]) -> Tensor:
-    return F.interpolate(maps.detach(), size=tuple(grid), mode="bilinear", align_corners=False)
+def features_on_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
+    """Mask features `[B, Cm, H, W]` on a coarser grid, without gradient."""
+    return F.interpolate(features.detach(), size=tuple(grid), mode="bilinear", align_corners=False)

@@ -9,24 +9,17 @@ Legend: B images, Q queries, C width, h x w grid of the masks (stride 4).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
-from twostage.proposals.fpn import PixelDecoder
+from twostage.proposals.fpn import FPNPixelDecoder
 from twostage.proposals.mlp import MLP
 from twostage.proposals.position import sine_position_code
+from twostage.proposals.queries import MaskedQueries
 from twostage.proposals.transformer import DecoderLayer
-
-
-class Proposals(NamedTuple):
-    """Mask logits `[B, Q, h, w]` and query vectors `[B, Q, C]` of one decoder layer."""
-
-    mask_logits: Tensor
-    queries: Tensor
 
 
 class MaskFormer(nn.Module):
@@ -53,7 +46,7 @@ class MaskFormer(nn.Module):
         """
         super().__init__()
         self.coarsest = list(channels)[-1]
-        self.pixel_decoder = PixelDecoder(channels=channels, width=width, mask_channels=mask_channels)
+        self.pixel_decoder = FPNPixelDecoder(channels=channels, width=width, mask_channels=mask_channels)
         self.input_proj = nn.Conv2d(channels[self.coarsest], width, kernel_size=1)
         c2_xavier_fill(self.input_proj)
         self.query_embed = nn.Embedding(num_queries, width)
@@ -80,8 +73,8 @@ class MaskFormer(nn.Module):
             dropout=keys.DROPOUT,
         )
 
-    def forward(self, features: Mapping[str, Tensor]) -> list[Proposals]:
-        """Proposals of the last layer; in training followed by those of the others, from the first on.
+    def forward(self, features: Mapping[str, Tensor]) -> list[MaskedQueries]:
+        """Masks of the last layer; in training followed by those of the others, from the first on.
 
         Args:
             features: backbone maps by name.
@@ -89,7 +82,7 @@ class MaskFormer(nn.Module):
         mask_features = self.pixel_decoder(features)
         outputs = self.decode(features[self.coarsest])
         wanted = [outputs[-1], *outputs[:-1]] if self.training else outputs[-1:]
-        return [Proposals(torch.einsum("bqc,bchw->bqhw", self.mask_embed(x), mask_features), x) for x in wanted]
+        return [MaskedQueries(x, torch.einsum("bqc,bchw->bqhw", self.mask_embed(x), mask_features)) for x in wanted]
 
     def decode(self, coarse: Tensor) -> list[Tensor]:
         """Query vectors `[B, Q, C]` behind each layer, from the coarsest map `[B, channels, h', w']`."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.proposals.rounding import rounds_as_published
-
 
 def attend(
     attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
 ) -> Tensor:
-    """`attention` of `query` `[B, Q, C]` to `key`, `value` `[B, S, C]` `[B, Q, C]`, in one fused step or as published.
+    """`attention` of `query` `[B, Q, C]` to `key`, `value` `[B, S, C]` `[B, Q, C]`, in one fused step.
 
     Args:
         attention: holds the weights, and the dropout of the attention weights in training.
@@ -27,19 +25,8 @@ def attend(
     )
     mask = None if allowed is None else allowed[:, None]
     dropout = attention.dropout if attention.training else 0.0
-    if rounds_as_published():
-        out = _attend_stepwise(q, k, v, mask, dropout)
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return attention.out_proj(out.transpose(1, 2).flatten(2))
-
-
-def _attend_stepwise(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Attention `[B, H, Q, D]` in the steps of `nn.MultiheadAttention` where it also returns its weights."""
-    scores = q * q.shape[-1] ** -0.5 @ k.mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return F.dropout(scores.softmax(dim=-1), dropout) @ v
 
 
 class AttentionLayer(nn.Module):

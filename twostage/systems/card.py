@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from twostage.checkpoint.signature import Signature
+from twostage.evaluation.figures import PublishedFigures
 from twostage.keys import KeyGroup
+
+__all__ = ["OfficialCheckpoint", "Paradigm", "PublishedFigures", "SystemCard"]
 
 Paradigm = Literal["two-stage", "one-stage", "training-free"]
 
@@ -21,38 +24,19 @@ class OfficialCheckpoint:
     """A checkpoint that the authors published.
 
     Attributes:
-        name: its file name, by which it can be asked for.
-        source: address of the file, or of the page that links to it.
-        config: our config that it fits.
-        note: what it holds besides the system, what it was trained on.
+        name: by which it can be asked for: its file name, or where the source hides that, what its recipe is called.
+        source: address of the file where the authors give one, else of the page that leads to it.
+        config: our config that it fits; "" where none of ours does.
+        train: what it was trained on.
+        size: of the file in bytes, None where nobody says.
+        note: what it holds besides the system, and what to know before using it.
     """
 
     name: str
     source: str
     config: str
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PublishedFigures:
-    """What is printed about one variant of a system, zero-shot, in percent.
-
-    Attributes:
-        variant: backbone and CLIP.
-        train: dataset it was trained on.
-        miou: the papers' name of a benchmark ("A-150") -> mIoU.
-        pq: likewise panoptic quality.
-        rule: which mean mIoU is: "gt-present", "pred-or-gt", None where the source does not say
-            (`twostage.evaluation.metrics`).
-        source: where the figures stand.
-    """
-
-    variant: str
     train: str
-    miou: Mapping[str, float]
-    source: str
-    pq: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    rule: Literal["gt-present", "pred-or-gt"] | None = None
+    size: int | None = None
     note: str = ""
 
 
@@ -67,11 +51,13 @@ class SystemCard:
         venue: where and when it appeared ("CVPR 2023").
         paper: address of the paper.
         code: address of the authors' code.
-        code_licence, weights_licence: of the authors' code and checkpoints; ours is the repository's.
+        code_licence, weights_licence: of the authors' code and checkpoints, "" where they state none; ours is the
+            repository's.
         meta_architecture: name in `META_ARCH_REGISTRY`.
         module: Python module that registers it there, imported when a model is built.
         keys: config keys of its own.
         configs: names under configs/, the published ones first.
+        config_package: Python package in whose folder `configs` are; "" for our configs/.
         signatures: variant ("" where there is one) -> how its checkpoints are told by their tensor names.
         checkpoints: what the authors published.
         figures: what is printed about it.
@@ -90,6 +76,7 @@ class SystemCard:
     module: str
     keys: tuple[KeyGroup, ...] = ()
     configs: tuple[str, ...] = ()
+    config_package: str = ""
     signatures: Mapping[str, Signature] = dataclasses.field(default_factory=dict)
     checkpoints: tuple[OfficialCheckpoint, ...] = ()
     figures: tuple[PublishedFigures, ...] = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.resources
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from twostage.errors import UserError
+from twostage.errors import UserError, near_names
 from twostage.systems.card import SystemCard
 
 ENTRY_POINTS = "twostage.systems"
@@ -23,8 +24,8 @@ def all_cards() -> tuple[SystemCard, ...]:
     """
     cards: list[SystemCard] = []
     for card in (*_own_cards(), *_installed_cards()):
-        if any(card.name == other.name for other in cards):
-            raise UserError(f"two systems are called {card.name!r}; uninstall one of the packages that bring them")
+        for other in cards:
+            _check_apart(other, card)
         cards.append(card)
     return tuple(cards)
 
@@ -57,9 +58,58 @@ def _installed_cards() -> list[SystemCard]:
     return cards
 
 
-def card_of(meta_architecture: str) -> SystemCard | None:
-    """The first card with this `MODEL.META_ARCHITECTURE`, None where no card has it."""
-    return next((card for card in all_cards() if card.meta_architecture == meta_architecture), None)
+def _check_apart(one: SystemCard, other: SystemCard) -> None:
+    """UserError where two cards claim the same name, meta-architecture or config."""
+    if one.name == other.name:
+        raise UserError(f"two systems are called {one.name!r} ({one.module} and {other.module}); uninstall one of them")
+    if one.meta_architecture == other.meta_architecture and one.module != other.module:
+        raise UserError(
+            f"{one.name} ({one.module}) and {other.name} ({other.module}) both have the MODEL.META_ARCHITECTURE "
+            f"{one.meta_architecture!r}; uninstall one of them"
+        )
+    shared = set(one.configs) & set(other.configs)
+    if shared:
+        raise UserError(
+            f"{one.name} ({one.module}) and {other.name} ({other.module}) both have a config {min(shared)!r}; uninstall one "
+            "of them"
+        )
+
+
+def is_installed(card: SystemCard) -> bool:
+    """Whether the card comes from somebody else's package."""
+    return card.module.partition(".")[0] != __package__.partition(".")[0]
+
+
+def cards_of(meta_architecture: str) -> tuple[SystemCard, ...]:
+    """The cards with this `MODEL.META_ARCHITECTURE`; several where systems share a model, none where it is unknown."""
+    return tuple(card for card in all_cards() if card.meta_architecture == meta_architecture)
+
+
+def unknown_architecture(name: str) -> UserError:
+    """What to raise for a `MODEL.META_ARCHITECTURE` that nobody has."""
+    known = sorted({card.meta_architecture for card in all_cards()})
+    by_name = {card.name.casefold(): card.meta_architecture for card in all_cards()}
+    called = by_name.get(name.casefold())
+    near = f" (did you mean {called!r}?)" if called else near_names(name, known)
+    return UserError(f"MODEL.META_ARCHITECTURE is {name!r}{near}; there are: {', '.join(known)}")
+
+
+def config_path(name: str) -> Path | None:
+    """Path of a config that an installed package brings; None where none does.
+
+    Raises:
+        UserError: its card names the config, but the package has no such file.
+    """
+    for card in all_cards():
+        if not card.config_package or name not in card.configs:
+            continue
+        path = Path(str(importlib.resources.files(card.config_package))) / f"{name}.yaml"
+        if not path.is_file():
+            raise UserError(
+                f"config {name!r} of the installed system {card.name} is missing: '{path}'; install it again"
+            )
+        return path
+    return None
 
 
 def recognise_checkpoint(names: Iterable[str]) -> tuple[SystemCard, str] | None:

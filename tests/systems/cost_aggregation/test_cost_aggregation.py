@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation, LinearClassAttention
+from twostage.systems.one_stage.cost_aggregation.class_attention import LinearClassAggregation, LinearClassAttention
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
@@ -39,7 +42,9 @@ def test_linear_attention_equals_its_formula():
 @pytest.mark.parametrize("pooling", [1, 2])
 def test_classes_in_blocks_equal_all_at_once(pooling):
     torch.manual_seed(0)
-    layer = ClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=pooling, guidance_channels=3).eval()
+    layer = LinearClassAggregation(
+        channels=8, heads=2, train_pooling=1, test_pooling=pooling, guidance_channels=3
+    ).eval()
     x, guidance = torch.randn(2, 7, 8, 5, 4), torch.randn(2, 7, 3)
     (whole,) = layer.aggregate([x], [guidance])
     parts = list(layer.aggregate(x.split(3, dim=1), guidance.split(3, dim=1)))
@@ -49,7 +54,7 @@ def test_classes_in_blocks_equal_all_at_once(pooling):
 
 def test_class_aggregation_keeps_the_order_of_classes_irrelevant():
     torch.manual_seed(0)
-    layer = ClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=1).eval()
+    layer = LinearClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=1).eval()
     x = torch.randn(1, 6, 8, 3, 3)
     order = torch.randperm(6)
     (whole,), (shuffled,) = layer.aggregate([x]), layer.aggregate([x[:, order]])
@@ -57,7 +62,7 @@ def test_class_aggregation_keeps_the_order_of_classes_irrelevant():
 
 
 def test_residual_counts_twice_without_pooling():
-    layer = ClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=1).eval()
+    layer = LinearClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=1).eval()
     torch.nn.init.zeros_(layer.attention.v.weight)
     torch.nn.init.zeros_(layer.attention.v.bias)
     torch.nn.init.zeros_(layer.mlp[2].weight)
@@ -84,3 +89,15 @@ def test_ignored_pixels_are_negatives_for_all_classes():
     labels = torch.tensor([[[1, 255]]])
     terms = [F.softplus(torch.tensor(v)) for v in (2.0, -1.0, -0.5, 3.0)]
     torch.testing.assert_close(one_vs_rest_loss(logits, labels), torch.stack(terms).mean())
+
+
+def test_no_module_of_the_systems_imports_a_variant_before_the_config_names_it():
+    """Imports at the top of a file; those inside functions of `building.py` are what a config asks for."""
+    folder = Path(cost_map.__code__.co_filename).parent
+    folders = (folder, folder.parent / "catseg", folder.parent / "sed")
+    # Cards name the keys of variants.
+    files = [file for folder in folders for file in folder.glob("*.py") if file.name != "card.py"]
+    assert len(files) > 15
+    for file in files:
+        imported = [node.module or "" for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+        assert not [name for name in imported if ".variants." in name and not name.endswith(".keys")], file

@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from detectron2.structures import ImageList
 from safetensors.torch import save_file
 
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
@@ -24,6 +24,7 @@ NAME = "test_vit"
 def config(system, *opts):
     plain = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.TEMPLATES", "single"]
     guide = ["MODEL.DEVICE", "cpu", "MODEL.VIT_GUIDE.NAME", NAME, "MODEL.VIT_GUIDE.TAPS", "[2, 4]"]
+    guide += ["TEST.SEMANTIC_OUTPUT", "scores"]
     return load_config(str(ROOT / "configs" / "toybox" / f"{system}.yaml"), [*plain, *guide, *opts])
 
 
@@ -48,8 +49,7 @@ def test_maps_are_normed_patch_tokens_of_pixels_in_its_own_scale():
     cfg = config("catseg")
     guide = build_frozen_vit(cfg, cells=4)
     pixels = torch.rand(1, 3, 50, 64) * 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
-    images = ImageList(F.pad((pixels - mean) / std, (0, 0, 0, 14)), [(50, 64)])
+    images = Pictures(list(pixels), PixelUnits(CLIP_STATISTICS), 32)
     maps = guide(images, lambda given, side: given.tensor[:, :, :side, :side])
     vit = guide.vit
     # timm's statistics for this ViT are 0.5 for mean and deviation; padding is 0 behind them.
@@ -75,7 +75,7 @@ def test_it_guides_stays_frozen_and_is_part_of_checkpoints(system):
     without = [n for n, p in built.named_parameters() if p.requires_grad and p.grad is None]
     assert not [n for n in without if not n.startswith("clip.")], without
     assert all(torch.equal(before[name], value) for name, value in vit.state_dict().items())
-    built.eval().output = "scores"
+    built.eval()
     with torch.no_grad():
         first = built(batch())[0]["sem_seg"]
         vit.blocks[0].mlp.fc1.weight.mul_(3)
@@ -85,7 +85,6 @@ def test_it_guides_stays_frozen_and_is_part_of_checkpoints(system):
 
 def test_class_order_does_not_matter():
     built = model("catseg", "MODEL.COST_AGGREGATION.IMAGE_CORRELATION", "append").eval()
-    built.output = "scores"
     names = ["grass", "blue star", "brick wall", "sea"]
     with torch.no_grad():
         first, second = built(batch(names))[0]["sem_seg"], built(batch(names[::-1]))[0]["sem_seg"]

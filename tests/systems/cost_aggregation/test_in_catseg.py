@@ -38,6 +38,8 @@ def test_variants_train_and_predict_in_blocks(opts, monkeypatch):
         "cpu",
         "MODEL.CLIP.TEMPLATES",
         "single",
+        "TEST.SEMANTIC_OUTPUT",
+        "scores",
     ]
     cfg = load_config(
         str(ROOT / "configs" / "toybox" / "catseg.yaml"),
@@ -54,7 +56,7 @@ def test_variants_train_and_predict_in_blocks(opts, monkeypatch):
     torch.stack(list(losses.values())).sum().backward()
     without = [n for n, p in model.aggregator.named_parameters() if p.grad is None and ".experts." not in n]
     assert without == []
-    model.eval().output = "scores"
+    model.eval()
     with torch.no_grad():
         whole = model([entry])[0]["sem_seg"]
         monkeypatch.setattr(aggregator, "_MAPS", 4)

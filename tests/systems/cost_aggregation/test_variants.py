@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation, DeformableConvolution
-from twostage.systems.one_stage.cost_aggregation.variants.experts import ExpertFeedForward, balance_loss
+from twostage.systems.one_stage.cost_aggregation.variants.experts import ExpertFeedForward, LoadBalance
 from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import (
     NearestClassAggregation,
     NearestClassAttention,
@@ -15,29 +15,29 @@ from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention impo
 )
 
 
-def test_a_class_sees_itself_and_the_most_similar_ones():
+def test_a_class_reads_itself_and_the_most_similar_ones():
     text = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [1.0, 0.0]])
-    seen = nearest_classes(text, 2)
-    assert seen.sum(dim=1).tolist() == [2] * 5 and seen.diagonal().all()
-    assert seen[2].nonzero().flatten().tolist() == [2, 3]
-    # Of equals, each sees itself and the other one.
-    assert seen[0].nonzero().flatten().tolist() == [0, 4] == seen[4].nonzero().flatten().tolist()
+    near = nearest_classes(text, 2)
+    assert near.sum(dim=1).tolist() == [2] * 5 and near.diagonal().all()
+    assert near[2].nonzero().flatten().tolist() == [2, 3]
+    # Of equals, each reads itself and the other one.
+    assert near[0].nonzero().flatten().tolist() == [0, 4] == near[4].nonzero().flatten().tolist()
     assert nearest_classes(text, 50).all()
 
 
-def test_nearest_attention_equals_softmax_over_the_seen_classes():
+def test_nearest_attention_equals_softmax_over_the_neighbours():
     torch.manual_seed(0)
     layer = NearestClassAttention(channels=8, heads=2, guidance_channels=3)
     x, guidance = torch.randn(1, 5, 2, 8), torch.randn(1, 5, 1, 3)
-    seen = nearest_classes(torch.randn(5, 4), 3)
-    out = layer(x, *layer.keys_values(x, guidance), seen[None], guidance)
+    near = nearest_classes(torch.randn(5, 4), 3)
+    out = layer(x, *layer.keys_values(x, guidance), near[None], guidance)
     joined = torch.cat([x, guidance.expand(-1, -1, 2, -1)], dim=-1)[0, :, 1]
     q, k, v = layer.q(joined), layer.k(joined), layer.v(x[0, :, 1])
     read = []
     for head in range(2):
         part = slice(4 * head, 4 * head + 4)
         logits = (q[3, part] @ k[:, part].T) / 2
-        read.append(logits.masked_fill(~seen[3], float("-inf")).softmax(dim=0) @ v[:, part])
+        read.append(logits.masked_fill(~near[3], float("-inf")).softmax(dim=0) @ v[:, part])
     torch.testing.assert_close(out[0, 3, 1], layer.proj(torch.cat(read)))
 
 
@@ -46,24 +46,26 @@ def test_nearest_aggregation_in_blocks_and_untouched_by_far_classes(batched):
     torch.manual_seed(0)
     layer = NearestClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=2).eval()
     x = torch.randn(2, 7, 8, 4, 4)
-    seen = nearest_classes(torch.randn(7, 4), 3)
-    given = seen.expand(2, -1, -1) if batched else seen
-    (whole,) = layer.aggregate([x], seen=given)
-    parts = list(layer.aggregate(x.split(3, dim=1), seen=given))
+    near = nearest_classes(torch.randn(7, 4), 3)
+    given = near.expand(2, -1, -1) if batched else near
+    (whole,) = layer.aggregate([x], neighbours=given)
+    parts = list(layer.aggregate(x.split(3, dim=1), neighbours=given))
     torch.testing.assert_close(torch.cat(parts, dim=1), whole)
-    far = int((~seen[0]).nonzero()[0])
+    far = int((~near[0]).nonzero()[0])
     changed = x.clone()
     changed[:, far] = torch.randn(2, 8, 4, 4)
-    (after,) = layer.aggregate([changed], seen=given)
+    (after,) = layer.aggregate([changed], neighbours=given)
     torch.testing.assert_close(after[:, 0], whole[:, 0])
-    reader = int((seen[:, far] & (torch.arange(7) != far)).nonzero()[0]) if seen[:, far].sum() > 1 else far
+    reader = int((near[:, far] & (torch.arange(7) != far)).nonzero()[0]) if near[:, far].sum() > 1 else far
     assert not torch.allclose(after[:, reader], whole[:, reader])
 
 
 @pytest.mark.parametrize("shared", [0, 2])
 def test_experts_equal_their_formula(shared):
     torch.manual_seed(0)
-    layer = ExpertFeedForward(channels=6, hidden=24, experts=5, active=2, shared=shared)
+    layer = ExpertFeedForward(
+        channels=6, hidden=24, experts=5, active=2, shared=shared, balance=LoadBalance(weight=1.0)
+    )
     assert layer.experts[0][0].out_features == 24 // (2 + shared)
     x = torch.randn(3, 4, 6)
     out = layer(x)
@@ -77,25 +79,25 @@ def test_experts_equal_their_formula(shared):
 
 
 def test_balance_is_one_when_even_and_grows_when_tokens_crowd():
-    layer = ExpertFeedForward(channels=4, hidden=8, experts=4, active=1).train()
+    balance = LoadBalance(weight=0.5)
+    layer = ExpertFeedForward(channels=4, hidden=8, experts=4, active=1, balance=balance).train()
     with torch.no_grad():
         layer.router.weight.copy_(0.001 * torch.eye(4))
     layer(torch.eye(4))
-    even = balance_loss(layer)
-    torch.testing.assert_close(even, torch.tensor(1.0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(balance.take()["loss_balance"], torch.tensor(0.5), rtol=1e-3, atol=1e-3)
     with torch.no_grad():
         layer.router.weight.copy_(50 * torch.eye(4))
-    layer(torch.eye(4)[:1].expand(4, -1))
-    crowded = balance_loss(layer)
-    assert float(crowded.detach()) == pytest.approx(4, rel=1e-3)
     layer.eval()(torch.eye(4))
-    assert balance_loss(layer) is None
+    # What was made in evaluation is not reported, and what was taken does not count again.
+    layer.train()(torch.eye(4)[:1].expand(4, -1))
+    assert float(balance.take()["loss_balance"].detach()) == pytest.approx(0.5 * 4, rel=1e-3)
 
 
 def test_router_learns():
     torch.manual_seed(0)
-    layer = ExpertFeedForward(channels=6, hidden=24, experts=5, active=2, shared=1).train()
-    (layer(torch.randn(9, 6)).square().sum() + balance_loss(layer)).backward()
+    balance = LoadBalance(weight=1.0)
+    layer = ExpertFeedForward(channels=6, hidden=24, experts=5, active=2, shared=1, balance=balance).train()
+    (layer(torch.randn(9, 6)).square().sum() + balance.take()["loss_balance"]).backward()
     assert layer.router.weight.grad.abs().sum() > 0
 
 

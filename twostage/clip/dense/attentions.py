@@ -16,22 +16,21 @@ The full output is the block's own, x' = x + W(A v), x' + MLP(ln_2 x'); the redu
 and MLP. The table's column is the published choice; both go with every attention. G is `neighbourhood_bias`; c is s times
 the mean of |q_i| |k_j| over heads and pairs of tokens. CLIP Surgery and GEM change several blocks: `two_path.py`.
 
-Shapes: B images, N tokens (class token first where the tower has one), h x w patches, H heads, d head width, W width,
+Legend: B images, N tokens (class token first where the tower has one), h x w patches, H heads, d head width, W width,
 D embedding size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twostage.clip.keys import Attention
 from twostage.clip.towers.vit import Block, finish_block, merge_heads, project_qkv
 
-Attention = Literal["vanilla", "maskclip", "sclip", "naclip", "key_key", "neighbourhood", "clearclip"]
 # Attentions whose published output keeps residual and MLP.
 FULL_ATTENTIONS = ("vanilla", "maskclip", "sclip")
 
@@ -48,11 +47,11 @@ def last_block(block: Block, x: Tensor, *, attention: Attention, full: bool, bia
     """
     parts = {"maskclip": "v", "clearclip": "qv", "key_key": "kv", "naclip": "kv"}.get(attention, "qkv")
     projected = dict(zip(parts, project_qkv(block.attn, block.ln_1(x), parts), strict=True))
-    attended = merge_heads(attend(attention, projected, bias))
+    attended = merge_heads(weigh_values(attention, projected, bias))
     return finish_block(block, x, attended) if full else block.attn.out_proj(attended)
 
 
-def attend(attention: Attention, projected: dict[str, Tensor], bias: Bias) -> Tensor:
+def weigh_values(attention: Attention, projected: dict[str, Tensor], bias: Bias) -> Tensor:
     """A v `[B, H, N, d]` from the projections "q", "k", "v" (those that the attention needs), each `[B, H, N, d]`."""
     v = projected["v"]
     if attention == "maskclip":

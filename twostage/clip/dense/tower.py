@@ -1,6 +1,6 @@
-"""Dense CLIP features of an image tower, by any of the training-free methods (`attention_variants.py`, `two_path.py`).
+"""Dense CLIP features of an image tower, by any of the training-free methods (`attentions.py`, `two_path.py`).
 
-Shapes: B images, h x w the tower's grid, W its width, D the embedding size.
+Legend: B images, h x w the tower's grid, W its width, D the embedding size.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from twostage.clip.dense.attentions import FULL_ATTENTIONS, Attention, last_block, neighbourhood_bias
+from twostage.clip.dense.attentions import FULL_ATTENTIONS, last_block, neighbourhood_bias
 from twostage.clip.dense.two_path import clip_surgery, gem, run_two_paths
+from twostage.clip.keys import Attention, DenseMethod, PositionRule
 from twostage.clip.towers.resnet import is_clip_resnet, resnet_dense, resnet_keys, run_resnet
 from twostage.clip.towers.siglip import embed_siglip_image, is_siglip, project_siglip_tokens, siglip_blocks
 from twostage.clip.towers.vit import (
     Block,
-    PositionRule,
     Tokens,
     Tower,
     embed_image,
@@ -28,8 +28,6 @@ from twostage.clip.towers.vit import (
     run_blocks,
 )
 from twostage.errors import UserError
-
-Method = Literal[Attention, "clip_surgery", "gem"]
 
 
 class DenseFeatures(NamedTuple):
@@ -53,7 +51,7 @@ class DenseTower:
         self,
         *,
         visual: Tower,
-        method: Method,
+        method: DenseMethod,
         full: bool | None = None,
         gaussian_std: float = 5.0,
         position_rule: PositionRule = "size",
@@ -163,7 +161,7 @@ def _cached_bias(grid: tuple[int, int], std: float, class_token: bool, device: t
         return neighbourhood_bias(grid, std, class_token=class_token, device=device)
 
 
-def tower_kind(visual: Tower, method: Method) -> Literal["vit", "siglip", "resnet"]:
+def tower_kind(visual: Tower, method: DenseMethod) -> Literal["vit", "siglip", "resnet"]:
     """Which kind of tower `visual` is.
 
     Raises:

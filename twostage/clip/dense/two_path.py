@@ -8,7 +8,7 @@ self-correlating attention of the *original* path's tokens, without MLP: x_new +
   softmax(t z' z'^T) v, where z' is z after T rounds of "unit length, then z <- softmax(t z z^T) z" and unit length again.
   t is s times the mean length of y's tokens, one value per image, unless it is given.
 
-Shapes: B images, N tokens, W width, H heads, d head width.
+Legend: B images, N tokens, W width, H heads, d head width.
 """
 
 from __future__ import annotations

@@ -10,11 +10,9 @@ Legend: N regions, H x W the image, S side of a crop in pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from twostage.clip.towers.vit import Tower, image_side
@@ -77,20 +75,6 @@ def crop_side(visual: Tower, wanted: int, key: str) -> int:
     if wanted < 0 or wanted % patch:
         raise UserError(f"{key} is {wanted}; it must be a multiple of this CLIP's patches of {patch} pixels, or 0")
     return wanted or image_side(visual)
-
-
-def clip_statistics() -> tuple[Tensor, Tensor]:
-    """CLIP's mean and deviation of pixels on 0..255, `[3, 1, 1]` each; rounded before they are scaled, as published."""
-    # On a CPU also where a model is built without memory ("meta").
-    mean, deviation = (torch.tensor(v, device="cpu").view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-    return 255 * mean, 255 * deviation
-
-
-def normalised_colour(colour: Sequence[float]) -> tuple[float, float, float]:
-    """A colour (0..255) in CLIP's units; its mean colour is zero there but for the published rounding, 1e-7."""
-    mean, deviation = clip_statistics()
-    red, green, blue = ((torch.tensor(colour, device="cpu").view(3, 1, 1) - mean) / deviation).flatten().tolist()
-    return red, green, blue
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Hierarchical and dense features of open_clip's ConvNeXt image tower (a timm trunk with open_clip's projection head).
 
-Shapes: B images of H x W pixels; four stages, each on a grid half as fine as the one before (published
+Legend: B images of H x W pixels; four stages, each on a grid half as fine as the one before (published
 models: strides 4, 8, 16, 32); D is CLIP's embedding size.
 """
 

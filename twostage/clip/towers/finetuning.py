@@ -6,32 +6,19 @@ import re
 
 from torch import nn
 
+from twostage.clip.keys import TRAINED_PARAMETERS
 from twostage.clip.loading import ClipModel
-
-# Choice of MODEL.CLIP.FINETUNE -> regular expression for the names (open_clip's) that are trained.
-_TRAINED = {
-    "none": None,
-    # CAT-Seg v2 ("attention"): query and value weights of every block of both towers. Biases stay frozen, and so do the
-    # position embeddings, whose names the published rule misses.
-    "query_value": r"(visual\.)?transformer\..*attn\.[qv]_proj_weight",
-    # CAT-Seg v1 ("attention"): all attention parameters and the position embedding of the image tower.
-    "visual_attention": r"visual\.(.*attn\..*|positional_embedding)",
-    # CAT-Seg v2 ("full"): both transformers.
-    "transformers": r"(visual\.)?transformer\..*",
-    # SED ("full"): the image tower.
-    "visual": r"visual\..*",
-}
 
 
 def train_parts(clip: ClipModel, choice: str) -> None:
-    """Let exactly the parameters of `choice` (see `MODEL.CLIP.FINETUNE`) require gradients, in place.
+    """Let exactly the parameters of `choice` (of `TRAINED_PARAMETERS`) require gradients, in place.
 
     Raises:
         ValueError: the choice names nothing in this CLIP, as attention in a convolutional tower.
     """
     if choice == "query_value":
         split_attention(clip)
-    pattern = _TRAINED[choice]
+    pattern = TRAINED_PARAMETERS[choice]
     trained = 0
     for name, parameter in clip.named_parameters():
         parameter.requires_grad_(pattern is not None and re.fullmatch(pattern, name) is not None)

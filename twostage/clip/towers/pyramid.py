@@ -1,6 +1,6 @@
 """CLIP's convolutional image towers, ConvNeXt and ResNet, as backbones: four stages that any decoder can stand on.
 
-Shapes: B images of H x W pixels; strides 4, 8, 16 and 32; C5 channels of the last stage.
+Legend: B images of H x W pixels; strides 4, 8, 16 and 32; C5 channels of the last stage.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 MaskCLIP (Zhou et al., ECCV 2022, section 3.2) drops the attention of the final pooling and keeps its value and output
 projections, which then act as 1 x 1 convolutions on the last stage: stride 32, no position embedding.
 
-Shapes: B images, h x w the grid of stride 32, C the last stage's channels, D the embedding size.
+Legend: B images, h x w the grid of stride 32, C the last stage's channels, D the embedding size.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ SigLIP (Zhai et al., ICCV 2023) has no class token: a learnt query attends to th
 feature of a patch is what that pooling gives when the patch is all there is to attend to, as MaskCLIP does it with the
 attention pooling of CLIP's ResNet (Zhou et al., ECCV 2022, section 3.2): p = W_o W_v x, p + MLP(norm(p)).
 
-Shapes: B images, N patches, W width.
+Legend: B images, N patches, W width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from twostage.clip.towers.vit import Block, PositionRule, Tokens, Tower, resize_patch_positions
+from twostage.clip.keys import PositionRule
+from twostage.clip.towers.vit import Block, Tokens, Tower, resize_patch_positions
 
 
 def is_siglip(visual: Tower) -> bool:

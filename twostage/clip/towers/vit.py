@@ -1,17 +1,18 @@
 """Dense features of an open_clip ViT: tokens from any image size, blocks run one by one, taps, value-path features.
 
-Shapes: B images, N = 1 + h * w tokens (class token first, patches row-major), W width, H heads.
+Legend: B images, N = 1 + h * w tokens (class token first, patches row-major), W width, H heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.clip.keys import PositionRule
 from twostage.errors import UserError
 
 # open_clip's image tower and its blocks; their attributes are beyond what torch's stubs say of a module.
@@ -20,15 +21,6 @@ Block = Any
 # Puts other patch tokens in place of `[B, h * w, W]`: called with 0 for the patch embeddings (before class token, position
 # embedding and norm) and with i after block i. Mask prompts are such a thing.
 Replacement = Callable[[int, Tensor], Tensor]
-
-# How a square position embedding is fitted to another patch grid, and when it is left alone; systems differ, and it changes
-# numbers. All but "bilinear" are bicubic.
-# - "size": to the grid's size, unless the grid is the square itself (CLIP, SAN).
-# - "size_by_count": the same, but left alone whenever the number of patches agrees, whatever the shape (mmseg's ViT).
-# - "scale": by the factors (h + 0.1) / g, which also set where the samples lie; left alone by count (SCLIP, NACLIP).
-# - "antialias": to the grid's size with antialiasing (GEM).
-# - "bilinear": to the grid's size (CLIP Surgery).
-PositionRule = Literal["size", "size_by_count", "scale", "antialias", "bilinear"]
 
 
 class Tokens(NamedTuple):

@@ -3,6 +3,8 @@
 >>> register_toybox_models()
 >>> model = open_clip.create_model("toybox-vit")
 >>> tokens = toybox_tokenizer()(["a striped blue star"])
+>>> model.encode_text(tokens).shape
+torch.Size([1, 128])
 """
 
 from __future__ import annotations

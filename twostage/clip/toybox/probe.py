@@ -13,17 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.clip.keys import TemplateSet
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.towers.vit import embed_image, project_tokens, run_blocks, value_path_features
 from twostage.clip.toybox.towers import convnext_features, encode_captions, restricted_class_tokens, vit_features
-from twostage.clip.toybox.training import normalise, render_pool
+from twostage.clip.toybox.training import render_pool
 from twostage.data.toybox.captioned import NAMES
 from twostage.data.toybox.scenes import IGNORE, Scene
 from twostage.data.toybox.words import ALL_THINGS, CLASSES, SEEN_CLASSES, SEEN_STUFF, STUFF
 
 
 @torch.no_grad()
-def text_rows(model: nn.Module, names: Sequence[str], templates: str = "vild") -> Tensor:
+def text_rows(model: nn.Module, names: Sequence[str], templates: TemplateSet = "vild") -> Tensor:
     """Unit text embeddings [len(names), D], averaged over the templates."""
     rows = [encode_captions(model, [template.format(name) for name in names]) for template in TEMPLATES[templates]]
     return F.normalize(torch.stack(rows).mean(0), dim=-1)
@@ -37,7 +39,7 @@ def zero_shot_accuracy(model: nn.Module, seed: int, count: int = 400, side: int 
         i for i in range(len(pool.images)) if pool.mentions[i, 0] >= len(STUFF) and pool.mentions[i, 1] < len(STUFF)
     ]
     pixels = torch.from_numpy(pool.images[alone[:count]].astype(np.float32)).permute(0, 3, 1, 2)
-    image = _encode(model, normalise(pixels))
+    image = _encode(model, PixelUnits(CLIP_STATISTICS)(pixels))
     things = NAMES[len(STUFF) : len(STUFF) + len(ALL_THINGS)]
     best = (image @ text_rows(model, things).T).argmax(1).tolist()
     truth = [int(pool.mentions[i, 0]) - len(STUFF) for i in alone[:count]]
@@ -114,7 +116,7 @@ def dense_baseline(model: nn.Module, scenes: Sequence[Scene]) -> Groups:
 
 
 def _pixels(scene: Scene) -> Tensor:
-    return normalise(torch.from_numpy(scene.image.astype(np.float32)).permute(2, 0, 1)[None])
+    return PixelUnits(CLIP_STATISTICS)(torch.from_numpy(scene.image.astype(np.float32)).permute(2, 0, 1)[None])
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The towers of the tiny CLIPs as training runs them: windows of the canvas, mosaics, restricted class tokens.
 
-Shapes: B pictures, P patches, R regions, N tokens, H heads, W width, D embedding width.
+Legend: B pictures, P patches, R regions, N tokens, H heads, W width, D embedding width.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twostage.clip.toybox.models import toybox_tokenizer
 _TAILS = (2, 3)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of [B, H, N, W / H], written out: on a CPU the fused kernel's backward pass takes twice the time."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
@@ -30,7 +30,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 def attention_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """One residual attention block on tokens [B, N, W]."""
     q, k, v = project_qkv(block.attn, block.ln_1(x))
-    return finish_block(block, x, merge_heads(attend(q, k, v, mask)))
+    return finish_block(block, x, merge_heads(masked_attention(q, k, v, mask)))
 
 
 def encode_captions(model: Any, texts: Sequence[str]) -> Tensor:
@@ -79,10 +79,10 @@ def restricted_class_tokens(blocks: Sequence[Any], x: Tensor, inside: Tensor) ->
     for number, block in enumerate(blocks, start=1):
         before_last = x
         q, k, v = project_qkv(block.attn, block.ln_1(torch.cat([shadow, x], 1)))
-        attended = merge_heads(attend(q[:, :, :regions], k, v, mask))
+        attended = merge_heads(masked_attention(q[:, :, :regions], k, v, mask))
         shadow = finish_block(block, shadow, attended)
         if number < len(blocks):
-            attended = merge_heads(attend(q[:, :, regions:], k[:, :, regions:], v[:, :, regions:]))
+            attended = merge_heads(masked_attention(q[:, :, regions:], k[:, :, regions:], v[:, :, regions:]))
             x = finish_block(block, x, attended)
     return shadow, before_last
 

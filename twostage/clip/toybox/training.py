@@ -1,6 +1,6 @@
 """Training the tiny CLIPs from captioned toybox pictures: the pool of pictures, the losses, the loop.
 
-Shapes: B pictures and captions per batch, P patches, D embedding width, M names that captions can mention.
+Legend: B pictures and captions per batch, P patches, D embedding width, M names that captions can mention.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from twostage.clip.keys import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.toybox.towers import convnext_features, encode_captions, vit_features
 from twostage.data.toybox.captioned import NAMES, TEMPLATES, less_exact, render_captioned, sentence, simplify
 from twostage.data.toybox.textures import TextureBank
@@ -35,7 +35,7 @@ _SIMPLIFIED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class ToyClipRecipe:
     """How one tiny CLIP is trained; the shipped ones are in RECIPES."""
 
     seed: int = 0
@@ -61,9 +61,9 @@ class Recipe:
 
 
 # The dense loss is kept weak: a strong one trains the dense baseline itself, up to what a side adapter reaches.
-RECIPES: dict[str, Recipe] = {
-    "toybox-vit": Recipe(steps=1600, mosaic_every=3, dense_weight=0.03),
-    "toybox-convnext": Recipe(steps=1800, batch_size=64, dense_weight=0.3),
+RECIPES: dict[str, ToyClipRecipe] = {
+    "toybox-vit": ToyClipRecipe(steps=1600, mosaic_every=3, dense_weight=0.03),
+    "toybox-convnext": ToyClipRecipe(steps=1800, batch_size=64, dense_weight=0.3),
 }
 
 
@@ -135,13 +135,7 @@ def sample_batch(pool: Pool, rng: np.random.Generator, chosen: np.ndarray, side:
         mentions[place, named] = 1
         texts.append(sentence(rng, named, int(pool.sizes[index])))
     pixels = torch.from_numpy(images.astype(np.float32) * light).permute(0, 3, 1, 2).clamp_(0, 255)
-    return Batch(normalise(pixels), texts, torch.from_numpy(mentions), torch.from_numpy(implied))
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """CLIP's normalisation of RGB pixels [B, 3, H, W] on 0..255."""
-    mean, std = torch.tensor(CLIP_PIXEL_MEAN), torch.tensor(CLIP_PIXEL_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    return Batch(PixelUnits(CLIP_STATISTICS)(pixels), texts, torch.from_numpy(mentions), torch.from_numpy(implied))
 
 
 def caption_targets(mentions: Tensor, implied: Tensor) -> Tensor:
@@ -214,7 +208,7 @@ def smooth_positions(rows: int, width: int, scale: float) -> Tensor:
     return torch.cat([down, across], 2).flatten(0, 1) * (scale * math.sqrt(2))
 
 
-def schedule(step: int, recipe: Recipe) -> float:
+def schedule(step: int, recipe: ToyClipRecipe) -> float:
     """Learning-rate factor: linear warm-up, then cosine to zero."""
     warm = min(1.0, (step + 1) / recipe.warmup)
     return warm * 0.5 * (1 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
@@ -224,7 +218,7 @@ def training_losses(
     model: Any,
     word_head: nn.Linear,
     batch: Batch,
-    recipe: Recipe,
+    recipe: ToyClipRecipe,
     step: int,
     generator: torch.Generator,
     rng: np.random.Generator,
@@ -253,7 +247,7 @@ def training_losses(
     }
 
 
-def optimizers_of(model: Any, word_head: nn.Linear, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers_of(model: Any, word_head: nn.Linear, recipe: ToyClipRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer (or ConvNeXt) blocks, AdamW for everything else."""
     blocks = [p for name, p in model.named_parameters() if p.ndim == 2 and ("resblocks." in name or ".blocks." in name)]
     inside = {id(p) for p in blocks}
@@ -268,7 +262,7 @@ def optimizers_of(model: Any, word_head: nn.Linear, recipe: Recipe) -> list[torc
     ]
 
 
-def train(model: Any, recipe: Recipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
+def train(model: Any, recipe: ToyClipRecipe, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
     """Train `model` in place; `report(step, losses)` is called every 100 steps."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)

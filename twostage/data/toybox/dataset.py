@@ -1,8 +1,9 @@
 """Writes toybox to disk once, as JPEG pictures and PNG label maps in the standard layout.
 
 `<datasets root>/toybox/images/{train,val}/*.jpg`, `annotations/{train,val}/*.png` (indices of `words.CLASSES`, 255 =
-ignore), panoptic labels (`panoptic.py`) and `version.json`. The names of validation pictures without unseen classes begin
-with "seen". `<datasets root>/toybox_open` holds more training pictures in the same layout, which show unseen classes, too.
+ignore), panoptic labels (`panoptic_writer.py`) and `version.json`. The names of validation pictures without unseen classes
+begin with "seen". `<datasets root>/toybox_open` holds more training pictures in the same layout, which show unseen classes,
+too.
 """
 
 from __future__ import annotations

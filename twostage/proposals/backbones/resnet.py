@@ -1,6 +1,6 @@
 """ResNet with bottleneck blocks (He et al., CVPR 2016) under Detectron2's parameter names, with DeepLab's stem as an option.
 
-Shapes: image `[B, 3, H, W]`; res2, res3, res4, res5 are `[B, 256 * 2^i, H / 4 / 2^i, W / 4 / 2^i]`.
+Legend: image `[B, 3, H, W]`; res2, res3, res4, res5 are `[B, 256 * 2^i, H / 4 / 2^i, W / 4 / 2^i]`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Swin Transformer (Liu et al., ICCV 2021) as a backbone for any image size.
 
-Shapes: B images, H x W tokens of a stage, C its width, w side of a window, n windows of an image, N = w * w tokens in one.
+Legend: B images, H x W tokens of a stage, C its width, w side of a window, n windows of an image, N = w * w tokens in one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-
-from twostage.proposals.rounding import rounds_as_published
 
 _PATCH = 4
 _MASKED = -100.0
@@ -80,12 +78,11 @@ class WindowAttention(nn.Module):
         # [B, n, heads, N, C / heads] each
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        attend = _attend_stepwise if rounds_as_published() else _attend_fused
-        return self.proj(attend(q, k, v, bias, mask).transpose(2, 3).flatten(3))
+        return self.proj(attend_in_windows(q, k, v, bias, mask).transpose(2, 3).flatten(3))
 
 
-def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention `[B, n, heads, N, D]` of the same; `bias` `[heads, N, N]`, `mask` `[n, N, N]`."""
+def attend_in_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention `[B, n, heads, N, D]` of the same in one fused step; `bias` `[heads, N, N]`, `mask` `[n, N, N]`."""
     shape = q.shape
     # Windows join the batch where they share a bias, else the heads, so that the mask is held once for all images.
     if mask is None:
@@ -95,14 +92,6 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | 
         bias = (mask[:, None] + bias).flatten(0, 1)[None]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
     return out.reshape(shape)
-
-
-def _attend_stepwise(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """`_attend_fused` in the published steps: scores, bias, mask, softmax."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT + bias
-    if mask is not None:
-        scores = scores + mask[:, None]
-    return scores.softmax(dim=-1) @ v
 
 
 class SwinBlock(nn.Module):

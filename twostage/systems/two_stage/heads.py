@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.clip.regions.contract import Regions
-from twostage.predictions.masks import Frames
+from twostage.predictions.geometry import Geometry
 from twostage.proposals.losses import MaskLosses, mask_targets
 
 # Factors of cosine similarities stay below this, as in CLIP.
@@ -27,12 +27,12 @@ class EncodedMasks(NamedTuple):
     Attributes:
         outputs: (mask logits `[B, Q, h, w]`, mask embeddings `[B, Q, D]`), the final output first, in training followed by
             auxiliary ones.
-        frames: where the masks lie.
+        geometry: where the masks lie.
         regions: what CLIP sees in the final masks, `[B, Q, D]` and `[B, Q]`; None in training, and where it does not look.
     """
 
     outputs: list[tuple[Tensor, Tensor]]
-    frames: Frames
+    geometry: Geometry
     regions: Regions | None = None
 
 
@@ -76,5 +76,5 @@ def mask_losses(
 ) -> dict[str, Tensor]:
     """Losses of all outputs against the `instances` of `batch`; `classify` makes class logits of embeddings."""
     outputs = [(classify(embeddings), masks) for masks, embeddings in encoded.outputs]
-    targets = mask_targets(batch, encoded.frames.padded, outputs[0][0].device)
+    targets = mask_targets(batch, encoded.geometry.padded, outputs[0][0].device)
     return criterion(outputs, targets)

@@ -17,9 +17,7 @@ from torch.profiler import record_function
 
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
-from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
-from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation
-from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import nearest_classes
+from twostage.systems.one_stage.cost_aggregation.parts import Neighbours, SpatialLayer
 
 # Class maps (views times classes) that are worked on at a time where no gradients are kept.
 _MAPS = 64
@@ -37,9 +35,7 @@ class Guidance(NamedTuple):
 class AggregatorLayer(nn.Module):
     """Spatial, then class aggregation; either can be left out (the paper's ablation)."""
 
-    def __init__(
-        self, *, spatial: SpatialAggregation | DeformableAggregation | None, classes: ClassAggregation | None
-    ) -> None:
+    def __init__(self, *, spatial: SpatialLayer | None, classes: ClassAggregation | None) -> None:
         super().__init__()
         self.spatial = spatial
         self.classes = classes
@@ -49,17 +45,17 @@ class AggregatorLayer(nn.Module):
         blocks: list[Tensor],
         appearance: Tensor | None,
         text: Sequence[Tensor] | None,
-        seen: Tensor | None = None,
+        neighbours: Tensor | None = None,
     ) -> list[Tensor]:
         """Class maps in blocks `[V, t, C, h, w]`; `appearance` `[V, G, h, w]`, `text` per block `[V, t, G]`.
 
-        `seen`: which classes each class may read, see `ClassAggregation.aggregate`.
+        `neighbours`: which classes each class may read, see `ClassAggregation.aggregate`.
         """
         if self.spatial is not None:
             guidance = self.spatial.norm_guidance(appearance)
             blocks = [self.spatial(block, guidance) for block in blocks]
         if self.classes is not None:
-            blocks = list(self.classes.aggregate(blocks, text, seen))
+            blocks = list(self.classes.aggregate(blocks, text, neighbours))
         return blocks
 
 
@@ -80,7 +76,7 @@ class Aggregator(nn.Module):
         decoder_channels: Sequence[int],
         decoder_guidance: Sequence[int],
         cost: bool = True,
-        nearest: int = 0,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """
         Args:
@@ -89,8 +85,8 @@ class Aggregator(nn.Module):
             appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
             decoder_channels, decoder_guidance: of the decoder's two stages.
-            nearest: classes that each class reads in class aggregation; 0 for all.
             cost: False aggregates image and text features instead of their similarity (the paper's baseline).
+            neighbours: which classes each class reads in class aggregation; None for all.
         """
         super().__init__()
         if cost:
@@ -99,7 +95,7 @@ class Aggregator(nn.Module):
             self.embed = nn.Conv2d(embedding, channels, kernel_size=7, padding=3)
             self.embed_text = nn.Linear(embedding, channels)
         self.cost = cost
-        self.nearest = nearest
+        self.neighbours = neighbours
         self.appearance = self.text = None
         if appearance_channels:
             self.appearance = nn.Conv2d(appearance_source, appearance_channels, kernel_size=3, padding=1)
@@ -144,9 +140,9 @@ class Aggregator(nn.Module):
         parts = class_slices(cost, keep_gradients=torch.is_grad_enabled())
         blocks = [self._embed(embeddings, cost[:, part], text[:, part]) for part in parts]
         words = None if self.text is None else [F.relu(self.text(text[:, part])) for part in parts]
-        seen = nearest_classes(text, self.nearest) if self.nearest else None
+        neighbours = None if self.neighbours is None else self.neighbours(text)
         for layer in self.layers:
-            blocks = layer(blocks, appearance, words, seen)
+            blocks = layer(blocks, appearance, words, neighbours)
         return blocks
 
     def _embed(self, embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_backbone
 
-from twostage.clip.statistics import InputScale
+from twostage.clip.statistics import PixelStatistics, PixelUnits
 from twostage.errors import UserError
+from twostage.proposals.backbones import build_backbone
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
-from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
-from twostage.systems.one_stage.cost_aggregation.building import build_class_aggregation, cost_channels, nearest_count
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide, TapGuide, ViTGuide
+from twostage.systems.one_stage.cost_aggregation.building import (
+    build_backbone_guide,
+    build_class_aggregation,
+    build_neighbours,
+    build_spatial,
+    cost_channels,
+)
+from twostage.systems.one_stage.cost_aggregation.parts import PassLosses
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
-from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation
-from twostage.systems.one_stage.cost_aggregation.variants.frozen_vit import build_frozen_vit
 
 
 class GuideChannels(NamedTuple):
@@ -24,14 +29,14 @@ class GuideChannels(NamedTuple):
     decoder: list[int]
 
 
-def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide | ViTGuide, GuideChannels]:
+def build_guide(cfg: CfgNode, visual: Any) -> tuple[Guide, GuideChannels]:
     """Where image guidance comes from, and the channels of its maps.
 
     Args:
         visual: CLIP's image tower.
     """
     keys = cfg.MODEL.CATSEG
-    vit = build_frozen_vit(cfg, cells=keys.RESOLUTION // visual.patch_size[0])
+    vit = build_backbone_guide(cfg, cells=keys.RESOLUTION // visual.patch_size[0])
     if vit is not None:
         guide = ViTGuide(vit=vit, channels=keys.TAP_CHANNELS)
         return guide, GuideChannels(vit.width, list(keys.TAP_CHANNELS))
@@ -46,21 +51,20 @@ def build_guide(cfg: CfgNode, visual: Any) -> tuple[TapGuide | BackboneGuide | V
         return taps, GuideChannels(visual.proj.shape[1], list(keys.TAP_CHANNELS))
     backbone = build_backbone(cfg)
     shapes = backbone.output_shape()
-    scale = InputScale(
-        mean=cfg.MODEL.PIXEL_MEAN,
-        std=cfg.MODEL.PIXEL_STD,
-        new_mean=keys.BACKBONE.PIXEL_MEAN,
-        new_std=keys.BACKBONE.PIXEL_STD,
-    )
+    units = PixelUnits(PixelStatistics(keys.BACKBONE.PIXEL_MEAN, keys.BACKBONE.PIXEL_STD))
     trained = cfg.SOLVER.BACKBONE_MULTIPLIER > 0
     return (
-        BackboneGuide(backbone=backbone, side=keys.BACKBONE.RESOLUTION, scale=scale, trained=trained),
+        BackboneGuide(backbone=backbone, side=keys.BACKBONE.RESOLUTION, units=units, trained=trained),
         GuideChannels(shapes["res4"].channels, [shapes["res3"].channels, shapes["res2"].channels]),
     )
 
 
-def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels) -> Aggregator:
-    """The aggregator for CLIP's image tower `visual` and guidance of `channels`."""
+def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels, losses: PassLosses | None) -> Aggregator:
+    """The aggregator for CLIP's image tower `visual` and guidance of `channels`.
+
+    Args:
+        losses: what the layers report to.
+    """
     keys = cfg.MODEL.CATSEG
     _check_grid(cfg, visual.patch_size[0])
     guidance = keys.GUIDANCE_CHANNELS if keys.EMBEDDING_GUIDANCE else 0
@@ -69,30 +73,29 @@ def build_aggregator(cfg: CfgNode, visual: Any, channels: GuideChannels) -> Aggr
         embedding=visual.proj.shape[1],
         appearance_source=channels.appearance,
         decoder_sources=channels.decoder,
-        layers=[_layer(cfg, guidance) for _ in range(keys.LAYERS)],
+        layers=[_layer(cfg, guidance, losses) for _ in range(keys.LAYERS)],
         channels=keys.CHANNELS,
         appearance_channels=guidance if keys.SPATIAL_AGGREGATION else 0,
         text_channels=guidance if keys.CLASS_AGGREGATION else 0,
         decoder_channels=keys.DECODER_CHANNELS,
         decoder_guidance=keys.DECODER_GUIDANCE_CHANNELS,
         cost=keys.AGGREGATE == "cost",
-        nearest=nearest_count(cfg),
+        neighbours=build_neighbours(cfg),
     )
 
 
-def _layer(cfg: CfgNode, guidance: int) -> AggregatorLayer:
+def _layer(cfg: CfgNode, guidance: int, losses: PassLosses | None) -> AggregatorLayer:
     keys = cfg.MODEL.CATSEG
-    spatial: SpatialAggregation | DeformableAggregation | None = None
-    classes = None
-    if keys.SPATIAL_AGGREGATION and cfg.MODEL.COST_AGGREGATION.SPATIAL == "deformable":
-        spatial = DeformableAggregation(channels=keys.CHANNELS, groups=keys.HEADS, guidance_channels=guidance)
-    elif keys.SPATIAL_AGGREGATION:
-        spatial = SpatialAggregation(
+    spatial = classes = None
+    if keys.SPATIAL_AGGREGATION:
+        spatial = build_spatial(cfg, channels=keys.CHANNELS, groups=keys.HEADS, guidance_channels=guidance)
+        spatial = spatial or SpatialAggregation(
             channels=keys.CHANNELS, guidance_channels=guidance, heads=keys.HEADS, window=keys.WINDOW
         )
     if keys.CLASS_AGGREGATION:
         classes = build_class_aggregation(
             cfg,
+            losses,
             channels=keys.CHANNELS,
             heads=keys.HEADS,
             train_pooling=keys.POOLING,

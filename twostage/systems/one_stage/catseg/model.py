@@ -13,6 +13,7 @@ from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
+from twostage.clip.statistics import Pictures
 from twostage.clip.towers.finetuning import train_parts
 from twostage.clip.towers.vit import (
     Tokens,
@@ -26,11 +27,11 @@ from twostage.clip.towers.vit import (
 )
 from twostage.inference.blocks import class_blocks
 from twostage.inference.early_rejection import EarlyRejection
-from twostage.predictions.masks import Prediction
+from twostage.predictions.prediction import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
-from twostage.systems.one_stage.catseg.guides import BackboneGuide, TapGuide, ViTGuide
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide
 from twostage.systems.one_stage.catseg.views import (
     REJECTED,
     ClassScores,
@@ -39,13 +40,14 @@ from twostage.systems.one_stage.catseg.views import (
     views_from_config,
 )
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
-from twostage.systems.one_stage.cost_aggregation.building import build_correlation
+from twostage.systems.one_stage.cost_aggregation.building import (
+    build_correlation,
+    build_pass_losses,
+    build_presence,
+)
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
-from twostage.systems.one_stage.cost_aggregation.variants.experts import balance_loss
-from twostage.systems.one_stage.cost_aggregation.variants.image_correlation import ImageCorrelation
-from twostage.systems.one_stage.cost_aggregation.variants.presence.build import build_presence
-from twostage.systems.one_stage.cost_aggregation.variants.presence.presence import Presence
+from twostage.systems.one_stage.cost_aggregation.parts import Correlation, PassLosses, PresenceFilter
 
 
 class Encoded(NamedTuple):
@@ -76,7 +78,7 @@ class CATSeg(OpenVocabularySegmenter):
         self,
         *,
         aggregator: Aggregator,
-        guide: TapGuide | BackboneGuide | ViTGuide,
+        guide: Guide,
         resolution: int,
         own_residual: bool,
         class_slots: int,
@@ -84,9 +86,9 @@ class CATSeg(OpenVocabularySegmenter):
         train_views: WholeImage,
         test_views: WholeImage | SlidingWindow,
         finetune: str,
-        balance_weight: float,
-        correlation: ImageCorrelation | None = None,
-        presence: Presence | None = None,
+        correlation: Correlation | None = None,
+        presence: PresenceFilter | None = None,
+        pass_losses: PassLosses | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -98,9 +100,9 @@ class CATSeg(OpenVocabularySegmenter):
             early_rejection: in evaluation, drops classes by the cost map before they are aggregated.
             train_views, test_views: what CLIP looks at.
             finetune: see `twostage.clip.towers.finetuning`.
-            balance_weight: of the load balancing of mixtures of experts, where the aggregator has them.
             correlation: of dense embeddings with each other, before the cost map.
             presence: tells which classes an image shows; in evaluation only these go on.
+            pass_losses: what the aggregator's layers report in training.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -111,9 +113,9 @@ class CATSeg(OpenVocabularySegmenter):
         self.own_residual = own_residual
         self.class_slots = class_slots
         self.early_rejection = early_rejection
-        self.balance_weight = balance_weight
         self.correlation = correlation
         self.presence = presence
+        self.pass_losses = pass_losses
         self.train_views = train_views
         self.test_views = test_views
 
@@ -124,9 +126,10 @@ class CATSeg(OpenVocabularySegmenter):
         require_vit(clip.visual, "CAT-Seg")
         keys = cfg.MODEL.CATSEG
         guide, channels = build_guide(cfg, clip.visual)
+        pass_losses = build_pass_losses(cfg)
         return {
             **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
-            "aggregator": build_aggregator(cfg, clip.visual, channels),
+            "aggregator": build_aggregator(cfg, clip.visual, channels, pass_losses),
             "guide": guide,
             "resolution": keys.RESOLUTION,
             "own_residual": keys.LAST_BLOCK_RESIDUAL == "own",
@@ -135,9 +138,9 @@ class CATSeg(OpenVocabularySegmenter):
             "train_views": WholeImage(),
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
-            "balance_weight": cfg.MODEL.COST_AGGREGATION.BALANCE_WEIGHT,
             "correlation": build_correlation(cfg),
             "presence": build_presence(cfg, clip.visual.proj.shape[1]),
+            "pass_losses": pass_losses,
         }
 
     def checkpoint_table(self) -> CheckpointTable:
@@ -149,7 +152,7 @@ class CATSeg(OpenVocabularySegmenter):
         """What CLIP looks at now."""
         return self.train_views if self.training else self.test_views
 
-    def encode(self, images: ImageList) -> Encoded:
+    def encode(self, images: Pictures) -> Encoded:
         with record_function("trunk"):
             embeddings, tapped = self.dense_features(self.views.cut(images, self.resolution))
         with record_function("guidance"):
@@ -228,8 +231,7 @@ class CATSeg(OpenVocabularySegmenter):
         losses = {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
         if self.presence is not None:
             losses |= self.presence.losses(encoded.embeddings, text, stacked)
-        balance = balance_loss(self.aggregator)
-        return losses if balance is None else losses | {"loss_balance": self.balance_weight * balance}
+        return losses if self.pass_losses is None else losses | self.pass_losses.take()
 
 
 def best_classes(cost: Tensor, count: int) -> Tensor | None:

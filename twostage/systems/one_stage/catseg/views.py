@@ -14,8 +14,10 @@ from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from twostage.inference.sliding import TiledPrediction, TileGrid, TileLayer
-from twostage.predictions.masks import DensePrediction, Frames
+from twostage.inference.sliding import TileGrid
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.tiled import TiledPrediction, TileLayer
 
 # Logit of a class that a view does not aggregate.
 REJECTED = -100.0
@@ -45,7 +47,7 @@ class WholeImage:
         grid = (scores.logits.shape[-2], scores.logits.shape[-1])
         return DensePrediction(
             logits=scores.logits.sigmoid(),
-            frames=Frames.on_grid(grid, image_sizes),
+            geometry=Geometry.on_grid(grid, image_sizes),
             num_classes=scores.num_classes,
             kept=scores.kept,
             fill=_REJECTED_PROBABILITY,

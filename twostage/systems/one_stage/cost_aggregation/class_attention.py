@@ -9,8 +9,9 @@ channels.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,77 +70,56 @@ class LinearClassAttention(nn.Module):
         return F.elu(projected).unflatten(-1, (self.heads, -1)) + 1
 
 
-class ClassAggregation(nn.Module):
-    """A pre-norm transformer layer over the classes of each pixel, on a pooled grid."""
+class ClassAggregation(nn.Module, abc.ABC):
+    """A pre-norm transformer layer over the classes of each pixel, on a pooled grid; subclasses say how classes exchange."""
 
     def __init__(
         self,
         *,
+        attention: nn.Module,
         channels: int,
-        heads: int,
         train_pooling: int,
         test_pooling: int,
-        guidance_channels: int = 0,
-        slots: int = 0,
         feed_forward: nn.Module | None = None,
     ) -> None:
         """
         Args:
+            attention: what `exchange` uses.
             train_pooling, test_pooling: side of the cells that are averaged into one pixel, in training and evaluation.
-            guidance_channels: see `LinearClassAttention`.
-            slots: fewer classes than this are filled up with a learnt padding class, which all others read (CAT-Seg); 0: not.
             feed_forward: `[..., C]` -> the same; None for the published one, with one hidden layer of 4 C.
         """
         super().__init__()
         self.train_pooling = train_pooling
         self.test_pooling = test_pooling
         self.norm1 = nn.LayerNorm(channels)
-        self.attention: Any = LinearClassAttention(channels=channels, heads=heads, guidance_channels=guidance_channels)
+        self.attention = attention
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = feed_forward or nn.Sequential(
             nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels)
         )
-        self.slots = slots
-        if slots:
-            self.padding_token = nn.Parameter(torch.zeros(1, 1, channels))
-        if slots and guidance_channels:
-            self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels))
 
     def aggregate(
-        self, blocks: Sequence[Tensor], guidance: Sequence[Tensor] | None = None, seen: Tensor | None = None
+        self, blocks: Sequence[Tensor], guidance: Sequence[Tensor] | None = None, neighbours: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Blocks `[B, t, C, h, w]` of all classes -> the same blocks after exchange among all of them.
 
         Args:
             guidance: per block `[B, t, G]`, or `[B, t, N, G]` where it differs between pixels.
-            seen: which classes each class may read, bool `[T, T]` or `[B, T, T]`; linear attention reads all.
+            neighbours: which classes each class may read, bool `[T, T]` or `[B, T, T]`; None for all.
         """
         extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(blocks))]
         pooled = [self._pool(block) for block in blocks]
-        for block, tokens, read in zip(blocks, pooled, self.exchange(pooled, extra, seen), strict=True):
+        for block, tokens, read in zip(blocks, pooled, self.exchange(pooled, extra, neighbours), strict=True):
             y = tokens + read
             y = y + self.mlp(self.norm2(y))
             # The published layer adds its whole output, residual path included, to the unpooled input.
             yield block + self._unpool(y, block)
 
+    @abc.abstractmethod
     def exchange(
-        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], seen: Tensor | None
+        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
     ) -> Iterator[Tensor]:
-        """What classes in blocks `[B, t, N, C]` read from all classes, block by block."""
-        memory = self._padding_memory(self.slots - sum(tokens.shape[1] for tokens in pooled))
-        for tokens, g in zip(pooled, guidance, strict=True):
-            part = self.attention.memory(self.norm1(tokens), g)
-            memory = part if memory is None else part + memory
-        assert memory is not None, "there is at least one block"
-        for tokens, g in zip(pooled, guidance, strict=True):
-            yield self.attention(self.norm1(tokens), memory, g)
-
-    def _padding_memory(self, missing: int) -> Memory | None:
-        """What the padding classes that fill `missing` slots leave; they are all alike, so one of them is computed."""
-        if missing <= 0:
-            return None
-        guidance = self.padding_guidance[None] if hasattr(self, "padding_guidance") else None
-        return self.attention.memory(self.norm1(self.padding_token[None]), guidance).times(missing)
+        """What classes in blocks `[B, t, N, C]` (not normed) read from each other, block by block."""
 
     @property
     def pooling(self) -> int:
@@ -161,6 +141,61 @@ class ClassAggregation(nn.Module):
         maps = tokens.transpose(2, 3).unflatten(3, grid).flatten(0, 1)
         maps = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=True)
         return maps.unflatten(0, block.shape[:2])
+
+
+class LinearClassAggregation(ClassAggregation):
+    """`ClassAggregation` with linear attention among all classes, as published."""
+
+    attention: LinearClassAttention
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        heads: int,
+        train_pooling: int,
+        test_pooling: int,
+        guidance_channels: int = 0,
+        slots: int = 0,
+        feed_forward: nn.Module | None = None,
+    ) -> None:
+        """
+        Args:
+            guidance_channels: see `LinearClassAttention`.
+            slots: fewer classes than this are filled up with a learnt padding class, which all others read (CAT-Seg); 0: not.
+            train_pooling, test_pooling, feed_forward: see `ClassAggregation`.
+        """
+        super().__init__(
+            attention=LinearClassAttention(channels=channels, heads=heads, guidance_channels=guidance_channels),
+            channels=channels,
+            train_pooling=train_pooling,
+            test_pooling=test_pooling,
+            feed_forward=feed_forward,
+        )
+        self.slots = slots
+        if slots:
+            self.padding_token = nn.Parameter(torch.zeros(1, 1, channels))
+        if slots and guidance_channels:
+            self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels))
+
+    def exchange(
+        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
+    ) -> Iterator[Tensor]:
+        assert neighbours is None, "linear attention reads all classes"
+        memory = self._padding_memory(self.slots - sum(tokens.shape[1] for tokens in pooled))
+        for tokens, g in zip(pooled, guidance, strict=True):
+            part = self.attention.memory(self.norm1(tokens), g)
+            memory = part if memory is None else part + memory
+        assert memory is not None, "there is at least one block"
+        for tokens, g in zip(pooled, guidance, strict=True):
+            yield self.attention(self.norm1(tokens), memory, g)
+
+    def _padding_memory(self, missing: int) -> Memory | None:
+        """What the padding classes that fill `missing` slots leave; they are all alike, so one of them is computed."""
+        if missing <= 0:
+            return None
+        guidance = self.padding_guidance[None] if hasattr(self, "padding_guidance") else None
+        return self.attention.memory(self.norm1(self.padding_token[None]), guidance).times(missing)
 
 
 def _per_pixel(guidance: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def cost_map(embeddings: Tensor, text: Tensor, correlated: Tensor | None = None)
     Args:
         embeddings: image embeddings `[B, D, h, w]`, normalised here.
         text: text embeddings `[T, P, D]`, normalised here.
-        correlated: a second set of image embeddings (see `image_correlation.py`), whose costs come behind.
+        correlated: a second set of image embeddings (see `variants/image_correlation.py`), whose costs come behind.
     """
     if correlated is not None:
         return torch.cat([cost_map(embeddings, text), cost_map(correlated, text)], dim=2)

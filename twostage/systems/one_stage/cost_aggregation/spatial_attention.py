@@ -128,7 +128,7 @@ class SpatialAggregation(nn.Module):
             return None
         return self.guidance_norm(guidance.permute(0, 2, 3, 1))[:, None]
 
-    def forward(self, x: Tensor, guidance: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
         """Class maps `[B, t, C, h, w]` after both blocks, from `norm_guidance`'s result."""
         x = x.permute(0, 1, 3, 4, 2).contiguous()
         for block in self.blocks:

@@ -17,10 +17,10 @@ def _add(cfg: CN) -> None:
     keys.PRETRAINED = True
     # A ConvNeXt's start, as MODEL.CLIP.PRETRAINED: open_clip's tag, a file, "toybox", or "" for random weights.
     keys.CLIP_WEIGHTS = ""
-    keys.OUTPUT_STRIDE = 8  # 8 | 16 | 32, by dilation
+    keys.OUTPUT_STRIDE = 8  # by dilation
     # The network sees pictures enlarged by this; the teacher sees them as they are.
     keys.ENLARGE = 1.0
-    keys.HEAD = "deeplabv2"  # deeplabv2 | deeplabv3plus
+    keys.HEAD = "deeplabv2"
     # Classes of the training set whose labels are hidden and made up; [] for all (annotation-free).
     keys.HIDDEN_CLASSES = []
     # CLIP makes up labels before this iteration, the network itself from then on; -1: CLIP always does.

@@ -18,13 +18,14 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from twostage.checkpoint.renaming import CheckpointTable
+from twostage.checkpoint.renaming import CheckpointTable, Supply
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
-from twostage.clip.loading import load_clip
+from twostage.clip.loading import clip_reader_from_config, load_clip_from_config
 from twostage.clip.towers.resnet import is_clip_resnet
 from twostage.errors import UserError
-from twostage.predictions.masks import DensePrediction, Frames
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.maskclip_plus.network import HEADS, DilatedConvNeXt, DilatedResNet
 from twostage.systems.one_stage.maskclip_plus.weights import checkpoint_table
 from twostage.systems.training_free.dense_clip.model import dense_tower_from_config
@@ -40,7 +41,7 @@ class Encoded(NamedTuple):
     """Features `[B, D, h, w]` of the network and where they lie."""
 
     features: Tensor
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -66,6 +67,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
         hidden_classes: list[int],
         clip_guided_iterations: int,
         learned_background: bool,
+        read_clip: Supply,
         **shared: Any,
     ) -> None:
         """
@@ -77,6 +79,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
             hidden_classes: classes without labels; [] for all of them (annotation-free).
             clip_guided_iterations: from this iteration on (the first is 1) the network labels its own images; negative: never.
             learned_background: class 0 is the background, with a learned embedding instead of its name's.
+            read_clip: CLIP's own weights, for official checkpoints, which hold no text tower.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -90,6 +93,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
         self.pad_teacher = pad_teacher
         self.hidden_classes = hidden_classes
         self.clip_guided_iterations = clip_guided_iterations
+        self.read_clip = read_clip
         size = int(self.clip.visual.output_dim)
         self.background_embedding = nn.Parameter(torch.randn(1, size)) if learned_background else None
         # Saved, so that a resumed run keeps its place in the schedule.
@@ -98,10 +102,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Constructor arguments from `MODEL.MASKCLIP_PLUS`, `MODEL.TRAINING_FREE` and `MODEL.CLIP`."""
-        # Official checkpoints hold no text tower, so CLIP's own weights are read even where MODEL.WEIGHTS is given.
-        clip, tokenizer = load_clip(
-            cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
-        )
+        clip, tokenizer = load_clip_from_config(cfg)
         keys, teacher = cfg.MODEL.MASKCLIP_PLUS, cfg.MODEL.TRAINING_FREE
         if teacher.EXACT_GELU:
             use_exact_gelu(clip.visual, norm_eps=teacher.NORM_EPS)
@@ -118,11 +119,12 @@ class MaskClipPlus(OpenVocabularySegmenter):
             "hidden_classes": list(keys.HIDDEN_CLASSES),
             "clip_guided_iterations": keys.CLIP_GUIDED_ITERATIONS,
             "learned_background": keys.LEARNED_BACKGROUND,
+            "read_clip": clip_reader_from_config(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
         """Official names of this model's tensors."""
-        return checkpoint_table(resnet_teacher=is_clip_resnet(self.clip.visual))
+        return checkpoint_table(resnet_teacher=is_clip_resnet(self.clip.visual), read_clip=self.read_clip)
 
     def train(self, mode: bool = True) -> MaskClipPlus:
         """The teacher's batch norms never train."""
@@ -149,7 +151,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
         x = images.tensor
         if self.enlarge != 1:
             x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
-        return Encoded(self.head(self.backbone(x)), frames_of(images))
+        return Encoded(self.head(self.backbone(x)), Geometry.of(images))
 
     def logits(self, features: Tensor, text: Tensor) -> Tensor:
         """Products `[B, C, h, w]` of features `[B, D, h, w]` with the classes, the learned background first."""
@@ -159,7 +161,7 @@ class MaskClipPlus(OpenVocabularySegmenter):
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
         logits = self.logits(encoded.features, text)
-        return DensePrediction(logits=logits, frames=encoded.frames, num_classes=logits.shape[1])
+        return DensePrediction(logits=logits, geometry=encoded.geometry, num_classes=logits.shape[1])
 
     def losses(
         self, encoded: Encoded, text: Tensor, batch: list[dict[str, Any]], images: ImageList

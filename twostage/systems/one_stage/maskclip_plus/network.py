@@ -4,7 +4,7 @@ Backbone: timm's ResNet-C (deep stem, mmseg's ResNetV1c) at output stride 8; whe
 first block keeps the dilation before it. DeepLab-v2 (Chen et al., PAMI 2018): the sum of four dilated 3 x 3 convolutions.
 DeepLab-v3+ (Chen et al., ECCV 2018): separable atrous pyramid, image pooling, a refinement with the first stage.
 
-Shapes: B images, h x w the grid of stride 8, D the text embedding size.
+Legend: B images, h x w the grid of stride 8, D the text embedding size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from twostage.clip.loading import load_clip
 from twostage.clip.towers.convnext import require_convnext, stage_outputs, stage_widths
-from twostage.errors import UserError
+from twostage.errors import UserError, near_names
 
 
 class ConvNormReLU(nn.Module):
@@ -67,7 +67,8 @@ class DilatedResNet(nn.Module):
         """
         super().__init__()
         if not name.startswith("resnet") or not timm.is_model(name):
-            raise UserError(f"MODEL.MASKCLIP_PLUS.BACKBONE is {name!r}; give a timm ResNet such as 'resnet101c'")
+            near = near_names(name, timm.list_models("resnet*"))
+            raise UserError(f"MODEL.MASKCLIP_PLUS.BACKBONE is {name!r}{near}; give a timm ResNet such as 'resnet101c'")
         try:
             net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, output_stride=output_stride)
         except (RuntimeError, OSError, NotImplementedError) as error:

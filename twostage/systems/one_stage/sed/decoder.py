@@ -17,7 +17,7 @@ from torch.profiler import record_function
 
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
-from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import nearest_classes
+from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 from twostage.systems.one_stage.sed.stage import DecoderStage
 
 
@@ -101,14 +101,14 @@ class SEDDecoder(nn.Module):
         visual_guidance: VisualGuidance,
         cost_guidance: CostGuidance,
         class_block: int,
-        nearest: int = 0,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """
         Args:
             cost_channels: of the cost map, P or a multiple.
             channels: of the embedded cost map and of each stage's output.
             class_block: classes computed at a time in `predict`.
-            nearest: classes that each class reads in class aggregation; 0 for all.
+            neighbours: which classes each class reads in class aggregation; None for all.
         """
         super().__init__()
         self.embed = nn.Conv2d(cost_channels, channels[0], kernel_size=7, padding=3)
@@ -118,7 +118,7 @@ class SEDDecoder(nn.Module):
         self.visual_guidance = visual_guidance
         self.cost_guidance = cost_guidance
         self.class_block = class_block
-        self.nearest = nearest
+        self.neighbours = neighbours
 
     def forward(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """Logits `[B, T, ...]` of all heads, coarse to fine, for training; the last is the prediction.
@@ -126,39 +126,41 @@ class SEDDecoder(nn.Module):
         All heads but the last read detached maps: they learn for early rejection and do not change the decoder.
         """
         cost = features.cost_map(text)
-        x, seen = self.embed_cost(cost), self._seen(text)
+        x, neighbours = self.embed_cost(cost), self._neighbours(text)
         logits = []
         for index, stage in enumerate(self.stages):
             logits.append(self.head(index, x.detach()))
             guidance = self.cost_guidance(cost, index)
-            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance, seen)
+            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance, neighbours)
         return [*logits, self.head(len(self.stages), x)]
 
     def predict(
-        self, features: ImageFeatures, text: Tensor, rejection: EarlyRejection | None = None
+        self, features: ImageFeatures, text: Tensor, early_rejection: EarlyRejection | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits `[K, 8h, 8w]` of one image and the classes `[K]` that they are for; all classes without `rejection`.
+        """Logits `[K, 8h, 8w]` of one image and the classes `[K]` that they are for; all classes without `early_rejection`.
 
         Classes are computed in blocks, so what a stage holds inside does not grow with their number, and nothing of a
         rejected class is kept.
         """
         kept = torch.arange(len(text), device=text.device)
-        if rejection is not None:
-            with record_function("rejection"):
-                kept = rejection.kept(self.early_logits(features, text))
+        if early_rejection is not None:
+            with record_function("early rejection"):
+                kept = early_rejection.kept(self.early_logits(features, text))
                 text = text[kept]
         with record_function("cost"):
             costs = [features.cost_map(part) for part in text.split(self.class_block)]
             blocks = [self.embed_cost(cost) for cost in costs]
         for index, stage in enumerate(self.stages):
-            if rejection is not None and index > 0:
-                with record_function("rejection"):
-                    survivors = rejection.kept(self.head(index, block)[0] for block in blocks)
+            if early_rejection is not None and index > 0:
+                with record_function("early rejection"):
+                    survivors = early_rejection.kept(self.head(index, block)[0] for block in blocks)
                     kept, text = kept[survivors], text[survivors]
                     blocks, costs = (self._select(parts, survivors) for parts in (blocks, costs))
             with record_function(f"stage {index + 1}"):
                 # The last stage's output is only read by the head, so no block of it is kept.
-                outputs = stage(blocks, features.guidance[index], self._guidance_of(costs, index), self._seen(text))
+                outputs = stage(
+                    blocks, features.guidance[index], self._guidance_of(costs, index), self._neighbours(text)
+                )
                 if index == len(self.stages) - 1:
                     return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
                 blocks = list(outputs)
@@ -188,9 +190,9 @@ class SEDDecoder(nn.Module):
             # The transposed shift: tap (dy, dx) of the 3x3 looks at (y + dy - 1, x + dx - 1).
             yield _add_shifted(maps) + self.heads[0].get_parameter("bias")
 
-    def _seen(self, text: Tensor) -> Tensor | None:
+    def _neighbours(self, text: Tensor) -> Tensor | None:
         """Which of the classes `text` `[T, P, D]` each of them reads, `[T, T]`; None for all."""
-        return nearest_classes(text.mean(dim=1), self.nearest) if self.nearest else None
+        return None if self.neighbours is None else self.neighbours(text.mean(dim=1))
 
     def _guidance_of(self, costs: Sequence[Tensor], stage: int) -> Callable[[int], Tensor]:
         return lambda position: self.cost_guidance(costs[position], stage)

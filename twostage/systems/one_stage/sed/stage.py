@@ -43,7 +43,9 @@ class SpatialAggregation(nn.Module):
 class DecoderStage(nn.Module):
     """Spatial aggregation, class aggregation, fusion; doubles the grid."""
 
-    def __init__(self, *, spatial: nn.Module, classes: ClassAggregation, fusion: UpsamplingFusion) -> None:
+    def __init__(
+        self, *, spatial: Callable[[Tensor], Tensor], classes: ClassAggregation, fusion: UpsamplingFusion
+    ) -> None:
         super().__init__()
         self.spatial = spatial
         self.classes = classes
@@ -54,16 +56,16 @@ class DecoderStage(nn.Module):
         blocks: Sequence[Tensor],
         visual: Tensor,
         cost_guidance: Callable[[int], Tensor],
-        seen: Tensor | None = None,
+        neighbours: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Blocks of classes `[B, t, C, h, w]` -> blocks `[B, t, C', 2h, 2w]`, made one at a time.
 
         Args:
             visual: guidance `[B, V, 2h, 2w]` that classes share.
             cost_guidance: of a block, `[B, t, G, 2h, 2w]`, by its position.
-            seen: which classes each class may read, see `ClassAggregation.aggregate`.
+            neighbours: which classes each class may read, see `ClassAggregation.aggregate`.
         """
         visual_term = self.fusion.visual_term(visual)
-        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks], seen=seen)
+        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks], neighbours=neighbours)
         for position, block in enumerate(aggregated):
             yield self.fusion(block, visual_term, cost_guidance(position))

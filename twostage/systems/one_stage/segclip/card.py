@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.signature import Signature
-from twostage.systems.card import SystemCard
+from twostage.systems.card import OfficialCheckpoint, SystemCard
 from twostage.systems.one_stage.segclip.keys import GROUPS
 
 CARDS = (
@@ -31,5 +31,15 @@ CARDS = (
                 )
             ),
         },
+        checked="the 4 public cases match, training included",
+        checkpoints=(
+            OfficialCheckpoint(
+                name="segclip.bin",
+                source="https://github.com/ArrowLuo/SegCLIP/releases/download/checkpoint_v0/segclip.bin",
+                config="segclip_vitb",
+                train="CC3M and COCO captions",
+                note="holds CLIP and the reconstruction that only training needs",
+            ),
+        ),
     ),
 )

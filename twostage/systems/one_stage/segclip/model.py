@@ -18,8 +18,9 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.towers.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import MaskedReconstruction, choose_visible
@@ -34,7 +35,7 @@ BACKGROUND = "background"
 _LARGEST_SCALE = 100.0
 
 
-class Words(NamedTuple):
+class GroupText(NamedTuple):
     """Unit text embeddings `[C, D]`, and whether a background without a prompt comes before them."""
 
     text: Tensor
@@ -45,7 +46,7 @@ class Encoded(NamedTuple):
     """The windows of each image."""
 
     windows: list[Windows]
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -199,32 +200,32 @@ class SegCLIP(OpenVocabularySegmenter):
         predicted = self.reconstruction(grouping, visible.restore)
         return self.reconstruction.loss(predicted, images, visible.hidden)
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> GroupText:
         """A first name "background" is not asked for: it is what fits no other name."""
         background = vocabulary.names[0] == BACKGROUND
         if background and len(vocabulary) == 1:
             raise UserError("the vocabulary holds nothing but 'background'; give a name to look for")
         names = Vocabulary(vocabulary.names[1:]) if background else vocabulary
-        return Words(self.text(names), background)
+        return GroupText(self.text(names), background)
 
     def encode(self, images: ImageList) -> Encoded:
-        frames = frames_of(images)
+        geometry = Geometry.of(images)
         windows = []
-        for image, (height, width) in zip(images.tensor, frames.images, strict=True):
+        for image, (height, width) in zip(images.tensor, geometry.images, strict=True):
             grid = window_grid((height, width), self.window)
             tiles = grid.cut(image[None, :, :height, :width])
             encoding = encode_image(self.clip.visual, self.semantic_layer, tiles, self.group_blocks)
             windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
-        return Encoded(windows, frames)
+        return Encoded(windows, geometry)
 
-    def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
+    def decode(self, encoded: Encoded, text: GroupText) -> MaskPrediction:
         scores = []
         for windows in encoded.windows:
             affinities = group_affinities(windows.encoding, text.text, self.scale)
             if text.background:
                 affinities = add_background(affinities, self.background_threshold)
             scores.append(affinities)
-        return region_prediction(encoded.windows, scores, encoded.frames)
+        return region_prediction(encoded.windows, scores, encoded.geometry)
 
 
 def masking_noise(tokens: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class MaskedReconstruction(nn.Module):
         self.activation = activation()
         self.blocks = nn.ModuleList(ResidualAttentionBlock(width, heads, act_layer=activation) for _ in range(2))
         initialise(self)
-        self.decoder = PixelDecoder(
+        self.decoder = PixelReconstructor(
             width=width,
             grid=grid,
             patch_size=patch_size,
@@ -89,7 +89,7 @@ class MaskedReconstruction(nn.Module):
         return (error * hidden).sum() / hidden.sum()
 
 
-class PixelDecoder(nn.Module):
+class PixelReconstructor(nn.Module):
     """A small transformer on visible tokens and mask tokens (MAE, section 3)."""
 
     positions: Tensor

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.inference.sliding import TileGrid
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
 
 # Shares of a pixel are handed over as logits; none is closer to 0 or 1 than this.
@@ -51,13 +52,13 @@ def region_shares(windows: Windows, padded: tuple[int, int]) -> Tensor:
     return shares.flatten(0, 1)
 
 
-def region_prediction(images: Sequence[Windows], scores: Sequence[Tensor], frames: Frames) -> MaskPrediction:
+def region_prediction(images: Sequence[Windows], scores: Sequence[Tensor], geometry: Geometry) -> MaskPrediction:
     """The prediction of a batch from the class scores `[N, K, C]` of each image's groups.
 
     A pixel's scores are those of its group, averaged over the windows that see it; so regions and their scores are all
     there is to keep, however many the classes.
     """
-    shares = [region_shares(windows, frames.padded) for windows in images]
+    shares = [region_shares(windows, geometry.padded) for windows in images]
     regions = max(len(share) for share in shares)
     masks = torch.stack([F.pad(share, (0, 0, 0, 0, 0, regions - len(share))) for share in shares])
     class_weights = torch.stack([F.pad(s.flatten(0, 1), (0, 0, 0, regions - s[..., 0].numel())) for s in scores])
@@ -67,6 +68,6 @@ def region_prediction(images: Sequence[Windows], scores: Sequence[Tensor], frame
         mask_logits=masks.logit(eps=_EPS),
         class_logits=class_logits,
         class_weights=class_weights,
-        frames=frames,
+        geometry=geometry,
         resize_scores=True,
     )

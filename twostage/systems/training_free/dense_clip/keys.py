@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from detectron2.config import CfgNode as CN
 
+from twostage.clip.keys import DenseMethod, PositionRule
 from twostage.errors import UserError
+from twostage.inference.keys import Padding
 from twostage.keys import KeyGroup
 
-METHODS = (
-    "vanilla",
-    "maskclip",
-    "sclip",
-    "naclip",
-    "key_key",
-    "neighbourhood",
-    "clearclip",
-    "clip_surgery",
-    "gem",
-)
+METHODS = get_args(DenseMethod)
 
 
 def _add(cfg: CN) -> None:
@@ -37,10 +31,9 @@ def _add(cfg: CN) -> None:
     keys.GEM_TEMPERATURE = 0.0
     # clip_surgery: take out what the names have in common.
     keys.FEATURE_SURGERY = False
-    # How the position embedding is fitted to the patch grid: size | size_by_count | scale | antialias | bilinear
-    # (twostage/clip/towers/vit.py).
+    # How the position embedding is fitted to the patch grid, see PositionRule in twostage/clip/keys.py.
     keys.POSITION_RULE = "size"
-    # Zero padding to whole patches: none | stretch | centre (twostage/inference/mosaic.py).
+    # Zero padding to whole patches, see Padding in twostage/inference/keys.py.
     keys.PADDING = "none"
     # Without sliding windows: resize similarities to the network's input size, then to the output; False: at once.
     keys.THROUGH_INPUT_SIZE = True
@@ -102,8 +95,8 @@ GROUPS = (
         choices={
             "MODEL.TRAINING_FREE.METHOD": METHODS,
             "MODEL.TRAINING_FREE.LAST_BLOCK": ("auto", "full", "reduced"),
-            "MODEL.TRAINING_FREE.POSITION_RULE": ("size", "size_by_count", "scale", "antialias", "bilinear"),
-            "MODEL.TRAINING_FREE.PADDING": ("none", "stretch", "centre"),
+            "MODEL.TRAINING_FREE.POSITION_RULE": get_args(PositionRule),
+            "MODEL.TRAINING_FREE.PADDING": get_args(Padding),
             "MODEL.TRAINING_FREE.SYNONYMS": ("maximum", "mean"),
         },
         positive=(

@@ -18,19 +18,23 @@ from detectron2.structures import ImageList
 from torch import Tensor
 from torch.profiler import record_function
 
-from twostage.checkpoint.renaming import CheckpointTable
+from twostage.checkpoint.renaming import CheckpointTable, Supply
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
-from twostage.clip.loading import load_clip_from_config
-from twostage.inference.mosaic import Mosaic, Padding
-from twostage.inference.sliding import Size, TileGrid
+from twostage.clip.loading import clip_reader_from_config, load_clip_from_config
+from twostage.clip.towers.resnet import is_clip_resnet
+from twostage.clip.towers.siglip import is_siglip
+from twostage.inference.keys import Padding
+from twostage.inference.mosaic import Mosaic
+from twostage.inference.resampling import Size
+from twostage.inference.sliding import TileGrid
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, LazySimilarities, NamePrediction
 from twostage.systems.training_free.dense_clip.refinement import denoise_prompts, operate_features, smooth_by_keys
-from twostage.systems.training_free.dense_clip.weights import checkpoint_table
+from twostage.systems.training_free.dense_clip.weights import checkpoint_table, maskclip_table
 from twostage.vocabulary import Vocabulary
 
 
-class EncodedImage(NamedTuple):
+class PatchEmbeddings(NamedTuple):
     """Unit patch embeddings `[D, h, w]` of one image and what else its prediction needs.
 
     `class_embeddings` `[D, rows, columns]` are the windows' unit image embeddings (feature surgery), `keys` `[h * w, W]`
@@ -74,9 +78,11 @@ class TrainingFree(OpenVocabularySegmenter):
         pamr_dilations: list[int],
         synonyms_by_maximum: bool,
         background_words: list[str],
+        read_clip: Supply,
         **shared: Any,
     ) -> None:
-        """See `keys.py`; `tile` 0 means the whole image, `shared` is `OpenVocabularySegmenter`'s."""
+        """See `keys.py`; `tile` 0 means the whole image, `read_clip` reads CLIP's own weights (MaskCLIP's checkpoints
+        hold no text tower), `shared` is `OpenVocabularySegmenter`'s."""
         super().__init__(**shared)
         self.requires_grad_(False)
         self.tower = tower
@@ -93,6 +99,7 @@ class TrainingFree(OpenVocabularySegmenter):
         self.pamr_dilations = pamr_dilations
         self.synonyms_by_maximum = synonyms_by_maximum
         self.background_words = background_words
+        self.read_clip = read_clip
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -123,11 +130,19 @@ class TrainingFree(OpenVocabularySegmenter):
             "pamr_dilations": list(keys.PAMR_DILATIONS),
             "synonyms_by_maximum": keys.SYNONYMS == "maximum",
             "background_words": list(keys.BACKGROUND_WORDS),
+            "read_clip": clip_reader_from_config(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
         """`MODEL.WEIGHTS` may be a CLIP checkpoint in OpenAI's names."""
         return checkpoint_table()
+
+    def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
+        """Or one of MaskCLIP, where the image tower is of a kind that it knows."""
+        if is_siglip(self.clip.visual):
+            return (checkpoint_table(),)
+        resnet = is_clip_resnet(self.clip.visual)
+        return checkpoint_table(), maskclip_table(resnet=resnet, read_clip=self.read_clip)
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> NameEmbeddings:
         """One row per synonym, or per class where synonyms are averaged; the background's words in its place."""
@@ -144,7 +159,7 @@ class TrainingFree(OpenVocabularySegmenter):
             rows, torch.arange(len(groups), device=rows.device).repeat_interleave(counts), len(groups)
         )
 
-    def encode(self, images: ImageList) -> list[EncodedImage]:
+    def encode(self, images: ImageList) -> list[PatchEmbeddings]:
         """Features of each image (at its own size, without the batch's padding), all its windows in one batch."""
         sizes = [(int(height), int(width)) for height, width in images.image_sizes]
         return [
@@ -152,7 +167,7 @@ class TrainingFree(OpenVocabularySegmenter):
             for image, size in zip(images.tensor, sizes, strict=True)
         ]
 
-    def _encode_one(self, image: Tensor, size: Size) -> EncodedImage:
+    def _encode_one(self, image: Tensor, size: Size) -> PatchEmbeddings:
         mosaic = Mosaic(
             tiles=TileGrid.covering(size, tile=(self.tile, self.tile), stride=(self.stride, self.stride))
             if self.tile
@@ -168,7 +183,7 @@ class TrainingFree(OpenVocabularySegmenter):
         if self.feature_surgery and parts[0].class_embedding is not None:
             embeddings = F.normalize(torch.cat([cast(Tensor, part.class_embedding) for part in parts]), dim=-1)
             class_embeddings = mosaic.assemble(embeddings[..., None, None])
-        return EncodedImage(
+        return PatchEmbeddings(
             features=mosaic.assemble(F.normalize(patches, dim=1)),
             mosaic=mosaic,
             class_embeddings=class_embeddings,
@@ -176,7 +191,7 @@ class TrainingFree(OpenVocabularySegmenter):
             guide=image if self.pamr_steps else None,
         )
 
-    def decode(self, encoded: list[EncodedImage], text: NameEmbeddings) -> NamePrediction:
+    def decode(self, encoded: list[PatchEmbeddings], text: NameEmbeddings) -> NamePrediction:
         with record_function("similarities"):
             maps: list[Tensor | LazySimilarities] = [
                 # Methods that compare names with each other need all of them.
@@ -200,7 +215,7 @@ class TrainingFree(OpenVocabularySegmenter):
         """Whether a name's similarities depend on the other names."""
         return bool(self.feature_surgery or self.prompt_denoising or self.key_smoothing)
 
-    def similarities(self, image: EncodedImage, rows: Tensor) -> Tensor:
+    def similarities(self, image: PatchEmbeddings, rows: Tensor) -> Tensor:
         """Similarities `[N, h, w]` of an image's patches with text embeddings `[N, D]`, after the method's refinements."""
         maps = torch.einsum("nd,dhw->nhw", rows, image.features)
         if image.class_embeddings is not None:

@@ -23,7 +23,7 @@ from torch.profiler import record_function
 from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.pamr import Pamr
-from twostage.inference.sliding import Size
+from twostage.inference.resampling import Size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

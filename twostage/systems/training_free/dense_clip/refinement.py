@@ -1,6 +1,6 @@
 """What methods do to the similarities of an image's patches with the names before they are resized.
 
-Shapes: N names, T = h * w patches, W channels of the keys.
+Legend: N names, T = h * w patches, W channels of the keys.
 """
 
 from __future__ import annotations

@@ -19,20 +19,22 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
+from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
 from twostage.proposals.losses import MaskLosses
-from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.mlp import MLP
 from twostage.proposals.pixel_decoder import PixelDecoder
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.proposals.queries import MaskedQueries
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
 from twostage.vocabulary import Vocabulary, trained_names
 
 
-class Words(NamedTuple):
+class SynonymText(NamedTuple):
     """Unit text embeddings of single names `[N, D]`, the class of each name `[N]`, and which classes were trained `[C]`."""
 
     names: Tensor
@@ -113,13 +115,13 @@ class FCCLIP(OpenVocabularySegmenter):
         self.clip.eval()
         return self
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> SynonymText:
         """One row per synonym."""
         groups = vocabulary.synonyms(split=True)
         rows = self.text.embed_names([name for group in groups for name in group])
         classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
         seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
-        return Words(rows, classes, seen)
+        return SynonymText(rows, classes, seen)
 
     def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
@@ -132,7 +134,7 @@ class FCCLIP(OpenVocabularySegmenter):
             outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
         with record_function("mask pooling"):
             regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return EncodedMasks(outputs, frames_of(images), regions)
+        return EncodedMasks(outputs, Geometry.of(images), regions)
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -144,13 +146,13 @@ class FCCLIP(OpenVocabularySegmenter):
         masks = masks_on_grid(mask_logits, (res5.shape[2], res5.shape[3]))
         return Regions(embed_masks(self.clip.visual, res5, masks), masks.flatten(2).any(dim=2))
 
-    def class_logits(self, embeddings: Tensor, words: Words, logit_scale: Tensor) -> Tensor:
+    def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
         names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
         classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
         return synonym_logits(embeddings, names, classes, logit_scale)
 
-    def decode(self, encoded: EncodedMasks, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
@@ -158,12 +160,12 @@ class FCCLIP(OpenVocabularySegmenter):
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=self.resize_scores,
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: SynonymText, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
         return mask_losses(
             self.criterion, encoded, lambda embeddings: self.class_logits(embeddings, text, self.logit_scale), batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
+from twostage.proposals.keys import Classifier
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.proposals.queries import MaskedQueries
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.heads import TextClassifier
 from twostage.systems.two_stage.mask2former.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -33,7 +35,7 @@ class Encoded(NamedTuple):
     """`outputs` of the generator, the final one first, and where their masks lie."""
 
     outputs: list[MaskedQueries]
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -50,7 +52,7 @@ class Mask2Former(OpenVocabularySegmenter):
         *,
         generator: MaskGenerator,
         class_embed: nn.Module,
-        classifier: Literal["closed", "agnostic", "text"],
+        classifier: Classifier,
         criterion: MaskLosses,
         resize_scores: bool,
         **shared: Any,
@@ -118,7 +120,7 @@ class Mask2Former(OpenVocabularySegmenter):
         return self.class_embed.out_features - 1
 
     def encode(self, images: ImageList) -> Encoded:
-        return Encoded(self.generator(images.tensor), frames_of(images))
+        return Encoded(self.generator(images.tensor), Geometry.of(images))
 
     def class_logits(self, queries: Tensor, text: Tensor | None) -> Tensor:
         """Logits `[B, Q, C + 1]` of queries `[B, Q, W]`, void last."""
@@ -132,7 +134,7 @@ class Mask2Former(OpenVocabularySegmenter):
         return MaskPrediction(
             mask_logits=final.mask_logits,
             class_logits=self.class_logits(final.queries, text),
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=self.resize_scores,
         )
 
@@ -140,7 +142,7 @@ class Mask2Former(OpenVocabularySegmenter):
         self, encoded: Encoded, text: Tensor | None, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
         outputs = [(self.class_logits(o.queries, text), o.mask_logits) for o in encoded.outputs]
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
         if self.classifier == "agnostic":
             targets = [dataclasses.replace(t, classes=torch.zeros_like(t.classes)) for t in targets]
         return self.criterion(outputs, targets)

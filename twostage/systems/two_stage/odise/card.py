@@ -25,20 +25,22 @@ CARDS = (
         keys=GROUPS,
         configs=("odise_label", "odise_caption", "toybox/odise"),
         signatures={
-            "label": Signature((*_FEATURES, "category_head.text_proj.")),
-            "caption": Signature((*_FEATURES, "word_head.text_proj.")),
+            "label": Signature((*_FEATURES, "category_head.text_proj."), configs=("odise_label",)),
+            "caption": Signature((*_FEATURES, "word_head.text_proj."), configs=("odise_caption",)),
         },
         checkpoints=(
             OfficialCheckpoint(
                 name="odise_label_coco_50e-b67d2efc.pth",
                 source=_RELEASES,
                 config="odise_label",
+                train="COCO panoptic",
                 note="trained part only: needs Stable Diffusion v1.3 and CLIP ViT-L/14-336",
             ),
             OfficialCheckpoint(
                 name="odise_caption_coco_50e-853cc971.pth",
                 source=_RELEASES,
                 config="odise_caption",
+                train="COCO panoptic masks, COCO captions",
                 note="trained part only: needs Stable Diffusion v1.3 and CLIP ViT-L/14-336",
             ),
         ),

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.clip.regions.mask_pooling import masks_on_grid, pool_masks
-from twostage.proposals.masked_decoder import MaskedQueries
 from twostage.proposals.mlp import MLP
+from twostage.proposals.queries import MaskedQueries
 
 _INITIAL_TEMPERATURE = 0.07
 

@@ -13,16 +13,18 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from twostage.checkpoint.renaming import CheckpointTable
+from twostage.checkpoint.renaming import CheckpointTable, Supply
 from twostage.clip.regions.shadow_tokens import read_masks
 from twostage.clip.text import TextEmbedder
 from twostage.clip.towers.vit import embed_image
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.losses import MaskLosses, mask_targets
-from twostage.proposals.masked_decoder import MaskedDecoder, MaskedQueries
+from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.pixel_decoder import PixelDecoder
-from twostage.segmenter import OpenVocabularySegmenter, frames_of
+from twostage.proposals.queries import MaskedQueries
+from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.heads import synonym_logits
 from twostage.systems.two_stage.odise.building import arguments_from_config
@@ -55,7 +57,7 @@ class Encoded(NamedTuple):
 
     outputs: list[tuple[MaskedQueries, Tensor]]
     regions: Tensor | None
-    frames: Frames
+    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
@@ -80,7 +82,7 @@ class ODISE(OpenVocabularySegmenter):
         ensemble: GeometricEnsemble,
         train_names: frozenset[str],
         resize_scores: bool,
-        has_frozen: bool,
+        read_frozen: Supply,
         **shared: Any,
     ) -> None:
         """
@@ -90,7 +92,7 @@ class ODISE(OpenVocabularySegmenter):
             null: where the null embedding starts (label).
             train_names: a class with one of these names counts as trained.
             resize_scores: see `MaskPrediction`.
-            has_frozen: CLIP and the diffusion model have been read from their own files.
+            read_frozen: CLIP and the diffusion model from their own files, for an official checkpoint, which lacks them.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -105,7 +107,7 @@ class ODISE(OpenVocabularySegmenter):
         self.ensemble = ensemble
         self.train_names = train_names
         self.resize_scores = resize_scores
-        self.has_frozen = has_frozen
+        self.read_frozen = read_frozen
         width = decoder.norm.normalized_shape[0]
         self.mask_embedding = MaskEmbedding(width=width, mask_width=pixel_decoder.mask_features.out_channels)
         self.text_head = TextHead(embedding=self.clip.text_projection.shape[1], width=width, null=null)
@@ -118,7 +120,7 @@ class ODISE(OpenVocabularySegmenter):
 
     def checkpoint_table(self) -> CheckpointTable:
         """Official names of this model's tensors."""
-        return checkpoint_table(self.supervision, has_frozen=self.has_frozen)
+        return checkpoint_table(self.supervision, read_frozen=self.read_frozen)
 
     def train(self, mode: bool = True) -> ODISE:
         """CLIP and the diffusion model stay in evaluation mode."""
@@ -154,7 +156,7 @@ class ODISE(OpenVocabularySegmenter):
             outputs = [(o, self.mask_embedding(o, pixels.mask_features)) for o in queries]
         with record_function("masked clip"):
             regions = None if self.training else self.regions(images, outputs[0][0].mask_logits)
-        return Encoded(outputs, regions, frames_of(images))
+        return Encoded(outputs, regions, Geometry.of(images))
 
     def regions(self, images: ImageList, mask_logits: Tensor) -> Tensor:
         """What CLIP sees in masks `[B, Q, h, w]`: `[B, Q, E]`.
@@ -191,14 +193,14 @@ class ODISE(OpenVocabularySegmenter):
         return MaskPrediction(
             mask_logits=output.mask_logits,
             class_logits=self.ensemble.against_void(self.ensemble.join(head, clip, text.seen), void),
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=self.resize_scores,
         )
 
     def losses(
         self, encoded: Encoded, text: Words, batch: list[dict[str, Any]], images: ImageList
     ) -> dict[str, Tensor]:
-        targets = mask_targets(batch, encoded.frames.padded, images.tensor.device)
+        targets = mask_targets(batch, encoded.geometry.padded, images.tensor.device)
         if self.objectness is None:
             rows = self.text_head(text.head)
             logits = [self.head_logits(e, rows, text.classes) for _, e in encoded.outputs]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from twostage.checkpoint.renaming import CheckpointTable, Rename
+from twostage.checkpoint.renaming import CheckpointTable, Rename, Supply
 from twostage.proposals.weights import ALIASES, decoder_renames
 from twostage.systems.two_stage.odise.card import CARDS
 from twostage.systems.two_stage.odise.diffusion.ldm_names import ldm_renames
 
 _EXTRACTOR = "backbone.feature_extractor."
 _PREDICTOR = "sem_seg_head.predictor."
-# Ours: CLIP, and the diffusion model with the constant that its text encoder made.
-FROZEN = {
+# Under our names; an official file has none of them.
+_FROZEN = {
     r"clip\..*": "frozen, from MODEL.CLIP.PRETRAINED",
     r"features\.diffusion\..*": "frozen, from MODEL.ODISE.DIFFUSION.PRETRAINED",
+    r"features\.captioner\.empty_prompt": "made by Stable Diffusion's text encoder",
 }
-EMPTY_PROMPT = {r"features\.captioner\.empty_prompt": "made by Stable Diffusion's text encoder"}
 
 
-def checkpoint_table(supervision: str, *, has_frozen: bool) -> CheckpointTable:
+def checkpoint_table(supervision: str, *, read_frozen: Supply | None = None) -> CheckpointTable:
     """The table of the model of this supervision. Official files hold the trained part only.
 
     Args:
         supervision: "label" or "caption".
-        has_frozen: our CLIP and diffusion model have been read from their own files already.
+        read_frozen: reads CLIP and the diffusion model from their own files, under our names.
     """
     # Both heads are known, so that a file of the other model is told by what is missing.
     heads = ("category_head.", "word_head.") if supervision == "label" else ("word_head.", "category_head.")
@@ -44,5 +44,6 @@ def checkpoint_table(supervision: str, *, has_frozen: bool) -> CheckpointTable:
             *ldm_renames("features.diffusion."),
         ),
         dropped={r"criterion\.empty_weight": "made from the number of training classes"},
-        fresh={**EMPTY_PROMPT, **(FROZEN if has_frozen else {})},
+        fresh=_FROZEN,
+        supply=read_frozen,
     )

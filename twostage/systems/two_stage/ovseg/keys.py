@@ -32,7 +32,7 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.OVSEG.BIASED_BLOCKS = 3
     # Crops: what is painted outside the mask (CLIP's mean colour or black), growth of the box, and whether the mask
     # probability mixes image and background (matting) instead of the thresholded mask.
-    cfg.MODEL.OVSEG.BACKGROUND = "mean"  # mean | zero
+    cfg.MODEL.OVSEG.BACKGROUND = "mean"
     cfg.MODEL.OVSEG.EXPAND_RATIO = 1.0
     cfg.MODEL.OVSEG.MATTING = False
     # Side of a crop in pixels, whole patches; CLIP's position embedding and mask prompts are resized to it. 0: that of the

@@ -9,27 +9,27 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-import twostage.proposals.backbones  # noqa: F401  (registers them)
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions
 from twostage.clip.regions.contract import RegionClassifier, Regions
-from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.crops import Cropper, crop_side
 from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import require_vit
 from twostage.errors import UserError, near_names
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
+from twostage.proposals.backbones import build_backbone
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.ovseg.free_vocabulary import OTHERS, best_proposals
@@ -37,7 +37,7 @@ from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
 
-class Words(NamedTuple):
+class AskedText(NamedTuple):
     """Unit text embeddings `text` `[C, D]`, of which the first `asked` are what the user asked for; then their rival.
 
     `seen` bool `[C]` says which of them the generator was trained on, None where all count as unseen.
@@ -55,9 +55,6 @@ class OVSeg(OpenVocabularySegmenter):
     Trainable: the generator, the head from queries to embeddings and the void embedding. CLIP is adapted on its own
     (`tools/train_mask_prompt.py`).
     """
-
-    clip_mean: Tensor
-    clip_std: Tensor
 
     @configurable
     def __init__(
@@ -98,9 +95,7 @@ class OVSeg(OpenVocabularySegmenter):
         self.seen_names = frozenset(seen_names)
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        mean, deviation = clip_statistics()
-        self.register_buffer("clip_mean", mean, persistent=False)
-        self.register_buffer("clip_std", deviation, persistent=False)
+        self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -132,43 +127,42 @@ class OVSeg(OpenVocabularySegmenter):
         """Whose learning-rate multiplier a parameter takes; nothing of CLIP trains here."""
         return "backbone" if name.startswith("backbone.") else None
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Words:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> AskedText:
         """Text embeddings; in the demo a single word gets a rival, or every pixel of its proposals would be it."""
         names = vocabulary.names
         if self.best_proposals_only and len(names) == 1:
-            return Words(self.text(Vocabulary((*names, OTHERS))), 1)
+            return AskedText(self.text(Vocabulary((*names, OTHERS))), 1)
         asked = 1 if self.best_proposals_only and len(names) == 2 and names[1] == OTHERS else len(names)
         text = self.text(vocabulary)
         seen = (
             torch.tensor([name in self.seen_names for name in names], device=text.device) if self.seen_names else None
         )
-        return Words(text, asked, seen)
+        return AskedText(text, asked, seen)
 
-    def encode(self, images: ImageList) -> EncodedMasks:
+    def encode(self, images: Pictures) -> EncodedMasks:
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
-        frames = frames_of(images)
-        regions = None if self.training else self._recognise(images, outputs[0][0], frames)
-        return EncodedMasks(outputs, frames, regions)
+        geometry = Geometry.of(images)
+        regions = None if self.training else self._recognise(images, outputs[0][0], geometry)
+        return EncodedMasks(outputs, geometry, regions)
 
-    def _recognise(self, images: ImageList, mask_logits: Tensor, frames: Frames) -> Regions | None:
+    def _recognise(self, images: Pictures, mask_logits: Tensor, geometry: Geometry) -> Regions | None:
         """CLIP's view of every proposal, on the images as they were before padding."""
         if self.regions is None:
             return None
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             with record_function("masks"):
-                probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
-            image = (self.raw_pixels(images[index]) - self.clip_mean) / self.clip_std
-            found.append(self.regions(self.clip.visual, image, probabilities))
+                probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
+            found.append(self.regions(self.clip.visual, self.clip_units(images.pixels[index]), probabilities))
         return Regions.stack(found)
 
     def classifier(self, text: Tensor) -> TextClassifier:
         """Of unit embeddings of queries and of regions; `text` is normalised once more, as published."""
         return TextClassifier.scaled(F.normalize(text, dim=-1), self.void_embedding, self.logit_scale)
 
-    def decode(self, encoded: EncodedMasks, text: Words) -> MaskPrediction:
+    def decode(self, encoded: EncodedMasks, text: AskedText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         classifier = self.classifier(text.text)
         class_logits = classifier(embeddings)
@@ -184,14 +178,14 @@ class OVSeg(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
             mask_threshold=self.mask_threshold if self.best_proposals_only else None,
             num_named=text.asked if self.best_proposals_only else None,
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Words, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: AskedText, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
 
@@ -203,10 +197,10 @@ def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
         return PooledRegions(threshold=keys.MASK_THRESHOLD)
     if keys.REGIONS == "attention_bias":
         return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
-    colour = CLIP_PIXEL_MEAN if keys.BACKGROUND == "mean" else [0.0, 0.0, 0.0]
+    colour = CLIP_STATISTICS.mean if keys.BACKGROUND == "mean" else (0.0, 0.0, 0.0)
     size = crop_side(visual, keys.CROP_SIZE, "MODEL.OVSEG.CROP_SIZE")
     return RegionEncoder(
-        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=normalised_colour(colour)),
+        cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=CLIP_STATISTICS.rounded().colour(colour)),
         threshold=keys.MASK_THRESHOLD,
         soft_background=keys.MATTING,
         use_prompts=keys.MASK_PROMPTS,

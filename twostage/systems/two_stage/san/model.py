@@ -16,9 +16,10 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.shadow_tokens import recognise_masks
 from twostage.clip.towers.vit import embed_image, require_vit, run_blocks
 from twostage.errors import UserError
+from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.losses import MaskLosses
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.san.side_adapter import SideAdapter
 from twostage.systems.two_stage.san.weights import checkpoint_table
@@ -111,7 +112,7 @@ class SAN(OpenVocabularySegmenter):
         bias = torch.cat([p.attention_bias for p in proposals], dim=2)
         embeddings = recognise_masks(visual, blocks[self.split_block :], tokens, bias).chunk(len(proposals), dim=1)
         outputs = [(p.mask_logits, e) for p, e in zip(proposals, embeddings, strict=True)]
-        return EncodedMasks(outputs, frames_of(images))
+        return EncodedMasks(outputs, Geometry.of(images))
 
     def classifier(self, text: Tensor) -> TextClassifier:
         """Of unit mask embeddings, by CLIP's own logit scale; `text` is normalised once more, as published."""
@@ -121,7 +122,7 @@ class SAN(OpenVocabularySegmenter):
     def decode(self, encoded: EncodedMasks, text: Tensor) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         class_logits = self.classifier(text)(embeddings)
-        return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, frames=encoded.frames)
+        return MaskPrediction(mask_logits=mask_logits, class_logits=class_logits, geometry=encoded.geometry)
 
     def losses(
         self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: ImageList

@@ -20,7 +20,7 @@ from twostage.proposals.mlp import MLP
 _EPS = 1e-6
 
 
-class Proposals(NamedTuple):
+class BiasedMasks(NamedTuple):
     """Mask logits `[B, Q, h, w]` and attention biases `[B, N, Q, h, w]` of one decoded block."""
 
     mask_logits: Tensor
@@ -70,7 +70,7 @@ class MaskDecoder(nn.Module):
         self.attn_mlp = MLP([width, channels, channels, channels * heads], on_maps=True)
         self.bias_scaling = nn.Linear(1, 1)
 
-    def forward(self, queries: Tensor, pixels: Tensor) -> Proposals:
+    def forward(self, queries: Tensor, pixels: Tensor) -> BiasedMasks:
         """From query tokens `[B, Q, W]` and the pixel map `[B, W, h, w]`."""
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(pixels))
@@ -82,7 +82,7 @@ class MaskDecoder(nn.Module):
         constant = torch.einsum("bqc,nc->bnq", q, last.bias.view(self.heads, -1))
         features = self.attn_mlp.hidden(pixels)
         bias = torch.einsum("bnqd,bdhw->bnqhw", folded, features) + constant[..., None, None]
-        return Proposals(masks, self.bias_scaling.weight * bias + self.bias_scaling.bias)
+        return BiasedMasks(masks, self.bias_scaling.weight * bias + self.bias_scaling.bias)
 
 
 class SideAdapter(nn.Module):
@@ -128,8 +128,8 @@ class SideAdapter(nn.Module):
         nn.init.normal_(self.query_embed, std=0.02)
         nn.init.normal_(self.query_pos_embed, std=0.02)
 
-    def forward(self, images: Tensor, clip_maps: Mapping[int, Tensor]) -> list[Proposals]:
-        """Proposals of the last block, in training followed by those of the auxiliary blocks.
+    def forward(self, images: Tensor, clip_maps: Mapping[int, Tensor]) -> list[BiasedMasks]:
+        """Masks of the last block, in training followed by those of the auxiliary blocks.
 
         Args:
             images: normalised `[B, 3, H, W]`.

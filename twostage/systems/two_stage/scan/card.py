@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.signature import Signature
-from twostage.systems.card import SystemCard
+from twostage.systems.card import OfficialCheckpoint, SystemCard
 from twostage.systems.two_stage.scan.keys import GROUPS
 
 CARDS = (
@@ -13,8 +13,8 @@ CARDS = (
         title="Open-Vocabulary Segmentation with Semantic-Assisted Calibration",
         venue="CVPR 2024",
         paper="https://arxiv.org/abs/2312.04089",
-        code="https://github.com/workforai/SCAN",
-        code_licence="",
+        code="https://github.com/yongliu20/SCAN",
+        code_licence="CC BY-NC 4.0",
         weights_licence="",
         meta_architecture="SCAN",
         module="twostage.systems.two_stage.scan.model",
@@ -34,5 +34,18 @@ CARDS = (
                 )
             ),
         },
+        checked=(
+            "the 3 public cases match, training included (ADE20K size on two threads); ViT-L equals the authors' "
+            "code at small size"
+        ),
+        checkpoints=(
+            OfficialCheckpoint(
+                name="SCAN.pth",
+                source="https://drive.google.com/drive/folders/1obgHGQngtQms0u5YUJRnwd4y1IzME-c8",
+                config="scan_vitl",
+                train="COCO-Stuff-171",
+                note="a folder that also holds the contextual-shifted CLIP by itself; the ViT-B model isn't published",
+            ),
+        ),
     ),
 )

@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.keys import CLIP_PIXEL_MEAN
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
-from twostage.clip.regions.crops import Cropper, clip_statistics, crop_side, normalised_colour
+from twostage.clip.regions.crops import Cropper, crop_side
+from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.masks import Frames, MaskPrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.mlp import MLP
-from twostage.segmenter import OpenVocabularySegmenter, frames_of, shared_arguments
+from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import ensemble_weights, weigh_against_void
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.scan.calibration import Calibration, Context
@@ -43,9 +43,6 @@ class SCAN(OpenVocabularySegmenter):
     Trainable: the generator, the head to CLIP's space, the calibration and the void embedding. `clip` is the tower for
     regions (adapted to shifted crops at release) and for text, `context_clip` an untouched image tower.
     """
-
-    clip_mean: Tensor
-    clip_std: Tensor
 
     @configurable
     def __init__(
@@ -84,9 +81,7 @@ class SCAN(OpenVocabularySegmenter):
         self.weigh_void = weigh_void
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
-        mean, deviation = clip_statistics()
-        self.register_buffer("clip_mean", mean, persistent=False)
-        self.register_buffer("clip_std", deviation, persistent=False)
+        self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -120,7 +115,7 @@ class SCAN(OpenVocabularySegmenter):
             "regions": ShiftedRegions(
                 cropper=Cropper(
                     size=crop_side(clip.visual, keys.CROP_SIZE, "MODEL.SCAN.CROP_SIZE"),
-                    background=normalised_colour(CLIP_PIXEL_MEAN),
+                    background=CLIP_STATISTICS.rounded().colour(CLIP_STATISTICS.mean),
                 ),
                 threshold=keys.MASK_THRESHOLD,
                 ratio=keys.SHIFT_RATIO,
@@ -136,52 +131,45 @@ class SCAN(OpenVocabularySegmenter):
         """Official names of this model's tensors."""
         return checkpoint_table()
 
-    def encode(self, images: ImageList) -> EncodedMasks:
+    def encode(self, images: Pictures) -> EncodedMasks:
         masked = self.generator(images.tensor)
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
-        clip_images = self._clip_images(images)
+        clip_images = images.in_units(self.clip_units)
         with record_function("context"):
-            context, class_tokens = self._look_at_all(clip_images)
+            context, class_tokens = self._context(clip_images)
         # Queries don't meet in the calibration, so those of all layers go through it together.
         with record_function("calibration"):
             queries = self.class_embed(torch.cat([m.queries for m in masked], dim=1))
             embeddings = F.normalize(self.calibration(queries, context), dim=-1).chunk(len(masked), dim=1)
         outputs = [(m.mask_logits, e) for m, e in zip(masked, embeddings, strict=True)]
-        frames = frames_of(images)
+        geometry = Geometry.of(images)
         if self.training:
-            return EncodedMasks(outputs, frames)
-        return EncodedMasks(outputs, frames, self._look_at_regions(clip_images, outputs[0][0], frames, class_tokens))
+            return EncodedMasks(outputs, geometry)
+        return EncodedMasks(outputs, geometry, self._regions(clip_images, outputs[0][0], geometry, class_tokens))
 
-    def _clip_images(self, images: ImageList) -> ImageList:
-        """The padded batch as CLIP wants its pixels; the padding is zero in these units, too."""
-        normalised = [(self.raw_pixels(images[i]) - self.clip_mean) / self.clip_std for i in range(len(images))]
-        return ImageList.from_tensors(normalised, self.size_divisibility)
-
-    @torch.no_grad()
-    def _context_tokens(self, clip_images: ImageList) -> tuple[list[Tensor], Tensor, dict[int, Tensor]]:
-        """Of whole pictures: patch maps of the tapped blocks, embedding `[B, D]`, class tokens `[B, W]` by block."""
+    def _context(self, clip_images: Pictures) -> tuple[Context, dict[int, Tensor]]:
+        """What the untouched CLIP sees in whole pictures: the calibration's context, and class tokens `[B, W]` by block."""
         tower = self.context_clip
         side = image_side(tower)
         # Squeezed into CLIP's square together with the padding, by nearest pixels.
         squeezed = F.interpolate(clip_images.tensor, size=(side, side), mode="nearest")
         taps = {*self.context_blocks, *self.shift_blocks}
-        last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+        with torch.no_grad():
+            last, tapped = run_blocks(tower.transformer.resblocks, embed_image(tower, squeezed), taps)
+            embeddings = project_tokens(tower, last.class_token)[:, 0]
         maps = [tapped[block].patch_map for block in self.context_blocks]
         class_tokens = {block: tapped[block].class_token[:, 0] for block in self.shift_blocks}
-        return maps, project_tokens(tower, last.class_token)[:, 0], class_tokens
+        return self.calibration.context(maps, embeddings), class_tokens
 
-    def _look_at_all(self, clip_images: ImageList) -> tuple[Context, dict[int, Tensor]]:
-        maps, class_embedding, class_tokens = self._context_tokens(clip_images)
-        return self.calibration.context(maps, class_embedding), class_tokens
-
-    def _look_at_regions(
-        self, clip_images: ImageList, mask_logits: Tensor, frames: Frames, class_tokens: Mapping[int, Tensor]
+    def _regions(
+        self, clip_images: Pictures, mask_logits: Tensor, geometry: Geometry, class_tokens: Mapping[int, Tensor]
     ) -> Regions:
+        """What CLIP sees in the final masks."""
         found = []
-        for index in range(len(frames.images)):
+        for index in range(len(geometry.images)):
             own_tokens = {block: tokens[index] for block, tokens in class_tokens.items()}
-            probabilities = frames.at_image_size(index, mask_logits[index]).sigmoid()
+            probabilities = geometry.at_image_size(index, mask_logits[index]).sigmoid()
             found.append(self.regions(self.clip.visual, clip_images[index], probabilities, own_tokens))
         return Regions.stack(found)
 
@@ -205,11 +193,11 @@ class SCAN(OpenVocabularySegmenter):
             mask_logits=mask_logits,
             class_logits=class_logits,
             class_weights=weigh_against_void(weights, void) if self.weigh_void else weights,
-            frames=encoded.frames,
+            geometry=encoded.geometry,
             resize_scores=True,
         )
 
     def losses(
-        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: ImageList
+        self, encoded: EncodedMasks, text: Tensor, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text), batch)

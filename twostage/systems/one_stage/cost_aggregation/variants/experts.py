@@ -14,23 +14,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class LoadBalance:
+    """DeepSeekMoE's expert-level balance loss (equations 12 to 14), reported by all mixtures of a model in training.
+
+    It is 1 where tokens spread evenly, up to E / k where all take the same experts.
+    """
+
+    def __init__(self, *, weight: float) -> None:
+        """
+        Args:
+            weight: of the loss.
+        """
+        self.weight = weight
+        self._parts: list[Tensor] = []
+
+    def report(self, scores: Tensor, chosen: Tensor) -> None:
+        """Add one mixture: the softmax over all experts `[M, E]` and the experts chosen by each token, int64 `[M, k]`."""
+        tokens, experts = scores.shape
+        share = F.one_hot(chosen, experts).sum(dim=(0, 1)) * (experts / (chosen.shape[1] * tokens))
+        self._parts.append((share * scores.mean(dim=0)).sum())
+
+    def take(self) -> dict[str, Tensor]:
+        """`loss_balance`, the weighted mean of what was reported since this was last asked for."""
+        parts, self._parts = self._parts, []
+        return {"loss_balance": self.weight * torch.stack(parts).mean()}
+
+
 class ExpertFeedForward(nn.Module):
     """Each token goes through its best `active` of `experts` small networks, and through all `shared` ones.
 
     Without shared experts the gates are a softmax over the chosen ones (Shazeer, equations 3 to 5); with them they are the
     chosen entries of a softmax over all (DeepSeekMoE, equations 9 to 11).
-
-    Attributes:
-        balance: after a forward pass in training, DeepSeekMoE's expert-level balance loss (equations 12 to 14): 1 where
-            tokens spread evenly, up to E / k where all take the same experts.
     """
 
-    balance: Tensor | None
-
-    def __init__(self, *, channels: int, hidden: int, experts: int, active: int, shared: int = 0) -> None:
+    def __init__(
+        self, *, channels: int, hidden: int, experts: int, active: int, shared: int = 0, balance: LoadBalance
+    ) -> None:
         """
         Args:
             hidden: width that active and shared experts have together.
+            balance: is told in training how evenly tokens spread.
         """
         super().__init__()
         width = max(1, hidden // (active + shared))
@@ -38,7 +61,7 @@ class ExpertFeedForward(nn.Module):
         self.router = nn.Linear(channels, experts, bias=False)
         self.experts = nn.ModuleList(_expert(channels, width) for _ in range(experts))
         self.shared = nn.ModuleList(_expert(channels, width) for _ in range(shared))
-        self.balance = None
+        self.balance = balance
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., C]` -> the same shape."""
@@ -53,20 +76,10 @@ class ExpertFeedForward(nn.Module):
         for index, expert in enumerate(self.experts):
             token, slot = (chosen == index).nonzero(as_tuple=True)
             out = out.index_add(0, token, expert(tokens[token]) * gates[token, slot, None])
-        self.balance = self._balance(scores, chosen) if self.training else None
+        if self.training:
+            self.balance.report(scores, chosen)
         return out.view_as(x)
-
-    def _balance(self, scores: Tensor, chosen: Tensor) -> Tensor:
-        experts = scores.shape[1]
-        share = F.one_hot(chosen, experts).sum(dim=(0, 1)) * (experts / (self.active * len(scores)))
-        return (share * scores.mean(dim=0)).sum()
 
 
 def _expert(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, channels))
-
-
-def balance_loss(module: nn.Module) -> Tensor | None:
-    """Mean balance of all mixtures in `module` in the pass just made; None where there are none."""
-    parts = [m.balance for m in module.modules() if isinstance(m, ExpertFeedForward) and m.balance is not None]
-    return torch.stack(parts).mean() if parts else None

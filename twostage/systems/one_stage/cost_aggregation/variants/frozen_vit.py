@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import ImageList
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
-from twostage.clip.statistics import InputScale
+from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.errors import UserError, near_names
+from twostage.systems.one_stage.cost_aggregation.parts import Cut
 
 
 class FrozenViT(nn.Module):
@@ -35,20 +35,20 @@ class FrozenViT(nn.Module):
         width: C.
     """
 
-    def __init__(self, vit: Any, *, taps: Sequence[int], cells: int, scale: InputScale) -> None:
+    def __init__(self, vit: Any, *, taps: Sequence[int], cells: int, units: PixelUnits) -> None:
         """
         Args:
             vit: a ViT of timm.
             taps: blocks whose outputs are given beside the last one's; i is the output of the i-th block.
             cells: side of the patch grid, on which a square is seen.
-            scale: leads from CLIP's normalised pixels to the ViT's.
+            units: the ViT's.
         """
         super().__init__()
         self.vit = vit.requires_grad_(False).eval()
         self.taps = list(taps)
         self.width = int(vit.embed_dim)
         self.side = cells * int(vit.patch_embed.patch_size[0])
-        self.scale = scale
+        self.units = units
 
     def train(self, mode: bool = True) -> FrozenViT:
         """Stays in evaluation mode."""
@@ -56,16 +56,15 @@ class FrozenViT(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images: ImageList, cut: Callable[[ImageList, int], Tensor]) -> list[Tensor]:
+    def forward(self, images: Pictures, cut: Cut) -> list[Tensor]:
         """Maps `[V, C, cells, cells]` of the tapped blocks in their order, then of the last one, each after the final norm.
 
         Args:
-            images: normalised for CLIP.
-            cut: makes squares `[V, 3, side, side]` of images and a side.
+            cut: makes squares `[V, 3, side, side]` of normalised images and a side.
         """
         wanted = sorted({*self.taps, len(self.vit.blocks)})
         maps = self.vit.forward_intermediates(
-            cut(self.scale(images), self.side),
+            cut(images.in_units(self.units), self.side),
             indices=[tap - 1 for tap in wanted],
             norm=True,
             output_fmt="NCHW",
@@ -75,8 +74,8 @@ class FrozenViT(nn.Module):
         return [found[tap] for tap in (*self.taps, wanted[-1])]
 
 
-def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT | None:
-    """The ViT of `MODEL.VIT_GUIDE` on a grid of `cells` x `cells` patches, None where it has no name.
+def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT:
+    """The ViT of `MODEL.VIT_GUIDE` on a grid of `cells` x `cells` patches.
 
     As with CLIP, its own weights are not read where MODEL.WEIGHTS names a checkpoint.
 
@@ -84,8 +83,6 @@ def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT | None:
         UserError: unknown name or tag, not a ViT, wrong taps, weights missing, unreadable or of another model.
     """
     keys = cfg.MODEL.VIT_GUIDE
-    if not keys.NAME:
-        return None
     tags = _tags(keys.NAME)
     statistics = tags.get(keys.PRETRAINED) or next(iter(tags.values()))
     try:
@@ -103,13 +100,8 @@ def build_frozen_vit(cfg: CfgNode, *, cells: int) -> FrozenViT | None:
         )
     if keys.PRETRAINED and not cfg.MODEL.WEIGHTS:
         vit = _with_weights(vit, keys.NAME, keys.PRETRAINED, known=tags)
-    scale = InputScale(
-        mean=cfg.MODEL.PIXEL_MEAN,
-        std=cfg.MODEL.PIXEL_STD,
-        new_mean=[255 * value for value in statistics.mean],
-        new_std=[255 * value for value in statistics.std],
-    )
-    return FrozenViT(vit, taps=keys.TAPS, cells=cells, scale=scale)
+    on_255 = PixelStatistics(*([255 * value for value in values] for values in (statistics.mean, statistics.std)))
+    return FrozenViT(vit, taps=keys.TAPS, cells=cells, units=PixelUnits(on_255))
 
 
 def _tags(name: str) -> dict[str, Any]:

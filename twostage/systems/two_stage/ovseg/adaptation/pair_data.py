@@ -11,20 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from twostage.clip.keys import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD
+from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.data.images import read_rgb
 from twostage.systems.two_stage.ovseg.adaptation.pairs import BLANK
-from twostage.torchvision_shim import ensure_torchvision
-
-ensure_torchvision()
-from torchvision.transforms import InterpolationMode, RandomResizedCrop  # noqa: E402
 
 # Least share of a crop's area that the random part keeps.
 _LEAST_AREA = 0.9
 
 
-class Sample(NamedTuple):
+class CropSample(NamedTuple):
     """A normalised `image` `[3, S, S]`, its foreground `mask` `[1, S, S]` and the number of its title."""
 
     image: Tensor
@@ -32,7 +29,7 @@ class Sample(NamedTuple):
     title: int
 
 
-class PairDataset(Dataset[Sample]):
+class PairDataset(Dataset[CropSample]):
     """The pairs of a csv; `titles` are the distinct ones, in order of first appearance."""
 
     def __init__(self, pairs: Sequence[tuple[Path, str]], *, size: int, augment: bool) -> None:
@@ -55,14 +52,14 @@ class PairDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> CropSample:
         picture = Image.fromarray(read_rgb(self.files[index]))
         picture = self._augment(picture) if self._augment else centre_crop(picture, self.size)
         pixels = np.array(picture)
         # Resizing blurs the border of the mask; the blurred pixels count as foreground.
         mask = (pixels != np.array(BLANK, np.uint8)).any(axis=-1)
-        image = (torch.from_numpy(pixels).float() - torch.tensor(CLIP_PIXEL_MEAN)) / torch.tensor(CLIP_PIXEL_STD)
-        return Sample(image.permute(2, 0, 1).contiguous(), torch.from_numpy(mask)[None].float(), self.labels[index])
+        image = PixelUnits(CLIP_STATISTICS)(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+        return CropSample(image, torch.from_numpy(mask)[None].float(), self.labels[index])
 
 
 def centre_crop(picture: Image.Image, size: int) -> Image.Image:

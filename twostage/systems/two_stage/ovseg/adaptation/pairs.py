@@ -96,7 +96,7 @@ def _masks_at(encoded: Any, which: torch.Tensor, size: tuple[int, int]) -> torch
     """Probabilities `[N, height, width]` of the chosen proposals at the picture's own size."""
     logits = encoded.outputs[0][0][0, which]
     grid = (logits.shape[-2], logits.shape[-1])
-    return encoded.frames.resampler(0, grid, size, logits.device)(logits).sigmoid()
+    return encoded.geometry.resampler(0, grid, size, logits.device)(logits).sigmoid()
 
 
 def write_pairs(pairs: Iterable[Pair], folder: Path, *, total: int | None = None) -> int:

@@ -26,7 +26,7 @@ _LARGEST_SCALE = math.log(100)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TuningRecipe:
     """How one phase trains.
 
     Attributes:
@@ -46,18 +46,18 @@ class Recipe:
 
 
 # CLIP -> its phases. Published: ViT-L/14 with 32 pairs on each of 4 GPUs, ViT-B/16 with 128; prompts were tuned on L/14 only.
-RECIPES: dict[str, dict[str, Recipe]] = {
+RECIPES: dict[str, dict[str, TuningRecipe]] = {
     "ViT-L-14": {
-        "clip": Recipe(parts="clip", epochs=5, batch_size=128, learning_rate=5e-6),
-        "prompts": Recipe(parts="prompts", epochs=5, batch_size=128, learning_rate=0.05),
+        "clip": TuningRecipe(parts="clip", epochs=5, batch_size=128, learning_rate=5e-6),
+        "prompts": TuningRecipe(parts="prompts", epochs=5, batch_size=128, learning_rate=0.05),
     },
     "ViT-B-16": {
-        "clip": Recipe(parts="clip", epochs=5, batch_size=512, learning_rate=5e-6),
-        "prompts": Recipe(parts="prompts", epochs=5, batch_size=128, learning_rate=0.05),
+        "clip": TuningRecipe(parts="clip", epochs=5, batch_size=512, learning_rate=5e-6),
+        "prompts": TuningRecipe(parts="prompts", epochs=5, batch_size=128, learning_rate=0.05),
     },
     "toybox-vit": {
-        "clip": Recipe(parts="clip", epochs=2, batch_size=64, learning_rate=1e-4, warmup=20),
-        "prompts": Recipe(parts="prompts", epochs=2, batch_size=64, learning_rate=0.02, warmup=20),
+        "clip": TuningRecipe(parts="clip", epochs=2, batch_size=64, learning_rate=1e-4, warmup=20),
+        "prompts": TuningRecipe(parts="prompts", epochs=2, batch_size=64, learning_rate=0.02, warmup=20),
     },
 }
 
@@ -102,7 +102,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def tune(clip: ClipModel, text: TextEmbedder, data: PairDataset, recipe: Recipe, *, workers: int = 0) -> float:
+def tune(clip: ClipModel, text: TextEmbedder, data: PairDataset, recipe: TuningRecipe, *, workers: int = 0) -> float:
     """Train one phase in place; returns the mean loss of the last tenth of the steps.
 
     Args:

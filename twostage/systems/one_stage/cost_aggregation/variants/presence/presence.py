@@ -9,10 +9,17 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from twostage.inference import blocks
-from twostage.systems.one_stage.cost_aggregation.variants.presence.losses import present_classes
+from twostage.systems.one_stage.cost_aggregation.variants.presence.cross_attention import CrossAttentionHead
+from twostage.systems.one_stage.cost_aggregation.variants.presence.losses import (
+    asymmetric_loss,
+    binary_loss,
+    present_classes,
+)
+from twostage.systems.one_stage.cost_aggregation.variants.presence.ml_decoder import MLDecoderHead
 
 
 class Presence(nn.Module):
@@ -48,6 +55,25 @@ class Presence(nn.Module):
         self.threshold = threshold
         self.least = least
         self.group_size = group_size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, embedding: int) -> Presence:
+        """As `MODEL.PRESENCE` says, for embeddings of size `embedding`."""
+        keys = cfg.MODEL.PRESENCE
+        shared = {"embedding": embedding, "channels": keys.CHANNELS, "heads": keys.HEADS}
+        head: nn.Module
+        if keys.HEAD == "ml_decoder":
+            head = MLDecoderHead(**shared, group_size=keys.GROUP_SIZE)
+        else:
+            head = CrossAttentionHead(**shared)
+        return cls(
+            head=head,
+            criterion=asymmetric_loss if keys.LOSS == "asymmetric" else binary_loss,
+            weight=keys.WEIGHT,
+            threshold=keys.THRESHOLD,
+            least=keys.LEAST,
+            group_size=keys.GROUP_SIZE,
+        )
 
     def forward(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """Logits `[B, T]` of dense embeddings `[B, D, h, w]` and text embeddings `[T, P, D]`."""

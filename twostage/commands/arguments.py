@@ -1,0 +1,193 @@
+"""The arguments of the command-line tools. Nothing heavy is imported here, so that `--help` answers at once.
+
+Each function takes the tool's text, which `--help` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from twostage.machine import expand_home, user_path
+
+
+def train_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's arguments, by its names, and `--skip-broken`; on one machine the processes' address is chosen for you."""
+    parser = _parser(text)
+    parser.add_argument(
+        "--config-file",
+        default="",
+        type=expand_home,
+        metavar="FILE",
+        help="yaml; the published ones are under configs/",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, don't train")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
+    _add_processes(parser)
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="start this on each of them")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="which machine this is, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="tcp://HOST:PORT", help="of machine 0, if there are several"
+    )
+    _add_overrides(parser)
+    return parser
+
+
+def evaluate_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/evaluate.py`."""
+    parser = _parser(text)
+    _add_config(parser)
+    parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
+    parser.add_argument("--report", action="store_true", help="write an HTML report per dataset (predicts twice)")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped evaluation in OUTPUT_DIR")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out and list images with broken files")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out datasets that are not on this machine")
+    _add_processes(parser)
+    _add_overrides(parser)
+    return parser
+
+
+def demo_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/demo.py`."""
+    parser = _parser(text)
+    _add_config(parser)
+    parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
+    parser.add_argument("--things", help="names that are countable: also write panoptic segments")
+    parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
+    _add_overrides(parser)
+    return parser
+
+
+def benchmark_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/benchmark.py`."""
+    parser = _parser(text)
+    _add_config(parser)
+    parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
+    parser.add_argument("--output-size", default="512x683", help="size of the label map")
+    parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
+    _add_overrides(parser)
+    return parser
+
+
+def draw_attention_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/draw_attention.py`."""
+    parser = _parser(text)
+    _add_config(parser)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--index", type=int, default=0, help="number of the image in the dataset")
+    parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="default: all")
+    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
+    return parser
+
+
+def make_demo_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/make_demo.py`."""
+    parser = _parser(text)
+    parser.add_argument("--output", type=user_path, default=Path("output/demo"), metavar="FOLDER")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-iter", type=int, default=0, metavar="N", help="default: what the config says")
+    return parser
+
+
+def prepare_datasets_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/prepare_datasets.py`: `list`, `prepare` and `verify` in `command`."""
+    parser = _parser(text)
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="the benchmarks, or all about one of them")
+    listing.add_argument("name", nargs="?")
+    for name, meaning in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
+        command = commands.add_parser(name, help=meaning)
+        command.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
+        command.add_argument(
+            "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
+        )
+        command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at a time")
+        command.add_argument(
+            "--skip-broken", action="store_true", help="count and list broken files, don't stop at them"
+        )
+    commands.choices["prepare"].add_argument(
+        "--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets"
+    )
+    return parser
+
+
+def train_toy_clip_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/train_toy_clip.py`."""
+    parser = _parser(text)
+    parser.add_argument("--model", required=True, choices=("toybox-convnext", "toybox-vit"))
+    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
+    return parser
+
+
+def train_mask_prompt_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/train_mask_prompt.py`: `pairs`, `train`, `accuracy` and `merge` in `command`."""
+    parser = _parser(text)
+    commands = parser.add_subparsers(dest="command", required=True)
+    pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
+    pairs.add_argument("--dataset", required=True)
+    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
+    pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
+    pairs.add_argument("--weights", help="its checkpoint")
+    pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
+    pairs.add_argument("--limit", type=int, help="take only this many pictures")
+    training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
+    _add_clip(training, depth=3)
+    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
+    training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
+    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
+    for field in ("epochs", "batch-size", "seed"):
+        training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
+    training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    training.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    measuring = commands.add_parser("accuracy", help="zero-shot accuracy on masked pictures of a labelled set")
+    _add_clip(measuring, depth=0)
+    measuring.add_argument("--dataset", required=True)
+    measuring.add_argument("--min-pixels", type=int, default=1)
+    measuring.add_argument("--limit", type=int, help="take only this many pictures")
+    merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
+    merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
+    merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
+    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
+    return parser
+
+
+def _parser(text: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        type=expand_home,
+        metavar="FILE",
+        help="yaml; the published ones are under configs/",
+    )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes; without GPUs on the CPU")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
+
+
+def _add_clip(parser: argparse.ArgumentParser, *, depth: int) -> None:
+    parser.add_argument("--clip", required=True, help="name, as MODEL.CLIP.NAME")
+    parser.add_argument("--pretrained", required=True, help="tag or file, as MODEL.CLIP.PRETRAINED")
+    parser.add_argument("--quick-gelu", choices=("auto", "on", "off"), default="auto", help="as MODEL.CLIP.QUICK_GELU")
+    parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
+    parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")

@@ -1,0 +1,107 @@
+"""The systems as a table, read from their cards; the README's table is this one. Imports no torch.
+
+python tools/systems.py                    # a Markdown table
+python tools/systems.py --json             # everything the cards say, but for keys and signatures
+python tools/systems.py --update-readme    # writes our systems' rows into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+from twostage.errors import UserError
+from twostage.files import write_text
+from twostage.systems.card import Paradigm, SystemCard
+from twostage.systems.cards import all_cards
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN = "<!-- systems: written by tools/systems.py --update-readme -->"
+END = "<!-- end of systems -->"
+_COLUMNS = ("system", "paradigm", "configs", "compared with the authors' code", "their licences: code, weights")
+# More configs of one folder than this are shown as one pattern.
+_LISTED = 3
+_UNKNOWN = "not stated"
+
+
+def table(cards: Iterable[SystemCard]) -> str:
+    """A Markdown table, one row a card: two-stage, one-stage, training-free, in each as given."""
+    ordered = sorted(cards, key=lambda card: get_args(Paradigm).index(card.paradigm))
+    rows = [_COLUMNS, ("---",) * len(_COLUMNS), *(_row(card) for card in ordered)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows)
+
+
+def _row(card: SystemCard) -> tuple[str, ...]:
+    licences = ", ".join(dict.fromkeys(licence or _UNKNOWN for licence in (card.code_licence, card.weights_licence)))
+    name = f"[{card.name}]({_handbook(card)})" if is_ours(card) else card.name
+    return (f"{name} ({card.venue})", card.paradigm, _configs(card.configs), card.checked, licences)
+
+
+def _handbook(card: SystemCard) -> str:
+    return "/".join((*card.module.split(".")[:-1], "README.md"))
+
+
+def _configs(names: Iterable[str]) -> str:
+    """Names by folder; many of one folder as the pattern that they share: "`maskclip_plus/*`"."""
+    folders: dict[Path, list[str]] = {}
+    for name in names:
+        folders.setdefault(Path(name).parent, []).append(name)
+    cells: list[str] = []
+    for group in folders.values():
+        words = zip(*(re.split(r"(?<=[_/])", name) for name in group), strict=False)
+        shared = "".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, words))
+        cells += group if len(group) <= _LISTED else [f"{shared}*"]
+    return ", ".join(f"`{cell}`" for cell in cells)
+
+
+def is_ours(card: SystemCard) -> bool:
+    """Whether the card's system stands in this repository, not in another installed package."""
+    return card.module.startswith("twostage.systems.")
+
+
+def describe(card: SystemCard) -> dict[str, Any]:
+    """What a card says, for JSON: all fields but config keys and signatures, of which only the variants' names remain."""
+    plain = ("name", "paradigm", "title", "venue", "paper", "code", "code_licence", "weights_licence")
+    return {
+        **{field: getattr(card, field) for field in (*plain, "meta_architecture", "module", "checked")},
+        "configs": list(card.configs),
+        "variants": sorted(card.signatures),
+        "checkpoints": [dataclasses.asdict(checkpoint) for checkpoint in card.checkpoints],
+        "figures": [dataclasses.asdict(figures) for figures in card.figures],
+    }
+
+
+def updated_readme(text: str) -> str:
+    """`text` of a README with the table of our systems between its two markers.
+
+    Raises:
+        UserError: a marker is missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"README.md lacks the line '{BEGIN}' or '{END}' behind it; the table goes between them")
+    return f"{before}{BEGIN}\n{table(card for card in all_cards() if is_ours(card))}\n{END}{after}"
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--json", action="store_true", help="print the cards as JSON")
+    choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
+    args = parser.parse_args()
+    if args.json:
+        print(json.dumps([describe(card) for card in all_cards()], indent=2))
+    elif args.update_readme:
+        if not README.is_file():
+            raise UserError(f"'{README}' does not exist; --update-readme is for a checkout of the repository")
+        write_text(README, updated_readme(README.read_text(encoding="utf-8")))
+    else:
+        print(table(all_cards()))

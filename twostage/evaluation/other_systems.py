@@ -1,0 +1,74 @@
+"""Published figures of systems that have no card here, so that tables of results show them beside those that have."""
+
+from __future__ import annotations
+
+from twostage.evaluation.figures import PublishedFigures
+
+OTHER_SYSTEMS = (
+    PublishedFigures(
+        system="ODISE (label)",
+        variant="SD v1.3 UNet + CLIP ViT-L/14-336",
+        train="COCO panoptic",
+        miou={"A-847": 11.1, "PC-459": 14.5, "A-150": 29.9, "PC-59": 57.3, "PAS-21": 84.6},
+        pq={"A-150": 22.6},
+        source="README of the official repository",
+        note="a user re-ran PC-459 and got 17.9 (project issue 48): evaluator version",
+    ),
+    PublishedFigures(
+        system="ODISE (caption)",
+        variant="SD v1.3 UNet + CLIP ViT-L/14-336",
+        train="COCO captions+masks",
+        miou={"A-847": 11.0, "PC-459": 13.8, "A-150": 28.7, "PC-59": 55.3, "PAS-21": 82.7},
+        pq={"A-150": 23.4},
+        source="README of the official repository",
+    ),
+    PublishedFigures(
+        system="MAFT+",
+        variant="ConvNeXt-B",
+        train="COCO-Stuff-171",
+        miou={"A-847": 13.8, "PC-459": 16.2, "A-150": 34.6, "PC-59": 57.5, "PAS-20": 95.4},
+        source="official README (public repository)",
+    ),
+    PublishedFigures(
+        system="MAFT+",
+        variant="ConvNeXt-L",
+        train="COCO-Stuff-171",
+        miou={"A-847": 15.1, "PC-459": 21.6, "A-150": 36.1, "PC-59": 59.4, "PAS-20": 96.5},
+        source="official README (public repository)",
+    ),
+    PublishedFigures(
+        system="OpenSeg",
+        variant="R-101",
+        train="COCO panoptic",
+        miou={"A-847": 4.0, "PC-459": 6.5, "A-150": 15.3, "PC-59": 36.9, "PAS-20": 60.0},
+        source="getting-started document of OVSeg's official repository",
+    ),
+    PublishedFigures(
+        system="OpenSeg",
+        variant="EfficientNet-B7",
+        train="COCO panoptic",
+        miou={"A-847": 6.3, "PC-459": 9.0, "A-150": 21.1, "PC-59": 42.1},
+        source="getting-started document of OVSeg's official repository",
+    ),
+    PublishedFigures(
+        system="LSeg+",
+        variant="EfficientNet-B7",
+        train="COCO panoptic",
+        miou={"A-847": 3.8, "PC-459": 7.8, "A-150": 18.0, "PC-59": 46.5},
+        source="getting-started document of OVSeg's official repository",
+    ),
+    PublishedFigures(
+        system="LSeg+",
+        variant="R-101",
+        train="COCO panoptic",
+        miou={"A-847": 2.5, "PC-459": 5.2, "A-150": 13.0, "PC-59": 36.0, "PAS-20": 59.0},
+        source="getting-started document of OVSeg's official repository",
+    ),
+    PublishedFigures(
+        system="ZegFormer",
+        variant="R-50",
+        train="COCO-Stuff-156",
+        miou={"A-150": 16.4, "PAS-20": 80.7},
+        source="getting-started document of OVSeg's official repository",
+    ),
+)
