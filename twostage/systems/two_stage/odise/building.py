@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from twostage.clip.keys import TemplateSet
 from twostage.clip.loading import ClipModel, Tokenizer, load_clip, load_clip_from_config
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
@@ -87,7 +88,7 @@ def _features(cfg: CfgNode, clip: ClipModel) -> DiffusionFeatures:
     )
 
 
-def _head_text(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, templates: str) -> TextEmbedder:
+def _head_text(cfg: CfgNode, clip: ClipModel, tokenizer: Tokenizer, templates: TemplateSet) -> TextEmbedder:
     return TextEmbedder(
         clip=clip,
         tokenizer=tokenizer,
