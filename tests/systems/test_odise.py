@@ -130,18 +130,19 @@ def test_crops_cover_a_picture_and_are_shifted_inwards():
 
 @torch.no_grad()
 def test_features_do_not_depend_on_how_many_crops_go_together():
-    model = toy("MODEL.ODISE.CROP_SIZE", "64").eval()
-    images = torch.rand(2, 3, 64, 128)
+    # In double precision, because norms over single cells, as in so small a UNet, blow rounding up.
+    model = toy("MODEL.ODISE.CROP_SIZE", "64").eval().double()
+    images = torch.rand(2, 3, 64, 128, dtype=torch.float64)
     found = []
     for together in (1, 3):
         model.features.crop_batch = together
         found.append(model.features(images, model.clip.visual))
     for name, stride in (("res2", 4), ("res3", 8), ("res4", 16), ("res5", 32)):
         assert found[0][name].shape == (2, 128, 64 // stride, 128 // stride)
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-3, atol=3e-4)
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
     # Crops that do not overlap are what they are alone.
     alone = model.features(images[..., 64:], model.clip.visual)
-    torch.testing.assert_close(found[0]["res3"][..., 8:], alone["res3"], rtol=1e-3, atol=3e-4)
+    torch.testing.assert_close(found[0]["res3"][..., 8:], alone["res3"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_fresh_captioner_says_the_empty_prompt():
@@ -305,7 +306,9 @@ def test_names_are_those_of_the_official_files(reference, variant):
     frozen = names("keys-frozen-ldm.json") | names("keys-frozen-clip.json")
     layers = {n for n in official if n.startswith(("model.", "first_stage_model."))}
     assert layers and layers <= frozen
-    assert {n for n in official if not n.startswith(("model.", "first_stage", "clip."))} <= wanted
+    # Fewer feature channels than the autoencoder has: more blocks need a shortcut.
+    trained = {n for n in official if not n.startswith(("model.", "first_stage", "clip.")) and ".shortcut." not in n}
+    assert trained <= wanted
 
 
 @pytest.mark.slow
