@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Evaluate a system on many data sets in one go.
+"""Evaluate a system on many datasets in one go.
 
     python tools/evaluate.py --config-file configs/san_vitb.yaml --datasets five MODEL.WEIGHTS san_vit_b_16.pth
     python tools/evaluate.py --config-file configs/toybox/san.yaml --datasets toybox_val_open toybox_val_large --report
 
-Data sets are registered names, what papers call a benchmark ("A-150", "PAS-20b"), "five" (A-847, PC-459, A-150, PC-59,
+Datasets are registered names, what papers call a benchmark ("A-150", "PAS-20b"), "five" (A-847, PC-459, A-150, PC-59,
 PAS-20) or "all"; without --datasets, DATASETS.TEST. The model is loaded once, each vocabulary embedded once. Everything
 goes to OUTPUT_DIR: results.md (the table, next to published figures), inference/results-<dataset>.json (all figures, with
 config, hashes, versions, time and memory) and, with --report, report-<dataset>.html. A killed evaluation goes on with

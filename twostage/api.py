@@ -26,7 +26,7 @@ from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config
 from twostage.data.augmentation import evaluation_augmentations
-from twostage.data.images import read_rgb
+from twostage.data.images import read_rgb, rgb_of
 from twostage.data.mapper import to_tensor
 from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
@@ -284,7 +284,7 @@ def as_rgb(image: Picture) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_rgb(image)
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return rgb_of(image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -42,13 +42,13 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     """The `UserError` an exception is, was raised from or wraps (spawned workers hand over only text), else None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # A worker process hands over the whole traceback as text; torch even puts it into an error of the same type.
+        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+        if marker in str(error):
+            return UserError(str(error).rsplit(marker, 1)[1].splitlines()[0])
         if isinstance(error, UserError):
             return error
-        seen.add(id(error))
-        text = str(error)
-        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-        if marker in text:
-            return UserError(text.rsplit(marker, 1)[1].splitlines()[0])
         error = error.__cause__ or error.__context__
     return None
 

@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
-import twostage.data.registration  # noqa: F401
+from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.folders import read_folder_classes
+from twostage.data.views import dataset_info, registered_names
 from twostage.errors import UserError
 from twostage.words import class_names, looks_like_file, read_name_file
 
@@ -67,15 +66,23 @@ class Vocabulary:
 
     @classmethod
     def from_dataset(cls, dataset_name: str) -> Vocabulary:
-        """The names to ask for on a registered dataset (metadata `prompt_classes`, else `stuff_classes`, `thing_classes`).
+        """The names to ask for on a registered dataset, whatever a config makes of them (`twostage.data.views`).
 
-        `prompt_classes` are there where they are not the classes of the labels, as with a background made of many words.
+        Raises:
+            UserError: no such dataset, or one without names.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        names = metadata.get("prompt_classes") or metadata.get("stuff_classes") or metadata.get("thing_classes")
-        if not names:
-            raise UserError(f"dataset '{dataset_name}' has no class names (metadata stuff_classes); is it registered?")
-        return cls.published(names)
+        return cls.of(dataset_info(dataset_name))
+
+    @classmethod
+    def of(cls, info: DatasetInfo) -> Vocabulary:
+        """The names to ask for on a dataset: not the classes of the labels where a background is made of many words.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not info.prompts:
+            raise UserError(f"dataset '{info.name}' has no class names (metadata stuff_classes)")
+        return cls.published(info.prompts)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
@@ -93,7 +100,7 @@ class Vocabulary:
         >>> Vocabulary.parse("cat; sofa,couch").names
         ('cat', 'sofa, couch')
         """
-        registered = DatasetCatalog.list()
+        registered = registered_names()
         for name in (text, f"{text}_val", f"{text}_train"):
             if name in registered:
                 return cls.from_dataset(name)
@@ -108,13 +115,6 @@ class Vocabulary:
         if not text.strip(" ,;"):
             raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
         return cls.from_words([word for word in text.split(separator) if word.strip(" ,")])
-
-
-def trained_names(source: str) -> frozenset[str]:
-    """All names, synonyms apart, of a registered dataset or a file: what a system was trained to name."""
-    is_file = source.endswith((".txt", ".json"))
-    vocabulary = Vocabulary.from_file(source) if is_file else Vocabulary.from_dataset(source)
-    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)
 
 
 def _exists(text: str) -> bool:

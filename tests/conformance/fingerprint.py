@@ -24,7 +24,6 @@ from conformance.seeded import seeded_tensor
 from twostage.api import Segmenter, build_from_config, find_config
 from twostage.config import load_config
 from twostage.data.loaders import build_test_loader, build_train_loader
-from twostage.data.registration import configure_datasets
 from twostage.errors import UserError
 from twostage.files import write_text
 from twostage.predictions.masks import MaskPrediction
@@ -91,7 +90,6 @@ def compare(before: Prints, after: Prints) -> list[str]:
 def fingerprint(name: str) -> dict[str, str]:
     """Hashes of the system of `configs/toybox/<name>.yaml`."""
     cfg = load_config(find_config(f"toybox/{name}"), OVERRIDES)
-    configure_datasets(cfg)
     torch.manual_seed(0)
     model = build_from_config(cfg)
     hashes = {"names": digest(sorted(model.state_dict()))}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-import twostage.data.registration  # noqa: F401
 from twostage.data.caption_words import CaptionWords, draw_words, with_captions
 from twostage.data.captions import register_caption_set
 from twostage.data.toybox.dataset import plan_scenes

@@ -14,12 +14,13 @@ from PIL import Image
 from twostage.config import load_config
 from twostage.data import loaders
 from twostage.data.caption_mapper import CaptionMapper
-from twostage.data.captions import is_caption_set, read_caption_lines, read_karpathy, register_caption_set
+from twostage.data.captions import read_caption_lines, read_karpathy, register_caption_set
 from twostage.data.mapper import SemanticTrainingMapper
 from twostage.data.randomness import seeded_sampling
 from twostage.data.toybox import caption_set
 from twostage.data.toybox.captioned import NAMES
 from twostage.data.toybox.words import STUFF
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 
 
@@ -108,11 +109,13 @@ def test_the_part_depends_on_the_seed_and_covers_enough(two_halves: dict[str, st
 def test_sets_with_captions_and_sets_with_labels_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     register_caption_set("test_pairs", lambda: [{"file_name": "a.png", "caption": "a"}])
     try:
-        assert is_caption_set("test_pairs") and not is_caption_set("toybox_train")
-        monkeypatch.setattr(loaders, "dataset_records", lambda name, **kwargs: [{"dataset_name": name}])
-        assert len(loaders.training_records(["test_pairs", "toybox_captions"])) == 2
+        pairs, captions, labels = map(dataset_info, ("test_pairs", "toybox_captions", "toybox_train"))
+        assert [info.kind for info in (pairs, captions, labels)] == ["captions", "captions", "sem_seg"]
+        assert loaders.entry_facts(pairs) == {}
+        monkeypatch.setattr(loaders, "dataset_records", lambda info, **kwargs: [{"file_name": info.name}])
+        assert len(loaders.training_records([pairs, captions])) == 2
         with pytest.raises(UserError, match="don't mix"):
-            loaders.training_records(["test_pairs", "toybox_train"])
+            loaders.training_records([pairs, labels])
     finally:
         DatasetCatalog.remove("test_pairs")
 

@@ -14,7 +14,9 @@ import twostage  # noqa: F401
 from twostage.config import default_config
 from twostage.data import loaders
 from twostage.data.loaders import SampleNumbers, SampleStream, TrainingLoader, build_test_loader
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
+from twostage.vocabulary import Vocabulary
 
 
 def draw(record: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def test_randomness_belongs_to_the_sample_number() -> None:
 
 
 def batches(workers: int, count: int, start: int = 0, seed: int = 3) -> list[list[dict[str, Any]]]:
-    loader = TrainingLoader(stream(seed=0), total_batch=3, num_workers=workers)
+    loader = TrainingLoader(stream(seed=0), total_batch=3, num_workers=workers, facts={})
     loader.start_at(iteration=start, seed=seed)
     iterator = iter(loader)
     return [next(iterator) for _ in range(count)]
@@ -97,7 +99,7 @@ def dataset(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_test_loader_keeps_order_and_names_the_dataset(dataset: str, workers: int) -> None:
+def test_test_loader_keeps_order_and_says_what_to_ask_for(dataset: str, workers: int) -> None:
     cfg = default_config()
     cfg.DATALOADER.NUM_WORKERS = workers
     loader = build_test_loader(cfg, dataset, mapper=draw)
@@ -105,7 +107,8 @@ def test_test_loader_keeps_order_and_names_the_dataset(dataset: str, workers: in
     entries = list(loader)
     assert [len(batch) for batch in entries] == [1] * 5
     assert [batch[0]["file_name"] for batch in entries] == [f"{i}.png" for i in range(5)]
-    assert {batch[0]["dataset_name"] for batch in entries} == {dataset}
+    assert {batch[0]["vocabulary"] for batch in entries} == {Vocabulary(("a",))}
+    assert {batch[0]["things"] for batch in entries} == {()}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -119,10 +122,10 @@ def test_broken_file_arrives_as_one_line(dataset: str, workers: int) -> None:
 
 def test_dataset_errors(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'loader_test_sett' is not known \(did you mean 'loader_test_set'\?\)"):
-        loaders.check_dataset("loader_test_sett")
+        dataset_info("loader_test_sett")
     (tmp_path / "labels").rmdir()
     with pytest.raises(UserError) as caught:
-        loaders.check_dataset(dataset)
+        loaders.check_dataset(dataset_info(dataset))
     message = str(caught.value)
     assert str(tmp_path / "labels") in message
     assert f"python tools/prepare_datasets.py prepare {dataset} --source DIR" in message
@@ -136,12 +139,12 @@ def test_training_sets_share_their_classes(dataset: str) -> None:
     DatasetCatalog.register(other, lambda: [{"file_name": "x.png"}])
     MetadataCatalog.get(other).set(stuff_classes=["a"], ignore_label=255)
     try:
-        records = loaders.training_records((dataset, other))
-        assert [record["dataset_name"] for record in records] == [dataset] * 5 + [other]
+        records = loaders.training_records([dataset_info(dataset), dataset_info(other)])
+        assert [record["file_name"] for record in records] == [*(f"{i}.png" for i in range(5)), "x.png"]
         MetadataCatalog.remove(other)
         MetadataCatalog.get(other).set(stuff_classes=["b"], ignore_label=255)
         with pytest.raises(UserError, match="differ in classes"):
-            loaders.training_records((dataset, other))
+            loaders.training_records([dataset_info(dataset), dataset_info(other)])
     finally:
         DatasetCatalog.remove(other)
         MetadataCatalog.remove(other)
@@ -151,7 +154,7 @@ def test_empty_dataset_is_named(tmp_path: Path) -> None:
     DatasetCatalog.register("loader_test_empty", list)
     try:
         with pytest.raises(UserError, match="'loader_test_empty' holds no images"):
-            loaders.dataset_records("loader_test_empty")
+            loaders.dataset_records(dataset_info("loader_test_empty"))
     finally:
         DatasetCatalog.remove("loader_test_empty")
 
@@ -168,7 +171,7 @@ def test_broken_training_files_are_replaced_and_listed_once(workers: int) -> Non
     def loader(seed: int = 3) -> TrainingLoader:
         records = [{"id": i} for i in range(7)]
         stream = SampleStream(records, mapper=fragile, seed=seed, skip_broken=True)
-        return TrainingLoader(stream, total_batch=3, num_workers=workers)
+        return TrainingLoader(stream, total_batch=3, num_workers=workers, facts={})
 
     def batches_of(loader: TrainingLoader) -> list[list[dict[str, Any]]]:
         iterator = iter(loader)

@@ -225,6 +225,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_registered_splits(tmp_path: Path, small_world: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    registration.register_catalogue()
     records = {info.name: DatasetCatalog.get(info.name) for info in toybox_infos()}
     assert [len(records[f"toybox_{n}"]) for n in ("train", "val_seen", "val_open", "val_large")] == [12, 4, 10, 10]
     first = records["toybox_val_open"][0]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.data.catalogue import dataset_info
 from twostage.data.loaders import check_dataset, dataset_records
 from twostage.data.segment_maps import category_of, read_segment_map
 from twostage.data.toybox import dataset, words
 from twostage.data.toybox.scenes import IGNORE, render_scene
 from twostage.data.toybox.textures import TextureBank
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 
 
@@ -40,7 +40,7 @@ def forget_panoptic(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 def test_segments_fit_the_label_maps(root: Path) -> None:
-    records = dataset_records("toybox_val_open", panoptic=True)
+    records = dataset_records(dataset_info("toybox_val_open"), panoptic=True)
     assert len(records) == 8
     things = 0
     for record in records:
@@ -105,7 +105,7 @@ def test_an_older_copy_gets_them_added(root: Path) -> None:
     (folder / "panoptic_val").mkdir()
     (folder / "panoptic_val" / "stray.png").touch()
     for name in ("toybox_train", "toybox_val_seen"):
-        assert len(dataset_records(name, panoptic=True)) == 3
+        assert len(dataset_records(dataset_info(name), panoptic=True)) == 3
     assert {p.relative_to(root): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == complete
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
     assert [p.name for p in root.iterdir() if p.name.startswith(".toybox-")] == []
@@ -117,7 +117,7 @@ def test_labels_of_another_drawing_are_refused(root: Path) -> None:
     path = folder / "annotations" / "val" / "open_00001.png"
     Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
     with pytest.raises(UserError, match=r"open_00001\.png' is not what this version of toybox draws"):
-        check_dataset("toybox_val_open", panoptic=True)
+        check_dataset(dataset_info("toybox_val_open"), panoptic=True)
     assert not (folder / "panoptic_val").exists()
 
 
@@ -136,7 +136,7 @@ def test_several_processes_add_them_once(root: Path) -> None:
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert len(dataset_records("toybox_val_large", panoptic=True)) == 8
+    assert len(dataset_records(dataset_info("toybox_val_large"), panoptic=True)) == 8
 
 
 def test_datasets_without_segments_say_so(root: Path) -> None:

@@ -27,7 +27,7 @@ SUFFIXES = tuple(
 # What authors publish, what users have, what commands write.
 NOT_OURS = "*.pth segclip.bin .* datasets/ output/* classes.txt classes.json names.txt pairs.csv"
 # Python's and the house's own words in capitals.
-WORDS = {"CARDS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
+WORDS = {"CARDS", "SYSTEMS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
 KEY = re.compile(r"\b(?:[A-Z][A-Z0-9_]*\.)+[A-Z][A-Z0-9_]*\b")
 DIARY = re.compile(
     r"\b(no longer|used to be|was wrong|were wrong|at first|formerly|previously|any ?more|not yet|so far|yesterday|today)\b",

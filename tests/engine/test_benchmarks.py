@@ -114,7 +114,7 @@ def test_options_become_keys(config_file: Path) -> None:
 
 
 def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Config pairs may follow the names of the data sets."""
+    """Config pairs may follow the names of the datasets."""
     caught: list[argparse.Namespace] = []
     monkeypatch.setattr(command, "benchmark_config", lambda args: (caught.append(args), tiny.default_config())[1])
     monkeypatch.setattr(command, "launch", lambda *args, **kwargs: None)

@@ -1,4 +1,4 @@
-"""A small data set on disk whose labels and predictions are drawn from a seed."""
+"""A small dataset on disk whose labels and predictions are drawn from a seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TinyDataset:
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Iterator[Callable[..., TinyDataset]]:
-    """Makes and registers data sets; takes them out of the catalogues afterwards."""
+    """Makes and registers datasets; takes them out of the catalogues afterwards."""
     registered: list[str] = []
 
     def make(*, num_classes: int = 6, num_images: int = 5, ignore: int = 255, seed: int = 0, **extra) -> TinyDataset:

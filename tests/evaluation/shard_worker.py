@@ -1,6 +1,6 @@
 """One process of the two-process evaluation test: `shard_worker.py RANK WORLD_SIZE FOLDER`.
 
-Evaluates its share of the data set in FOLDER and writes what `evaluate` returned to FOLDER/rank<RANK>.json.
+Evaluates its share of the dataset in FOLDER and writes what `evaluate` returned to FOLDER/rank<RANK>.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
 from twostage.data.labels import read_label_map
+from twostage.data.views import dataset_info
 from twostage.evaluation.measures import BoundaryMeasure
 from twostage.evaluation.oracles import OracleMeasure
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
@@ -26,7 +27,9 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     dataset = json.loads((folder / "dataset.json").read_text())
     MetadataCatalog.get("sharded").set(**dataset["metadata"])
     measures = [BoundaryMeasure, OracleMeasure]
-    evaluator = SemanticSegmentationEvaluator("sharded", output_dir=folder / f"out{rank}", measures=measures)
+    evaluator = SemanticSegmentationEvaluator(
+        dataset_info("sharded"), output_dir=folder / f"out{rank}", measures=measures
+    )
     evaluator.begin({"weights_sha256": "x"}, resume=False)
     for index in InferenceSampler(len(dataset["records"])):
         record = dataset["records"][index]

@@ -15,6 +15,7 @@ from open_clip import get_tokenizer
 from twostage.batch import output_sizes
 from twostage.clip.text import TextEmbedder
 from twostage.data.labels import write_label_map
+from twostage.data.views import dataset_info
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.oracle_classes import OracleClasses
 from twostage.evaluation.oracles import OracleMeasure, renamed
@@ -62,7 +63,7 @@ def test_renamed_equals_flood_fill(seed: int) -> None:
 
 
 def errors_of(dataset, predictions=None) -> tuple[dict, dict]:
-    evaluator = SemanticSegmentationEvaluator(dataset.name, measures=[OracleMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), measures=[OracleMeasure])
     outputs = [{"sem_seg_labels": torch.from_numpy(p)} for p in predictions or dataset.predictions]
     evaluator.process(dataset.records, outputs)
     evaluator.evaluate()
@@ -95,7 +96,7 @@ def test_pure_naming_and_pure_masks(make_dataset) -> None:
 
 def test_bounds_on_random_maps(make_dataset, tmp_path: Path) -> None:
     dataset = make_dataset(seen_classes=[0, 1, 2], unseen_classes=[3, 4])
-    evaluator = SemanticSegmentationEvaluator(dataset.name, output_dir=tmp_path, measures=[OracleMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), output_dir=tmp_path, measures=[OracleMeasure])
     evaluator.process(dataset.records, dataset.outputs())
     results = evaluator.evaluate()["sem_seg"]
     record = json.loads((tmp_path / f"results-{dataset.name}.json").read_text())
@@ -115,7 +116,7 @@ def test_oracle_classes_are_counted_apart(make_dataset) -> None:
         {**o, "sem_seg_labels_oracle": torch.from_numpy(np.where(label == 255, 0, label))}
         for o, label in zip(dataset.outputs(), dataset.labels, strict=True)
     ]
-    evaluator = SemanticSegmentationEvaluator(dataset.name, measures=[OracleMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), measures=[OracleMeasure])
     evaluator.process(dataset.records, outputs)
     assert evaluator.evaluate()["sem_seg"]["mIoU"] < 90
     assert evaluator.measures[1].record()["oracles"]["classes"]["mIoU"] == 100.0
@@ -154,7 +155,7 @@ def test_oracle_predicts_only_what_the_image_shows(make_dataset, tiny_clip) -> N
         image = torch.randint(0, 256, (3, *label.shape), generator=torch.Generator().manual_seed(i))
         batch.append({**record, "image": image, "dataset_name": dataset.name})
         write_label_map(record["sem_seg_file_name"], label)
-    oracle = OracleClasses(model, EvaluatedDataset.from_metadata(dataset.name))
+    oracle = OracleClasses(model, EvaluatedDataset.of(dataset_info(dataset.name)))
     with torch.inference_mode():
         outputs = [oracle([record])[0] for record in batch]
         sizes = output_sizes(batch)
@@ -174,10 +175,10 @@ def test_prompts_of_a_folded_background(make_dataset) -> None:
     MetadataCatalog.get(dataset.name).set(prompt_classes=list("abcdef"), prompt_to_class=[0, 1, 2, 3, 3, 3])
     label = np.array([[0, 3], [255, 3]])
     set_labels(dataset, label)
-    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
+    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.of(dataset_info(dataset.name)))
     assert oracle.shown_prompts(dataset.records[0]).tolist() == [0, 3, 4, 5]
     MetadataCatalog.get(dataset.name).set(background_class=1)
-    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.from_metadata(dataset.name))
+    oracle = OracleClasses(torch.nn.Identity(), EvaluatedDataset.of(dataset_info(dataset.name)))
     assert oracle.shown_prompts(dataset.records[0]).tolist() == [0, 1, 3, 4, 5]
     set_labels(dataset, np.full((2, 2), 255))
     assert oracle._oracle(dataset.records[0]) == {}

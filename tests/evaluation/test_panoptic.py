@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from twostage.data.segment_maps import read_segment_map, segment_map_to_rgb
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.evaluation.panoptic_quality import PanopticMeasure, match_segments, quality
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
@@ -150,7 +151,7 @@ def test_segment_picture_round_trip(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(UserError, match=r"b\.png' is of mode L"):
         read_segment_map(tmp_path / "b.png")
-    with pytest.raises(UserError, match=r"c\.png' can't be read"):
+    with pytest.raises(UserError, match=r"c\.png' does not exist"):
         read_segment_map(tmp_path / "c.png")
 
 
@@ -169,7 +170,9 @@ def test_evaluator(make_dataset, tmp_path: Path) -> None:
     expected = slow_quality(images)
     results = []
     for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
-        evaluator = SemanticSegmentationEvaluator(dataset.name, output_dir=tmp_path, measures=[PanopticMeasure])
+        evaluator = SemanticSegmentationEvaluator(
+            dataset_info(dataset.name), output_dir=tmp_path, measures=[PanopticMeasure]
+        )
         for i in order:
             evaluator.process([dataset.records[i]], [outputs[i]])
         results.append(evaluator.evaluate()["panoptic_seg"])
@@ -191,7 +194,7 @@ def test_evaluator(make_dataset, tmp_path: Path) -> None:
 def test_prompts_that_share_a_class(make_dataset) -> None:
     dataset = make_dataset(num_classes=2)
     MetadataCatalog.get(dataset.name).set(prompt_classes=["a", "b", "c"], prompt_to_class=[0, 1, 1])
-    evaluator = SemanticSegmentationEvaluator(dataset.name, measures=[PanopticMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), measures=[PanopticMeasure])
     measure = evaluator.measures[1]
     _, found = measure._predicted({"panoptic_seg": (torch.ones(2, 2), [{"id": 1, "category_id": 2}])})
     assert found == [{"id": 1, "category_id": 1}]
@@ -199,7 +202,7 @@ def test_prompts_that_share_a_class(make_dataset) -> None:
 
 def test_without_segments(make_dataset) -> None:
     dataset = make_dataset()
-    evaluator = SemanticSegmentationEvaluator(dataset.name, measures=[PanopticMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), measures=[PanopticMeasure])
     with pytest.raises(UserError, match=r"gives no panoptic segments .* TEST\.PANOPTIC False"):
         evaluator.process(dataset.records[:1], dataset.outputs()[:1])
     ids = torch.zeros(dataset.predictions[0].shape, dtype=torch.int32)

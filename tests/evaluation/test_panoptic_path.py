@@ -17,6 +17,7 @@ from twostage.data.labels import read_label_map
 from twostage.data.loaders import dataset_records
 from twostage.data.segment_maps import read_segment_map
 from twostage.data.toybox import dataset, words
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.evaluation.panoptic_quality import PanopticMeasure
 from twostage.evaluation.results import PANOPTIC_GROUPS
@@ -35,7 +36,7 @@ def _small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def figures_of(records: list[dict[str, Any]], change: Any) -> dict[str, float]:
     """PQ figures where `change` makes the prediction from (ids, segments) of the ground truth."""
-    evaluator = SemanticSegmentationEvaluator("toybox_val_open", measures=[PanopticMeasure])
+    evaluator = SemanticSegmentationEvaluator(dataset_info("toybox_val_open"), measures=[PanopticMeasure])
     for record in records:
         labels = torch.from_numpy(read_label_map(record["sem_seg_file_name"]))
         ids, segments = change(read_segment_map(record["pan_seg_file_name"]), record["segments_info"])
@@ -48,13 +49,13 @@ def figures_of(records: list[dict[str, Any]], change: Any) -> dict[str, float]:
 
 
 def test_ground_truth_scores_100() -> None:
-    records = dataset_records("toybox_val_open", panoptic=True)
+    records = dataset_records(dataset_info("toybox_val_open"), panoptic=True)
     assert figures_of(records, lambda ids, segments: (ids, segments)) == dict.fromkeys(sorted(KEYS), 100.0)
 
 
 def test_wrong_segments_cost_what_they_should() -> None:
     """All things missed: nothing is recognised of things, stuff stays right; half of every thing: no match (IoU 1/2)."""
-    records = dataset_records("toybox_val_open", panoptic=True)
+    records = dataset_records(dataset_info("toybox_val_open"), panoptic=True)
 
     def without_things(ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, list[dict]]:
         return np.where(ids % 1000 == 0, ids, 0), [s for s in segments if s["id"] % 1000 == 0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 
+from twostage.data.catalogue import DatasetInfo
 from twostage.errors import UserError
 from twostage.evaluation import proposal_recall as proposals
 from twostage.evaluation.dataset import EvaluatedDataset
@@ -20,10 +21,12 @@ def sample(masks: torch.Tensor | None, label: torch.Tensor) -> Sample:
 
 
 def measure() -> ProposalMeasure:
-    dataset = EvaluatedDataset(
-        name="x", class_names=("a", "b", "c"), ignore_label=255, prompt_names=("a", "b", "c"), seen=(0, 1), unseen=(2,)
-    )
-    return ProposalMeasure(dataset)
+    names = ("a", "b", "c")
+    info = DatasetInfo(
+        name="x", benchmark="", split="", title="", class_names=names, prompts=names, images=(), labels=(), seen=(0, 1),
+        unseen=(2,), zero_shot=True,
+    )  # fmt: skip
+    return ProposalMeasure(EvaluatedDataset.of(info))
 
 
 @pytest.mark.parametrize("pixels", [7, 2**20])

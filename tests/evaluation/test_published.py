@@ -1,4 +1,4 @@
-"""Published figures: only what is known, in the same columns as our own; and which data sets a word means."""
+"""Published figures: only what is known, in the same columns as our own; and which datasets a word means."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_results_page_names_benchmarks_as_papers_do() -> None:
     assert "Beside" not in results_page("Ours", {"toybox_val_open": record(40, 39)})
 
 
-def test_words_for_data_sets() -> None:
+def test_words_for_datasets() -> None:
     assert select_datasets(["five"]) == FIVE_NAMES
     assert select_datasets(["A-150", "toybox_val_open", "ade20k_150_val", "voc_2012_test_sem_seg"]) == [
         "ade20k_150_val", "toybox_val_open", "voc_2012_test_sem_seg"

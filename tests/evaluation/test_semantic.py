@@ -1,4 +1,4 @@
-"""The evaluator on a data set on disk: figures, files, merging over processes, bad input."""
+"""The evaluator on a dataset on disk: figures, files, merging over processes, bad input."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from twostage.config import default_config
 from twostage.data.labels import read_label_map, write_label_map
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.evaluation.boundary import boundary_counts, boundary_iou
 from twostage.evaluation.building import build_evaluator
@@ -29,7 +30,7 @@ from twostage.vocabulary import Vocabulary
 
 
 def evaluate(dataset, outputs=None, order=None, **options):
-    evaluator = SemanticSegmentationEvaluator(dataset.name, **options)
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name), **options)
     outputs = outputs or dataset.outputs()
     for i in order if order is not None else range(len(dataset.records)):
         evaluator.process([dataset.records[i]], [outputs[i]])
@@ -170,7 +171,7 @@ def test_label_file_from_the_catalogue(make_dataset) -> None:
     """Detectron2's own mapper takes the label file out of the record; the catalogue still knows it."""
     dataset = make_dataset()
     results, _ = evaluate(dataset)
-    evaluator = SemanticSegmentationEvaluator(dataset.name)
+    evaluator = SemanticSegmentationEvaluator(dataset_info(dataset.name))
     evaluator.process([{"file_name": record["file_name"]} for record in dataset.records], dataset.outputs())
     assert evaluator.evaluate()["sem_seg"] == results
     with pytest.raises(UserError, match=r"'other\.jpg' is no image of"):
@@ -253,13 +254,13 @@ def test_unreadable_and_missing_label(make_dataset) -> None:
 def test_empty_split_and_repeated_class(make_dataset) -> None:
     dataset = make_dataset()
     with pytest.raises(UserError, match="gave no image"):
-        SemanticSegmentationEvaluator(dataset.name).evaluate()
+        SemanticSegmentationEvaluator(dataset_info(dataset.name)).evaluate()
     repeated = make_dataset(stuff_classes=["cat", "dog", "cat"])
     with pytest.raises(UserError, match="lists class 'cat' more than once"):
-        SemanticSegmentationEvaluator(repeated.name)
+        SemanticSegmentationEvaluator(dataset_info(repeated.name))
     outside = make_dataset(unseen_classes=[6])
     with pytest.raises(UserError, match="class index 6 is outside"):
-        SemanticSegmentationEvaluator(outside.name)
+        SemanticSegmentationEvaluator(dataset_info(outside.name))
 
 
 def test_other_kind_of_dataset(make_dataset) -> None:
@@ -315,13 +316,13 @@ def test_folded_background(make_dataset) -> None:
 )
 def test_contradicting_metadata(make_dataset, extra: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        SemanticSegmentationEvaluator(make_dataset(**extra).name)
+        SemanticSegmentationEvaluator(dataset_info(make_dataset(**extra).name))
 
 
 def test_eight_bits_where_sixteen_are_needed(make_dataset) -> None:
     dataset = make_dataset(num_classes=300, ignore=65535)
     Image.fromarray((dataset.labels[0] % 256).astype(np.uint8)).save(dataset.records[0]["sem_seg_file_name"])
-    with pytest.raises(UserError, match=r"0\.png' has 8 bits per pixel, but labels of this data set go up to 65535"):
+    with pytest.raises(UserError, match=r"0\.png' has 8 bits per pixel, but labels of this dataset go up to 65535"):
         evaluate(dataset)
 
 

@@ -16,7 +16,7 @@ from twostage.checkpoint.checkpointer import load_weights
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.config import load_config
-from twostage.data.registration import configure_datasets
+from twostage.data.views import evaluated_view
 from twostage.errors import UserError
 from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
@@ -259,10 +259,9 @@ def test_protocols_ask_for_the_published_names(reference, path):
     lists = json.loads((reference / "trainingfree" / "classes.json").read_text())
     method, _, benchmark = path.stem.partition("_")
     cfg = load_config(str(path), ["MODEL.CLIP.TEXT_CACHE", ""])
-    configure_datasets(cfg)
     benchmark = {"cityscapes": "city_scapes"}.get(benchmark, benchmark)
     names = lists[f"maskclip_{benchmark}" if method == "maskclip" else benchmark]["names"]
-    asked = Vocabulary.from_dataset(cfg.DATASETS.TEST[0]).synonyms(split=True)
+    asked = Vocabulary.of(evaluated_view(cfg, cfg.DATASETS.TEST[0])).synonyms(split=True)
     assert [list(group) for group in asked] == [[name.strip() for name in group] for group in names]
     # Only class lists with a background may have a threshold.
     threshold = cfg.MODEL.TRAINING_FREE.PROBABILITY_THRESHOLD

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from twostage.data.labels import write_label_map
+from twostage.data.views import dataset_info
 from twostage.evaluation.oracles import OracleMeasure
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.visualization.analysis import (
@@ -44,7 +45,11 @@ def record(tmp_path: Path) -> dict[str, Any]:
         stuff_classes=NAMES, ignore_label=255, evaluator_type="sem_seg", seen_classes=[0, 1], unseen_classes=[2, 3]
     )
     evaluator = SemanticSegmentationEvaluator(
-        name, output_dir=tmp_path, save_predictions=True, measures=[OracleMeasure], config_text="SEED: 1\n"
+        dataset_info(name),
+        output_dir=tmp_path,
+        save_predictions=True,
+        measures=[OracleMeasure],
+        config_text="SEED: 1\n",
     )
     evaluator.process([entry], [{"sem_seg_labels": torch.from_numpy(prediction)}])
     evaluator.evaluate()

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from twostage.data.labels import write_label_map
 from twostage.errors import UserError
-from twostage.visualization.examples import dataset_colors, example_picture, make_example, pick_images
+from twostage.visualization.examples import class_colors, example_picture, make_example, pick_images
 from twostage.visualization.overlay import draw_names, enlarged, overlay
 from twostage.visualization.palette import palette
 
@@ -76,11 +75,10 @@ def test_panels(results: dict[str, dict], tmp_path: Path) -> None:
     assert drawn.shape[1] == 4 * 480 + 5 * 10
 
 
-def test_colours_of_the_data_set_come_first() -> None:
-    MetadataCatalog.get("with_colors").set(stuff_colors=[[1, 2, 3], [4, 5, 6]])
-    assert dataset_colors("with_colors", 2).tolist() == [[1, 2, 3], [4, 5, 6]]
-    MetadataCatalog.remove("with_colors")
-    assert np.array_equal(dataset_colors("nowhere_registered", 2), palette(2))
+def test_colours_of_the_dataset_come_first() -> None:
+    assert class_colors([[1, 2, 3], [4, 5, 6]], 2).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert class_colors([[1, 2, 3]], 3).tolist() == [[1, 2, 3], *palette(3)[1:].tolist()]
+    assert np.array_equal(class_colors(None, 2), palette(2))
 
 
 def test_without_saved_predictions_or_picture(results: dict[str, dict], tmp_path: Path) -> None:
@@ -92,5 +90,5 @@ def test_without_saved_predictions_or_picture(results: dict[str, dict], tmp_path
     with pytest.raises(UserError, match=r"no saved prediction for '.*a\.png'"):
         make_example("Best", name, results)
     (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"picture '.*a\.png' can't be read"):
+    with pytest.raises(UserError, match=r"image '.*a\.png' can't be read"):
         make_example("Best", name, results)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from twostage.commands import make_demo as command
 from twostage.commands.arguments import make_demo_parser
+from twostage.data.registration import register_catalogue
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError
 
@@ -38,6 +39,7 @@ def make_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 @pytest.fixture
 def few_scenes(tmp_path: Path) -> Iterator[None]:
     """toybox_train and toybox_val_open hold four pictures each while the test runs."""
+    register_catalogue()
     saved = {}
     for name, split in (("toybox_train", "train"), ("toybox_val_open", "open")):
         folder = tmp_path / name

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
 from twostage.data.images import list_images
-from twostage.data.registration import configure_datasets, use_class_names
+from twostage.data.views import find_info, own_folders, with_class_names
 from twostage.errors import UserError
 from twostage.files import check_writable
 from twostage.vocabulary import Vocabulary
@@ -25,10 +24,9 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """
     # Everything that can be wrong is looked at before the model is built.
     cfg = load_config(args.config_file, args.opts)
-    configure_datasets(cfg)
-    if args.vocabulary in DatasetCatalog.list():
-        use_class_names(args.vocabulary, cfg.DATASETS.CLASS_NAMES)
-    vocabulary = Vocabulary.parse(args.vocabulary)
+    known = own_folders(cfg).get(args.vocabulary) or find_info(args.vocabulary)
+    named = with_class_names(known, cfg.DATASETS.CLASS_NAMES) if known else None
+    vocabulary = Vocabulary.of(named) if named else Vocabulary.parse(args.vocabulary)
     things = Vocabulary.parse(args.things).names if args.things is not None else ()
     unknown = [name for name in things if name not in vocabulary.names]
     if unknown:

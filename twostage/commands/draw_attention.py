@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
-from twostage.data.loaders import check_dataset
+from twostage.data.catalogue import DatasetInfo
+from twostage.data.images import read_rgb
+from twostage.data.labels import read_label_map
+from twostage.data.loaders import dataset_records
+from twostage.data.views import evaluated_view
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, check_writable
 from twostage.systems.training_free.dense_clip.keys import METHODS
 from twostage.systems.training_free.dense_clip.model import TrainingFree, dense_tower_from_config
-from twostage.visualization.examples import dataset_colors, read_picture
+from twostage.visualization.examples import class_colors
 from twostage.visualization.overlay import enlarged, legend, overlay, present_classes, side_by_side
 from twostage.vocabulary import Vocabulary
 
@@ -33,23 +36,23 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         if name not in METHODS:
             raise UserError(f"--methods has {name!r}{near_names(name, METHODS)}; there are: {', '.join(METHODS)}")
     check_writable(args.output.parent)
-    check_dataset(args.dataset)
-    records = DatasetCatalog.get(args.dataset)
+    cfg = load_config(args.config_file, args.opts)
+    info = evaluated_view(cfg, args.dataset)
+    records = dataset_records(info)
     if not 0 <= args.index < len(records):
         raise UserError(f"--index is {args.index}; '{args.dataset}' has images 0 to {len(records) - 1}")
     record = records[args.index]
-    cfg = load_config(args.config_file, args.opts)
     segmenter = Segmenter(build_from_config(cfg), cfg)
     if not isinstance(segmenter.model, TrainingFree):
         raise UserError(f"'{args.config_file}' builds {type(segmenter.model).__name__}; give a training-free config")
-    print(f"wrote {draw(segmenter, record, args.dataset, methods, args.output)}")
+    print(f"wrote {draw(segmenter, record, info, methods, args.output)}")
 
 
-def draw(segmenter: Segmenter, record: dict[str, str], dataset: str, methods: list[str], output: Path) -> Path:
+def draw(segmenter: Segmenter, record: dict[str, str], info: DatasetInfo, methods: list[str], output: Path) -> Path:
     """Write the picture of all methods on one image; returns its path."""
     model = cast(TrainingFree, segmenter.model)
-    vocabulary = Vocabulary.from_dataset(dataset)
-    truth = np.asarray(Image.open(record["sem_seg_file_name"]))
+    vocabulary = Vocabulary.of(info)
+    truth = read_label_map(record["sem_seg_file_name"])
     cfg = segmenter.cfg.clone()
     # The last block as published, whatever the config says of its own method.
     cfg.MODEL.TRAINING_FREE.LAST_BLOCK = "auto"
@@ -61,7 +64,7 @@ def draw(segmenter: Segmenter, record: dict[str, str], dataset: str, methods: li
         maps[f"{method} {100 * miou(labels, truth, len(vocabulary)):.0f} %"] = labels
     maps["ground truth"] = truth
     with atomic_path(output) as path:
-        Image.fromarray(picture(read_picture(record["file_name"]), maps, vocabulary.names, dataset)).save(path, "PNG")
+        Image.fromarray(picture(read_rgb(record["file_name"]), maps, vocabulary.names, info)).save(path, "PNG")
     return output
 
 
@@ -75,9 +78,9 @@ def miou(labels: np.ndarray, truth: np.ndarray, count: int) -> float:
     return float(np.mean(ious)) if ious else float("nan")
 
 
-def picture(image: np.ndarray, maps: dict[str, np.ndarray], names: tuple[str, ...], dataset: str) -> np.ndarray:
+def picture(image: np.ndarray, maps: dict[str, np.ndarray], names: tuple[str, ...], info: DatasetInfo) -> np.ndarray:
     """uint8 RGB: rows of four panels, a legend of the classes that cover most."""
-    colors = dataset_colors(dataset, len(names))
+    colors = class_colors(info.colors, len(names))
     panels = [("image", enlarged(image, maps["ground truth"])[0])]
     for title, labels in maps.items():
         large, large_labels = enlarged(image, labels)

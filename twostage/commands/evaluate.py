@@ -1,4 +1,4 @@
-"""One system on many data sets: the model is loaded once, each vocabulary embedded once, and the results stand in one table
+"""One system on many datasets: the model is loaded once, each vocabulary embedded once, and the results stand in one table
 next to the published figures."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from twostage.commands.setup import set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
-from twostage.data.registration import configure_datasets
+from twostage.data.views import evaluated_view, own_folders
 from twostage.errors import UserError
 from twostage.evaluation.figures import PublishedFigures
 from twostage.evaluation.other_systems import OTHER_SYSTEMS
@@ -51,16 +51,14 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
     """The config of `tools/evaluate.py`'s arguments, with DATASETS.TEST as chosen; frozen and checked.
 
     Raises:
-        UserError: anything wrong in config, data sets or output folder.
+        UserError: anything wrong in config, datasets or output folder.
     """
     cfg = load_config(args.config_file, args.opts)
-    configure_datasets(cfg)
-    names = select_datasets(args.datasets or cfg.DATASETS.TEST)
+    cfg.DATASETS.TEST = tuple(select_datasets(args.datasets or cfg.DATASETS.TEST, own=own_folders(cfg)))
     if args.skip_missing:
-        names = _present(names, panoptic=cfg.TEST.PANOPTIC)
-    for name in names:
-        check_dataset(name, panoptic=cfg.TEST.PANOPTIC)
-    cfg.DATASETS.TEST = tuple(names)
+        cfg.DATASETS.TEST = _present(cfg)
+    for name in cfg.DATASETS.TEST:
+        check_dataset(evaluated_view(cfg, name), panoptic=cfg.TEST.PANOPTIC)
     if args.skip_broken:
         cfg.TEST.SKIP_BROKEN = True
     if args.report:
@@ -71,19 +69,20 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _present(names: Sequence[str], *, panoptic: bool) -> list[str]:
-    """Those whose files are there; the others are named in the log."""
+def _present(cfg: CfgNode) -> tuple[str, ...]:
+    """The test sets whose files are there; the others are named in the log."""
     found = []
-    for name in names:
+    for name in cfg.DATASETS.TEST:
         try:
-            check_dataset(name, panoptic=panoptic)
+            check_dataset(evaluated_view(cfg, name), panoptic=cfg.TEST.PANOPTIC)
         except UserError as error:
             logger.warning("left out: %s", error)
         else:
             found.append(name)
     if not found:
-        raise UserError(f"none of {', '.join(names)} is on this machine; `python tools/prepare_datasets.py list` helps")
-    return found
+        names = ", ".join(cfg.DATASETS.TEST)
+        raise UserError(f"none of {names} is on this machine; `python tools/prepare_datasets.py list` helps")
+    return tuple(found)
 
 
 def evaluate_benchmarks(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -93,7 +92,6 @@ def evaluate_benchmarks(cfg: CfgNode, args: argparse.Namespace) -> None:
         args: of `tools/evaluate.py`: `resume`, `report`, `name`.
     """
     set_up(cfg, args)
-    configure_datasets(cfg)  # again, because a spawned process knows only what its imports register
     evaluate(cfg, resume=args.resume)
     if not comm.is_main_process():
         return
@@ -125,7 +123,7 @@ def results_page(title: str, records: Mapping[str, Mapping[str, Any]]) -> str:
 
     Args:
         title: name of the system.
-        records: data set -> content of its results file.
+        records: dataset -> content of its results file.
     """
     parts = [f"# {title}", tables([(name, record["figures"]) for name, record in records.items()])]
     known = {published_name(name): record for name, record in records.items() if published_name(name)}

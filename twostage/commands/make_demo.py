@@ -21,6 +21,7 @@ from twostage.commands.setup import set_aside_metrics, set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
+from twostage.data.views import dataset_view
 from twostage.engine.trainer import Trainer
 from twostage.errors import UserError
 from twostage.evaluation.results import results_table, versions, write_json
@@ -58,7 +59,7 @@ def train(output: Path, *, seed: int, max_iter: int) -> CfgNode:
     """Train SAN into `output` and evaluate it; returns its config."""
     cfg = _config("san", output, seed=seed, max_iter=max_iter)
     for name in (*cfg.DATASETS.TRAIN, DATASET):
-        check_dataset(name)
+        check_dataset(dataset_view(cfg, name))
     set_up(cfg, train_parser().parse_args([]))
     set_aside_metrics(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)

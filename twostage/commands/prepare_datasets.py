@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, dataset_info, find_benchmark
+from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, find_benchmark
 from twostage.data.catalogue.folders import folder_infos
 from twostage.data.preparation.colored import ORIGINALS, prepare_folder
 from twostage.data.preparation.jobs import Report
@@ -17,6 +17,7 @@ from twostage.data.preparation.recipes import download_of
 from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
+from twostage.data.views import find_info
 from twostage.errors import UserError
 from twostage.machine import datasets_root, user_path
 
@@ -146,14 +147,7 @@ def infos_of(name: str) -> list[DatasetInfo]:
     benchmark = find_benchmark(name)
     own = [benchmark.info(split, next(iter(split.registered))) for split in benchmark.splits.values()]
     if name not in (benchmark.name, *benchmark.published):
-        own = [info for info in own if info.split == dataset_info(name).split] if _is_registered(name) else own
+        known = find_info(name)
+        own = [info for info in own if info.split == known.split] if known else own
     on_disk = [info for info in own if info.label_root.is_dir()]
     return on_disk or own
-
-
-def _is_registered(name: str) -> bool:
-    try:
-        dataset_info(name)
-    except UserError:
-        return False
-    return True

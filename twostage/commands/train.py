@@ -15,7 +15,7 @@ from twostage.commands.launch import launch
 from twostage.commands.setup import set_aside_metrics, set_up
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
-from twostage.data.registration import configure_datasets
+from twostage.data.views import dataset_view, evaluated_view
 from twostage.engine.ema import ModelEma
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.trainer import Trainer
@@ -38,11 +38,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     cfg.MODEL.DEVICE = resolve_device(cfg)
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
-    configure_datasets(cfg)
     for name in () if args.eval_only else cfg.DATASETS.TRAIN:
-        check_dataset(name)
+        check_dataset(dataset_view(cfg, name))
     for name in cfg.DATASETS.TEST:
-        check_dataset(name, panoptic=cfg.TEST.PANOPTIC)
+        check_dataset(evaluated_view(cfg, name), panoptic=cfg.TEST.PANOPTIC)
     launch(
         run,
         processes=args.num_gpus,
@@ -61,7 +60,6 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
         The results as `Trainer.test` gives them, on rank 0.
     """
     set_up(cfg, args)
-    configure_datasets(cfg)  # again, because a spawned process knows only what its imports register
     if args.eval_only:
         results: dict[str, Any] | None = evaluate(cfg, trainer, resume=args.resume)
     else:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from detectron2.data import MetadataCatalog
 from safetensors.torch import save_file
 from tabulate import tabulate
 
@@ -19,8 +18,9 @@ from twostage.clip.loading import load_clip
 from twostage.clip.regions.crops import crop_side
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
-from twostage.data.captions import is_caption_set
+from twostage.data.captions import CAPTIONS
 from twostage.data.loaders import dataset_records
+from twostage.data.views import dataset_info
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, check_writable
 from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
@@ -43,21 +43,16 @@ def run_from_arguments(args: argparse.Namespace) -> None:
 def make_pairs(args: argparse.Namespace) -> None:
     """The command `pairs`."""
     check_writable(args.output, "choose another --output")
-    records = dataset_records(args.dataset)[: args.limit]
-    if is_caption_set(args.dataset):
+    info = dataset_info(args.dataset)
+    records = dataset_records(info)[: args.limit]
+    if info.kind == CAPTIONS:
         if not args.segmenter:
             raise UserError(f"'{args.dataset}' has captions, not masks; give --segmenter and --weights for proposals")
         # One caption per picture, the first.
         records = list({record["file_name"]: record for record in reversed(records)}.values())[::-1]
         pairs = pairs_from_captions(records, load(args.segmenter, weights=args.weights), min_pixels=args.min_pixels)
     else:
-        metadata = MetadataCatalog.get(args.dataset)
-        pairs = pairs_from_labels(
-            records,
-            list(metadata.stuff_classes),
-            ignore_label=metadata.ignore_label,
-            min_pixels=args.min_pixels,
-        )
+        pairs = pairs_from_labels(records, info.class_names, ignore_label=info.ignore_label, min_pixels=args.min_pixels)
     print(f"{write_pairs(pairs, args.output)} pairs in {args.output}")
 
 
@@ -106,10 +101,10 @@ def _recipe(args: argparse.Namespace, part: str) -> TuningRecipe:
 
 def accuracy(args: argparse.Namespace) -> None:
     """The command `accuracy`."""
-    metadata = MetadataCatalog.get(args.dataset)
-    records = dataset_records(args.dataset)[: args.limit]
-    names = list(metadata.stuff_classes)
-    groups = {key.removesuffix("_classes"): metadata.get(key, ()) for key in ("seen_classes", "unseen_classes")}
+    info = dataset_info(args.dataset)
+    records = dataset_records(info)[: args.limit]
+    names = list(info.class_names)
+    groups = {"seen": info.seen, "unseen": info.unseen} if info.zero_shot else {}
     clip, tokenizer = load_clip(
         args.clip, pretrained=args.pretrained, quick_gelu=args.quick_gelu, mask_prompt_depth=args.depth
     )
@@ -117,7 +112,7 @@ def accuracy(args: argparse.Namespace) -> None:
     text = TextEmbedder(clip=clip, tokenizer=tokenizer, templates=TEMPLATES["vild"], split_synonyms=False)
     size = crop_side(clip.visual, args.crop_size, "--crop-size")
     with tempfile.TemporaryDirectory() as folder:
-        pairs = pairs_from_labels(records, names, ignore_label=metadata.ignore_label, min_pixels=args.min_pixels)
+        pairs = pairs_from_labels(records, names, ignore_label=info.ignore_label, min_pixels=args.min_pixels)
         write_pairs(pairs, Path(folder))
         data = PairDataset(read_pairs(Path(folder)), size=size, augment=False)
         found = {key: value for key, value in groups.items() if value}

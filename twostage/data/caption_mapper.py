@@ -9,7 +9,8 @@ from PIL import Image
 from skimage.segmentation import felzenszwalb
 from torchvision.transforms import RandomResizedCrop
 
-from twostage.data.mapper import Record, read_image, to_tensor
+from twostage.data.images import read_rgb
+from twostage.data.mapper import Record, to_tensor
 
 # Width to height of the random part, least and most: RandomResizedCrop's usual range.
 _RATIOS = (3 / 4, 4 / 3)
@@ -30,7 +31,6 @@ class CaptionMapper:
         superpixel_scale: float,
         superpixel_sigma: float,
         superpixel_min_size: int,
-        image_format: str = "RGB",
     ) -> None:
         """
         Args:
@@ -43,7 +43,6 @@ class CaptionMapper:
         self.superpixel_scale = superpixel_scale
         self.superpixel_sigma = superpixel_sigma
         self.superpixel_min_size = superpixel_min_size
-        self.image_format = image_format
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> CaptionMapper:
@@ -55,7 +54,6 @@ class CaptionMapper:
             superpixel_scale=keys.SUPERPIXEL_SCALE,
             superpixel_sigma=keys.SUPERPIXEL_SIGMA,
             superpixel_min_size=keys.SUPERPIXEL_MIN_SIZE,
-            image_format=cfg.INPUT.FORMAT,
         )
 
     def __call__(self, record: Record) -> Record:
@@ -64,7 +62,7 @@ class CaptionMapper:
         Raises:
             UserError: unreadable file; names it.
         """
-        image = read_image(record["file_name"], self.image_format)
+        image = read_rgb(record["file_name"])
         superpixels = felzenszwalb(
             image, scale=self.superpixel_scale, sigma=self.superpixel_sigma, min_size=self.superpixel_min_size
         )

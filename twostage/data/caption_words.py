@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 
-from twostage.data.captions import is_caption_set
+from twostage.data.captions import CAPTIONS
 from twostage.data.nouns import noun_phrases
+from twostage.data.views import find_info, registered_names
 from twostage.errors import UserError, near_names
 
 Record = dict[str, Any]
@@ -24,14 +24,15 @@ def with_captions(records: Sequence[Record], name: str) -> list[Record]:
     Raises:
         UserError: no registered set, one without captions, or none for any of these pictures.
     """
-    known = [each for each in DatasetCatalog.list() if is_caption_set(each)]
-    if name not in known:
-        why = "a data set without captions" if name in DatasetCatalog.list() else "no known data set"
+    info = find_info(name)
+    if info is None or info.kind != CAPTIONS:
+        known = [each for each in registered_names() if getattr(find_info(each), "kind", "") == CAPTIONS]
+        why = "no known data set" if info is None else "a data set without captions"
         raise UserError(
             f"DATASETS.CAPTIONS is {name!r}, which is {why}{near_names(name, known)}; there are: {', '.join(sorted(known))}"
         )
     captions: dict[str, list[str]] = defaultdict(list)
-    for pair in DatasetCatalog.get(name):
+    for pair in info.records():
         captions[Path(pair["file_name"]).stem].append(pair["caption"])
     found = [{**record, "captions": captions.get(Path(record["file_name"]).stem, [])} for record in records]
     if not any(record["captions"] for record in found):

@@ -1,4 +1,4 @@
-"""Data sets of image-caption pairs: their file formats and their registration.
+"""Datasets of image-caption pairs: their file formats and their registration.
 
 A record is one pair: `file_name` and `caption`; a picture with five captions makes five records. Under
 `$DETECTRON2_DATASETS`:
@@ -32,6 +32,8 @@ from twostage.errors import UserError
 from twostage.machine import datasets_root
 
 Record = dict[str, Any]
+# The `kind` of such datasets.
+CAPTIONS = "captions"
 
 
 def read_caption_lines(folder: Path) -> list[Record]:
@@ -110,12 +112,7 @@ def register_caption_set(name: str, load: Callable[[], list[Record]]) -> None:
     if name in DatasetCatalog.list():
         return
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(evaluator_type="captions")
-
-
-def is_caption_set(name: str) -> bool:
-    """Whether a registered data set holds image-caption pairs."""
-    return MetadataCatalog.get(name).get("evaluator_type", None) == "captions"
+    MetadataCatalog.get(name).set(evaluator_type=CAPTIONS)
 
 
 def _below_root(folder: str, read: Callable[[Path], list[Record]]) -> list[Record]:
@@ -127,16 +124,11 @@ def _toybox(ensure: Callable[[Path], Path]) -> list[Record]:
     return read_caption_lines(ensure(datasets_root()))
 
 
-def _builtin() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
+def builtin_caption_sets() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
+    """The caption sets that we know: name, and what gives their records."""
     yield "toybox_captions", partial(_toybox, ensure_toybox_captions)
     yield "toybox_scene_captions", partial(_toybox, ensure_toybox_scene_captions)
     yield "toybox_train_captions", lambda: toybox_train_captions(datasets_root())
     yield "coco_2017_train_captions", partial(_below_root, "coco", read_coco_captions)
     yield "coco_2014_karpathy_captions", partial(_below_root, "coco", read_karpathy)
     yield "cc3m_captions", partial(_below_root, "cc3m", read_caption_lines)
-
-
-def register_builtin() -> None:
-    """Register the caption sets that we know."""
-    for name, load in _builtin():
-        register_caption_set(name, load)

@@ -52,16 +52,3 @@ def with_distractors(info: DatasetInfo, names: tuple[str, ...]) -> DatasetInfo:
         prompt_to_class=table + tuple(range(known, known + len(extra))),
         distractors=len(extra),
     )
-
-
-def without_distractors(info: DatasetInfo) -> DatasetInfo:
-    """`info` as it was before `with_distractors`."""
-    if not info.distractors:
-        return info
-    return dataclasses.replace(
-        info,
-        class_names=info.class_names[: -info.distractors],
-        prompts=info.prompts[: -info.distractors],
-        prompt_to_class=info.prompt_to_class[: -info.distractors],
-        distractors=0,
-    )

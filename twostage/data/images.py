@@ -1,33 +1,68 @@
-"""Reading pictures, with an error that names the file."""
+"""Reading pictures: one way for training, evaluation, checks, the demo and the API, with errors that name the file."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from detectron2.data import detection_utils
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from twostage.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
+# What a picture can be read from: a path, or an open binary file.
+Source = str | Path | IO[bytes]
 
-def read_rgb(path: str | Path) -> np.ndarray:
-    """The picture at `path` as uint8 RGB `[H, W, 3]`, turned upright as its EXIF data says.
+
+@contextlib.contextmanager
+def open_image(source: Source, *, what: str = "image", cure: str = "replace or remove it") -> Iterator[Image.Image]:
+    """A PIL image for the length of the block; whatever fails in opening or decoding it is one kind of error.
+
+    Args:
+        what: word for the file in messages.
+        cure: what to do about a file that can't be read.
 
     Raises:
-        UserError: missing, unreadable or not a picture.
+        UserError: missing, empty, cut off, damaged, too large or no picture; names the file.
     """
+    name = f"{what} '{source}'" if isinstance(source, str | Path) else f"{what} that was handed over as a file or bytes"
     try:
-        # A copy, because decoded pictures may be read-only and torch wants to own its memory.
-        return np.array(detection_utils.read_image(str(path), format="RGB"))
+        with Image.open(source) as image:
+            yield image
+    except UserError:
+        raise
     except FileNotFoundError as error:
-        raise UserError(f"image '{path}' does not exist") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"image '{path}' can't be read ({' '.join(str(error).split())}); replace or remove it"
-        ) from error
+        raise UserError(f"{name} does not exist; {cure}") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise UserError(f"{name} is too large ({_reason(error)}); make it smaller, or {cure}") from error
+    # Pillow's decoders trust their files: damaged ones raise OSError, SyntaxError, ValueError, struct.error, zlib.error,
+    # OverflowError, EOFError, IndexError, KeyError, TypeError and others.
+    except Exception as error:
+        raise UserError(f"{name} can't be read ({_reason(error)}); {cure}") from error
+
+
+def read_rgb(source: Source) -> np.ndarray:
+    """A picture as uint8 RGB `[H, W, 3]`, turned upright as its EXIF data says.
+
+    Raises:
+        UserError: see `open_image`.
+    """
+    with open_image(source) as image:
+        return rgb_of(image)
+
+
+def rgb_of(image: Image.Image) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]` of a PIL image, turned upright as its EXIF data says."""
+    # A copy, because decoded pictures may be read-only and torch wants to own its memory.
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def list_images(paths: list[str]) -> list[Path]:

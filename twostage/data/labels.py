@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from twostage.data.images import open_image
 from twostage.errors import UserError
 from twostage.files import atomic_path
 
@@ -17,8 +18,8 @@ _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 def is_color_picture(path: str | Path) -> bool:
-    """Whether an image file holds colours, not one value per pixel. Reads the head only; OSError where it can't."""
-    with Image.open(path) as image:
+    """Whether an image file holds colours, not one value per pixel; reads the head only. UserError where it can't."""
+    with open_image(path, what="label file") as image:
         return image.mode not in _LABEL_MODES
 
 
@@ -26,20 +27,15 @@ def read_label_map(path: str | Path, *, largest: int = 255) -> np.ndarray:
     """Read a label image as `[H, W]` int64; palette images give their indices, not their colours.
 
     Args:
-        largest: the largest value that labels of this data set may hold (class or ignore label).
+        largest: the largest value that labels of this dataset may hold (class or ignore label).
 
     Raises:
         UserError: missing or unreadable file, an RGB picture of the labels instead of the labels, or 8 bits where `largest`
             needs 16.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-    except FileNotFoundError:
-        raise UserError(f"label file '{path}' does not exist; prepare the data set again") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"label file '{path}' can't be read: {' '.join(str(error).split())}") from error
+    with open_image(path, what="label file", cure="prepare the dataset again") as image:
+        image.load()
+        mode, values = image.mode, np.asarray(image)
     if mode not in _LABEL_MODES:
         raise UserError(
             f"label file '{path}' is a colour picture (mode {mode}); labels hold one class index per pixel, "
@@ -47,7 +43,7 @@ def read_label_map(path: str | Path, *, largest: int = 255) -> np.ndarray:
         )
     if largest > np.iinfo(np.uint8).max and values.dtype.itemsize == 1:
         raise UserError(
-            f"label file '{path}' has 8 bits per pixel, but labels of this data set go up to {largest}: higher values were "
+            f"label file '{path}' has 8 bits per pixel, but labels of this dataset go up to {largest}: higher values were "
             "cut off; write the labels as 16-bit PNG"
         )
     return values.astype(np.int64)

@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
-from detectron2.data.catalog import Metadata
+from detectron2.data import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-import twostage.data.registration  # noqa: F401
 from twostage.data.caption_mapper import CaptionMapper
 from twostage.data.caption_words import CaptionWords, with_captions
-from twostage.data.captions import is_caption_set
-from twostage.data.catalogue import dataset_info
+from twostage.data.captions import CAPTIONS
+from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.folders import check_labels
 from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import derive_seed, seeded_sampling
-from twostage.errors import UserError
+from twostage.data.views import dataset_view, evaluated_view
+from twostage.errors import UserError, find_user_error
+from twostage.vocabulary import Vocabulary
 
 Mapper = Callable[[Record], Record]
 
@@ -41,50 +41,39 @@ logger = logging.getLogger(__name__)
 _MOST_SUBSTITUTES = 20
 
 
-def check_dataset(name: str, *, panoptic: bool = False) -> None:
-    """Check that the dataset `name` is registered and its folders exist, before anything heavy is built.
+def check_dataset(info: DatasetInfo, *, panoptic: bool = False) -> None:
+    """Check that a dataset's folders exist, before anything heavy is built.
 
     Args:
         panoptic: whether its panoptic labels are needed, too.
 
     Raises:
-        UserError: unknown name (with near ones), or folders missing (with the commands that help).
+        UserError: folders missing (with the commands that help), or labels that are colour pictures.
     """
-    if name not in DatasetCatalog.list():
-        dataset_info(name)  # says so, with near names
-    if _missing_folder(name):
+    if _missing_folder(info):
         # toybox writes itself when it is asked for.
         with contextlib.suppress(OSError, AssertionError, UserError):
-            DatasetCatalog.get(name)
-    folder = _missing_folder(name)
+            info.records()
+    folder = _missing_folder(info)
     if folder:
-        info = MetadataCatalog.get(name).get("info", None)
         raise UserError(
-            f"dataset '{name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
-            f"{info.benchmark if info else name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
+            f"dataset '{info.name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
+            f"{info.benchmark or info.name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
             f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )
-    info = MetadataCatalog.get(name).get("info", None)
-    if info is not None:
-        check_labels(info)
-    if panoptic and info is not None:
+    check_labels(info)
+    if panoptic:
         info.check_panoptic()
 
 
-def _missing_folder(name: str) -> str | None:
-    """The first of the dataset's folders that does not exist."""
-    metadata = MetadataCatalog.get(name)
-    info = metadata.get("info", None)
-    if info is not None:
-        # Asked anew, because DETECTRON2_DATASETS may have changed since the dataset was registered.
-        folders = [info.image_root, info.label_root]
-    else:
-        folders = [metadata.get(key, None) for key in ("image_root", "sem_seg_root")]
-    return next((str(folder) for folder in folders if folder and not Path(folder).is_dir()), None)
+def _missing_folder(info: DatasetInfo) -> Path | None:
+    """The first of the dataset's folders that does not exist; datasets of other code may name none."""
+    roots = [info.image_root for _ in info.images[:1]] + [info.label_root for _ in info.labels[:1]]
+    return next((root for root in roots if not root.is_dir()), None)
 
 
-def dataset_records(name: str, *, skip_broken: bool = False, panoptic: bool = False) -> list[Record]:
-    """The records of a dataset, each with its `dataset_name`.
+def dataset_records(info: DatasetInfo, *, skip_broken: bool = False, panoptic: bool = False) -> list[Record]:
+    """The records of a dataset.
 
     Args:
         skip_broken: labels without a picture, and with `panoptic` pictures without panoptic labels, are left out.
@@ -93,51 +82,48 @@ def dataset_records(name: str, *, skip_broken: bool = False, panoptic: bool = Fa
     Raises:
         UserError: see `check_dataset`; or the folders hold no images, or pictures are missing.
     """
-    check_dataset(name, panoptic=panoptic)
-    info = MetadataCatalog.get(name).get("info", None)
+    check_dataset(info, panoptic=panoptic)
+    broken: list[str] | None = [] if skip_broken else None
     try:
-        broken: list[str] | None = [] if skip_broken and info is not None else None
-        records = DatasetCatalog.get(name) if broken is None else info.records(broken=broken)
-        if panoptic and info is not None:
+        records = info.records(broken=broken)
+        if panoptic:
             records = info.panoptic_records(records, broken=broken)
-        for line in broken or ():
-            logger.warning("Left out of '%s': %s", name, line)
     except (OSError, AssertionError) as error:  # load_sem_seg asserts that there are label files
-        raise UserError(f"dataset '{name}' can't be listed: {' '.join(str(error).split())}") from error
+        raise UserError(f"dataset '{info.name}' can't be listed: {' '.join(str(error).split())}") from error
+    for line in broken or ():
+        logger.warning("Left out of '%s': %s", info.name, line)
     if not records:
-        raise UserError(
-            f"dataset '{name}' holds no images; look into '{MetadataCatalog.get(name).get('image_root', None)}'"
-        )
-    return [{**record, "dataset_name": name} for record in records]
+        raise UserError(f"dataset '{info.name}' holds no images; look into its folders {', '.join(info.images)}")
+    return records
 
 
-def training_records(names: Sequence[str], *, skip_broken: bool = False) -> list[Record]:
-    """The records of all training sets, in the order of `names`; `skip_broken` as in `dataset_records`.
+def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False) -> list[Record]:
+    """The records of all training sets, in their order; `skip_broken` as in `dataset_records`.
 
     Raises:
         UserError: none given, or sets that do not share class list and ignore label.
     """
-    if not names:
+    if not sets:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
-    records = [record for name in names for record in dataset_records(name, skip_broken=skip_broken)]
-    first = MetadataCatalog.get(names[0])
-    if len({is_caption_set(name) for name in names}) > 1:
-        raise UserError(
-            f"DATASETS.TRAIN is {tuple(names)}: sets with captions and sets with labels don't mix; take one kind"
-        )
-    if is_caption_set(names[0]):
-        return records
-    for name in names[1:]:
-        other = MetadataCatalog.get(name)
-        if (_asked_for(other), other.ignore_label) != (_asked_for(first), first.ignore_label):
+    records = [record for info in sets for record in dataset_records(info, skip_broken=skip_broken)]
+    first = sets[0]
+    for other in sets[1:]:
+        if (other.kind == CAPTIONS) != (first.kind == CAPTIONS):
+            names = tuple(info.name for info in sets)
             raise UserError(
-                f"DATASETS.TRAIN: '{name}' and '{names[0]}' differ in classes or ignore label; train on one"
+                f"DATASETS.TRAIN is {names}: sets with captions and sets with labels don't mix; take one kind"
+            )
+        if (other.prompts, other.ignore_label) != (first.prompts, first.ignore_label):
+            raise UserError(
+                f"DATASETS.TRAIN: '{other.name}' and '{first.name}' differ in classes or ignore label; train on one"
             )
     return records
 
 
-def _asked_for(metadata: Metadata) -> list[str]:
-    return list(metadata.get("prompt_classes", None) or metadata.stuff_classes)
+def entry_facts(info: DatasetInfo) -> Record:
+    """What every batch entry of a dataset carries (`twostage.batch`): `vocabulary`, and where it is known `things`."""
+    facts: Record = {"vocabulary": Vocabulary.of(info)} if info.prompts else {}
+    return facts if info.things is None else {**facts, "things": info.prompt_things}
 
 
 class SampleStream(Dataset[Record]):
@@ -206,9 +192,14 @@ class SampleNumbers:
 
 
 class RecordLoader(DataLoader):
-    """A DataLoader of lists of records in which a `UserError` of a worker process arrives as the one line it was."""
+    """A DataLoader of lists of records in which a `UserError` of a worker process arrives as the one line it was.
 
-    def __init__(self, dataset: Dataset[Record], *, num_workers: int, **sampling: Any) -> None:
+    Args:
+        facts: entries that all records share. They are added here, so that workers need not send them.
+    """
+
+    def __init__(self, dataset: Dataset[Record], *, num_workers: int, facts: Record, **sampling: Any) -> None:
+        self.facts = facts
         super().__init__(
             dataset,
             num_workers=num_workers,
@@ -220,14 +211,13 @@ class RecordLoader(DataLoader):
 
     def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                yield [{**record, **self.facts} for record in batch]
         except UserError as error:
-            # torch wraps a worker's exception into the same type with the whole traceback as its text.
-            marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-            text = str(error)
-            if marker not in text:
+            known = find_user_error(error)
+            if known is error or known is None:
                 raise
-            raise UserError(text.rsplit(marker, 1)[1].splitlines()[0]) from None
+            raise known from None
 
 
 class TrainingLoader(RecordLoader):
@@ -237,11 +227,11 @@ class TrainingLoader(RecordLoader):
         broken: why records were left out, each once (`DATALOADER.SKIP_BROKEN`); they are logged when they turn up.
     """
 
-    def __init__(self, stream: SampleStream, *, total_batch: int, num_workers: int) -> None:
+    def __init__(self, stream: SampleStream, *, total_batch: int, num_workers: int, facts: Record) -> None:
         self.stream = stream
         self.numbers = SampleNumbers(total_batch=total_batch, rank=comm.get_rank(), world_size=comm.get_world_size())
         self.broken: list[str] = []
-        super().__init__(stream, num_workers=num_workers, batch_sampler=self.numbers)
+        super().__init__(stream, num_workers=num_workers, facts=facts, batch_sampler=self.numbers)
 
     def __iter__(self) -> Iterator[list[Record]]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -299,14 +289,20 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     Images are not grouped by aspect ratio: training pads or crops to one size, and the order stays that of the numbers.
     """
     skip_broken = bool(cfg.DATALOADER.SKIP_BROKEN)
-    records = DatasetFromList(training_records(cfg.DATASETS.TRAIN, skip_broken=skip_broken), copy=False)
-    kind = CaptionMapper if is_caption_set(cfg.DATASETS.TRAIN[0]) else SemanticTrainingMapper
+    sets = [dataset_view(cfg, name) for name in cfg.DATASETS.TRAIN]
+    records = DatasetFromList(training_records(sets, skip_broken=skip_broken), copy=False)
+    kind = CaptionMapper if sets[0].kind == CAPTIONS else SemanticTrainingMapper
     mapper = mapper or kind.from_config(cfg)
     if cfg.DATASETS.CAPTIONS:
         records = DatasetFromList(with_captions(list(records), cfg.DATASETS.CAPTIONS), copy=False)
         mapper = CaptionWords(mapper, count=cfg.INPUT.CAPTIONS.WORDS)
     stream = SampleStream(records, mapper=mapper, seed=max(int(cfg.SEED), 0), skip_broken=skip_broken)
-    return TrainingLoader(stream, total_batch=cfg.SOLVER.IMS_PER_BATCH, num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return TrainingLoader(
+        stream,
+        total_batch=cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        facts=entry_facts(sets[0]),
+    )
 
 
 def build_test_loader(
@@ -320,13 +316,19 @@ def build_test_loader(
         mapper: default `SemanticTestMapper`.
         finished: `file_name` of images to leave out.
     """
-    known = dataset_records(name, skip_broken=bool(cfg.TEST.SKIP_BROKEN), panoptic=bool(cfg.TEST.PANOPTIC))
+    info = evaluated_view(cfg, name)
+    known = dataset_records(info, skip_broken=bool(cfg.TEST.SKIP_BROKEN), panoptic=bool(cfg.TEST.PANOPTIC))
     records = [record for record in known if record["file_name"] not in finished]
     mapped = _MappedRecords(
         DatasetFromList(records, copy=False),
         mapper or SemanticTestMapper.from_config(cfg),
         skip_broken=bool(cfg.TEST.SKIP_BROKEN),
     )
-    # The sampler refuses to have nothing to do.
-    sampler = InferenceSampler(len(records)) if records else []
-    return RecordLoader(mapped, num_workers=cfg.DATALOADER.NUM_WORKERS, batch_size=1, sampler=sampler)
+    return RecordLoader(
+        mapped,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        facts=entry_facts(info),
+        batch_size=1,
+        # The sampler refuses to have nothing to do.
+        sampler=InferenceSampler(len(records)) if records else [],
+    )

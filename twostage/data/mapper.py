@@ -8,36 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
-import twostage.data.registration  # noqa: F401
 from twostage.data.augmentation import evaluation_augmentations, training_augmentations
+from twostage.data.images import read_rgb
 from twostage.data.labels import read_label_map
+from twostage.data.views import dataset_view
 from twostage.errors import UserError
 
 Record = dict[str, Any]
 
 
-def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
-    """An image as a uint8 array `[H, W, 3]`.
-
-    Raises:
-        UserError: the file is missing, broken or no image; names it.
-    """
-    try:
-        return utils.read_image(file_name, image_format)
-    # Pillow reports broken files as OSError (truncated, unknown format), SyntaxError (PNG chunks) or ValueError.
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"can't be read ({_one_line(error)})"
-        raise UserError(f"image '{file_name}' {reason}; replace the file or remove it from the dataset") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+# The name by which programs that call our mapper's reader know it.
+read_image = read_rgb
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -55,22 +40,19 @@ class SemanticTrainingMapper:
         augmentations: Sequence[T.Augmentation | T.Transform],
         num_classes: int,
         ignore_label: int,
-        image_format: str = "RGB",
     ) -> None:
         self.augmentations = T.AugmentationList(list(augmentations))
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        self.image_format = image_format
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTrainingMapper:
         """The mapper of `cfg.DATASETS.TRAIN` (whose class lists are the same, see `loaders.training_records`)."""
-        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        info = dataset_view(cfg, cfg.DATASETS.TRAIN[0])
         return cls(
-            augmentations=training_augmentations(cfg, metadata.ignore_label),
-            num_classes=len(metadata.stuff_classes),
-            ignore_label=metadata.ignore_label,
-            image_format=cfg.INPUT.FORMAT,
+            augmentations=training_augmentations(cfg, info.ignore_label),
+            num_classes=len(info.class_names),
+            ignore_label=info.ignore_label,
         )
 
     def __call__(self, record: Record) -> Record:
@@ -79,7 +61,7 @@ class SemanticTrainingMapper:
         Raises:
             UserError: unreadable file, label map of another size than the image, label that is no class.
         """
-        image = read_image(record["file_name"], self.image_format)
+        image = read_rgb(record["file_name"])
         labels = self._read_labels(record["sem_seg_file_name"], image)
         sample = T.AugInput(image, sem_seg=labels)
         self.augmentations(sample)
@@ -126,18 +108,17 @@ class SemanticTestMapper:
     The label file is not read (the evaluator does that); the record's other entries stay.
     """
 
-    def __init__(self, *, augmentations: Sequence[T.Augmentation | T.Transform], image_format: str = "RGB") -> None:
+    def __init__(self, *, augmentations: Sequence[T.Augmentation | T.Transform]) -> None:
         self.augmentations = T.AugmentationList(list(augmentations))
-        self.image_format = image_format
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTestMapper:
         """The mapper of any test set."""
-        return cls(augmentations=evaluation_augmentations(cfg), image_format=cfg.INPUT.FORMAT)
+        return cls(augmentations=evaluation_augmentations(cfg))
 
     def __call__(self, record: Record) -> Record:
         """Reads and resizes the image. Raises UserError for an unreadable file."""
-        image = read_image(record["file_name"], self.image_format)
+        image = read_rgb(record["file_name"])
         sample = T.AugInput(image)
         self.augmentations(sample)
         return {**record, "height": image.shape[0], "width": image.shape[1], "image": to_tensor(sample.image)}

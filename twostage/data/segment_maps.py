@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from twostage.data.images import open_image
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
 
@@ -37,13 +38,10 @@ def category_of(segment: Ids) -> Ids:
 
 def read_segment_map(path: str | Path) -> np.ndarray:
     """`[H, W]` int64 segment ids of a panoptic PNG. Raises UserError naming the file."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
-            values = np.asarray(image.convert("RGB")).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"panoptic label '{path}' can't be read: {' '.join(str(error).split())}") from error
+    with open_image(path, what="panoptic label", cure="prepare the dataset again") as image:
+        if image.mode not in ("RGB", "RGBA"):
+            raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
+        values = np.asarray(image.convert("RGB")).astype(np.int64)
     return values @ np.array([1, 256, 65536])
 
 

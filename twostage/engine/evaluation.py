@@ -1,4 +1,4 @@
-"""One evaluation: a model over a registered data set, continued where an earlier one was stopped."""
+"""One evaluation: a model over a dataset, continued where an earlier one was stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate_dataset(
     weights: str,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Results of `model` on the data set `name`; every process takes its part, rank 0 gets them.
+    """Results of `model` on the dataset `name`; every process takes its part, rank 0 gets them.
 
     Args:
         evaluator: ours keeps a journal of finished images; another one just evaluates.
@@ -55,7 +55,7 @@ def evaluate_dataset(
 
 
 def system_hash(cfg: CfgNode) -> str:
-    """sha256 of what in a config can change predictions and counts: without folders, data sets and numbers of workers."""
+    """sha256 of what in a config can change predictions and counts: without folders, datasets and numbers of workers."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = "", "", (), ()
@@ -64,10 +64,7 @@ def system_hash(cfg: CfgNode) -> str:
 
 
 class _ReadableBatches:
-    """A loader without the records that could not be read, of which the evaluator is told.
-
-    Our evaluator's records say which of the dataset's names are `things`.
-    """
+    """A loader without the records that could not be read, of which the evaluator is told."""
 
     def __init__(self, loader: Any, evaluator: SemanticSegmentationEvaluator | None) -> None:
         self._loader = loader
@@ -77,11 +74,10 @@ class _ReadableBatches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Records]:
-        things = {} if self._evaluator is None else {"things": self._evaluator.dataset.prompt_things}
         for batch in self._loader:
             for record in batch:
                 if "broken" in record and self._evaluator is not None:
                     self._evaluator.skip(record, record["broken"])
-            readable = [{**things, **record} for record in batch if "broken" not in record]
+            readable = [record for record in batch if "broken" not in record]
             if readable:
                 yield readable

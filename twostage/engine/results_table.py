@@ -13,7 +13,7 @@ def evaluation_table(datasets: Sequence[str], results: Mapping[str, Any]) -> str
 
     Args:
         datasets: DATASETS.TEST.
-        results: as `Trainer.test` returns them, with or without the level of data sets.
+        results: as `Trainer.test` returns them, with or without the level of datasets.
     """
     by_dataset = {datasets[0]: results} if len(datasets) == 1 else results
     rows = []

@@ -3,7 +3,7 @@
 With X_d the pixels of a mask X within distance d of its contour, Boundary IoU of a prediction P and a label G is
 |G_d & P_d| / |G_d | P_d|. As published, d is 2 % of the image's diagonal (rounded, at least 1), X_d is what an erosion by
 the (2d + 1) x (2d + 1) square takes away, and the edge of the image is a contour. For semantic segmentation the mask of a
-class is all of its pixels; intersections and unions are summed over the data set before the ratio is taken, as for mIoU,
+class is all of its pixels; intersections and unions are summed over the dataset before the ratio is taken, as for mIoU,
 and the mean is over the classes in the labels.
 
 The erosion of all classes at once: a pixel is taken away exactly where its square holds another class or leaves the image,

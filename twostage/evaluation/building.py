@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
-import twostage.data.registration  # noqa: F401
+from twostage.data.views import evaluated_view
 from twostage.errors import UserError
 from twostage.evaluation.measures import BoundaryMeasure, Measure
 from twostage.evaluation.oracles import OracleMeasure
@@ -28,21 +27,21 @@ _MEASURES: dict[str, type[Measure]] = {
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> DatasetEvaluator:
-    """The evaluator that a data set's `evaluator_type` asks for.
+    """The evaluator that a dataset's `evaluator_type` asks for.
 
     Args:
         cfg: the config; its `TEST` keys and `OUTPUT_DIR` matter.
-        dataset_name: a registered data set.
+        dataset_name: of a registered dataset, or one of `DATASETS.FOLDERS`.
         output_dir: folder of the results, default `OUTPUT_DIR/inference`.
 
     Raises:
-        UserError: the data set is of a kind that has no evaluator here.
+        UserError: the dataset is of a kind that has no evaluator here.
     """
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
-    if kind != "sem_seg":
-        raise UserError(f"data set '{dataset_name}' has evaluator_type {kind!r}; only 'sem_seg' can be evaluated")
+    info = evaluated_view(cfg, dataset_name)
+    if info.kind != "sem_seg":
+        raise UserError(f"dataset '{dataset_name}' has evaluator_type {info.kind!r}; only 'sem_seg' can be evaluated")
     return SemanticSegmentationEvaluator(
-        dataset_name,
+        info,
         output_dir=output_dir if output_dir is not None else Path(cfg.OUTPUT_DIR) / "inference",
         save_predictions=bool(cfg.TEST.SAVE_PREDICTIONS),
         measures=[measure for key, measure in _MEASURES.items() if cfg.TEST[key]],

@@ -1,6 +1,6 @@
 """What was already counted, on disk, so that a killed evaluation continues where it stopped.
 
-One folder per data set, one file per process and run in it: a JSON line that says what is evaluated, then one line per
+One folder per dataset, one file per process and run in it: a JSON line that says what is evaluated, then one line per
 image with all its counts. A line that a killed process left incomplete is not counted. Finished images are known by their
 file name, so a continued evaluation may run on another number of processes.
 """
@@ -27,7 +27,7 @@ class Journal:
     """Entries of finished images, read (with `resume`) and written.
 
     Args:
-        folder: for this data set alone; without `resume` an older one is emptied by `clear` first.
+        folder: for this dataset alone; without `resume` an older one is emptied by `clear` first.
         subject: what is evaluated (hashes of config, weights, class list); entries of another subject are refused.
         rank: of this process.
     """

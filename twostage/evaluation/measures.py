@@ -32,7 +32,7 @@ class Sample:
     Attributes:
         record: Detectron2's input dict.
         output: the model's output dict.
-        prediction: int64 `[H, W]`, classes of the data set.
+        prediction: int64 `[H, W]`, classes of the dataset.
         label: int64 `[H, W]`.
         valid: bool `[H, W]`, where the label is a class.
     """

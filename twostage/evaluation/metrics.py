@@ -30,7 +30,7 @@ def harmonic_mean(a: float, b: float) -> float:
 
 @dataclass(frozen=True)
 class SemanticFigures:
-    """All figures of one data set as fractions; NaN where a figure has no meaning (no such class in the labels)."""
+    """All figures of one dataset as fractions; NaN where a figure has no meaning (no such class in the labels)."""
 
     miou: float
     miou_pred_or_gt: float
@@ -39,7 +39,7 @@ class SemanticFigures:
     pacc: float
     iou: np.ndarray  # [K], NaN for classes absent from the labels
     label_pixels: np.ndarray  # [K] int64
-    seen: float | None = None  # None: the data set declares no seen / unseen split
+    seen: float | None = None  # None: the dataset declares no seen / unseen split
     unseen: float | None = None
 
     @property

@@ -27,7 +27,7 @@ class OracleClasses(nn.Module):
         super().__init__()
         self.model = model
         self.dataset = dataset
-        self._label_files = LabelFiles(dataset.name)
+        self._label_files = LabelFiles(dataset.info)
 
     def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Costs a second encoding of each image."""

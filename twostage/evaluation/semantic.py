@@ -20,6 +20,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from twostage.data.catalogue import DatasetInfo
 from twostage.data.labels import read_label_map, write_label_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
@@ -45,10 +46,10 @@ class ImageResult:
 
 
 class SemanticSegmentationEvaluator(DatasetEvaluator):
-    """Detectron2 evaluator of one registered data set (its metadata: `twostage.evaluation.dataset`).
+    """Detectron2 evaluator of one dataset.
 
     Args:
-        dataset_name: registered name.
+        info: of the dataset.
         output_dir: where `results-<dataset>.json` and `.md` go ("": nowhere).
         save_predictions: also write the label maps as PNG under `<output_dir>/predictions-<dataset>/`, 16 bit where
             an index is above 255.
@@ -62,7 +63,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        info: DatasetInfo,
         *,
         output_dir: str | Path = "",
         save_predictions: bool = False,
@@ -70,7 +71,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         skip_broken: bool = False,
         config_text: str = "",
     ) -> None:
-        self.dataset = EvaluatedDataset.from_metadata(dataset_name)
+        self.dataset = EvaluatedDataset.of(info)
         self._output_dir = Path(output_dir) if output_dir else None
         self._config_text = config_text
         self._skip_broken = skip_broken
@@ -78,9 +79,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self._predictions_dir: Path | None = None
         if save_predictions:
             if self._output_dir is None:
-                raise UserError(f"predictions on '{dataset_name}' can't be saved without a folder; set OUTPUT_DIR")
-            self._predictions_dir = self._output_dir / f"predictions-{dataset_name}"
-        self._label_files = LabelFiles(dataset_name)
+                raise UserError(f"predictions on '{info.name}' can't be saved without a folder; set OUTPUT_DIR")
+            self._predictions_dir = self._output_dir / f"predictions-{info.name}"
+        self._label_files = LabelFiles(info)
         self._journal: Journal | None = None
         self._subject: dict[str, Any] = {}
         self._finished: dict[str, dict[str, Any]] = {}
@@ -240,7 +241,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             self.skipped += skipped
         self.images.sort(key=lambda image: image.file_name)
         if not self.images:
-            raise UserError(f"data set '{self.dataset.name}' gave no image to evaluate; check its folder")
+            raise UserError(f"dataset '{self.dataset.name}' gave no image to evaluate; check its folder")
         results: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
         for measure in self.measures:
             results.setdefault(measure.task, OrderedDict()).update(measure.figures())
@@ -268,6 +269,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             "figures": shown_figures(figures),
             "rules": {"mIoU": "gt-present", "mIoU-pred-or-gt": "pred-or-gt"},
             "class_names": self.dataset.class_names,
+            "class_colors": self.dataset.info.colors,
             "seen_classes": self.dataset.seen,
             "unseen_classes": self.dataset.unseen,
             "ignore_label": self.dataset.ignore_label,

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 
 from twostage.errors import UserError
 from twostage.evaluation.confusion import ConfusionMatrix
@@ -77,8 +76,7 @@ class SemanticGuidedMeasure(Measure):
 
     def __init__(self, dataset: EvaluatedDataset) -> None:
         super().__init__(dataset)
-        info = MetadataCatalog.get(dataset.name).get("info", None)
-        self._fathers = father_classes(info.benchmark if info is not None else dataset.name)
+        self._fathers = father_classes(dataset.info.benchmark or dataset.name)
         self._matrix = ConfusionMatrix(dataset.num_classes)
 
     def of_image(self, sample: Sample) -> Counts:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from twostage.data.images import read_rgb
 from twostage.data.labels import read_label_map
 from twostage.evaluation.oracles import renamed
-from twostage.visualization.examples import make_example, pick_images, read_picture
+from twostage.visualization.examples import make_example, pick_images
 from twostage.visualization.overlay import enlarged
 from twostage.visualization.report import Confusion, ErrorAnalysis, Example, Report, SystemResult, write_report
 
@@ -102,7 +103,7 @@ def _example(title: str, file_name: str, record: Mapping[str, Any], name: str) -
     entry = next(image for image in record["images"] if image["file_name"] == file_name)
     label = read_label_map(entry["sem_seg_file_name"])
     prediction = read_label_map(entry["prediction"])
-    panel = error_picture(read_picture(file_name), prediction, label, label != record["ignore_label"])
+    panel = error_picture(read_rgb(file_name), prediction, label, label != record["ignore_label"])
     return Example(example.title, example.caption, [*example.panels, ("errors", panel)], example.classes)
 
 

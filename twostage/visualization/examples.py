@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from detectron2.data import MetadataCatalog
 
+from twostage.data.images import read_rgb
 from twostage.data.labels import read_label_map
 from twostage.errors import UserError
 from twostage.visualization.overlay import draw_names, enlarged, overlay, present_classes, side_by_side
@@ -52,8 +51,8 @@ def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, 
     """
     first = next(iter(results.values()))
     names, unseen = first["class_names"], set(first["unseen_classes"])
-    colors = dataset_colors(first["dataset"], len(names))
-    image = read_picture(file_name)
+    colors = class_colors(first.get("class_colors"), len(names))
+    image = read_rgb(file_name)
     entries = {system: _entry(record, file_name) for system, record in results.items()}
     truth = read_label_map(next(iter(entries.values()))["sem_seg_file_name"])
     maps = {system: read_label_map(entry["prediction"]) for system, entry in entries.items()}
@@ -78,18 +77,12 @@ def example_picture(example: Example) -> np.ndarray:
     return side_by_side(example.panels, entries)
 
 
-def dataset_colors(dataset_name: str, num_classes: int) -> np.ndarray:
-    """uint8 `[C, 3]`: the data set's own `stuff_colors`, else the general palette."""
-    own = MetadataCatalog.get(dataset_name).get("stuff_colors", None)
-    return np.asarray(own, np.uint8) if own else palette(num_classes)
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]`. Raises UserError naming the file."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise UserError(f"picture '{path}' can't be read; is it an image, and is it still there?")
-    return picture
+def class_colors(own: Sequence[Sequence[int]] | None, num_classes: int) -> np.ndarray:
+    """uint8 `[C, 3]`: a dataset's own colours, the general palette where it has none (or none for names that compete)."""
+    colors = palette(num_classes)
+    if own:
+        colors[: len(own)] = own
+    return colors
 
 
 def _entry(record: Mapping[str, Any], file_name: str) -> Mapping[str, Any]:

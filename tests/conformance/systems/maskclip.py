@@ -17,7 +17,7 @@ from twostage.clip.towers.resnet import resnet_dense, run_resnet
 from twostage.clip.towers.vit import Tokens, merge_heads, project_qkv, run_block, run_blocks
 from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
-from twostage.data.registration import use_class_names
+from twostage.data.views import dataset_info, with_class_names
 from twostage.errors import UserError
 from twostage.systems.training_free.dense_clip.model import TrainingFree
 from twostage.vocabulary import Vocabulary
@@ -97,8 +97,7 @@ def _vocabulary(case: Case) -> Vocabulary:
     count = case.shape("text_features")[0] if "text_features" in case.names else 0
     if count not in _BENCHMARKS:
         raise UserError(f"case '{case.path}' has {count} classes, as none of MaskCLIP's benchmarks, and no class_names")
-    use_class_names(_BENCHMARKS[count], "maskclip")
-    return Vocabulary.from_dataset(_BENCHMARKS[count])
+    return Vocabulary.of(with_class_names(dataset_info(_BENCHMARKS[count]), "maskclip"))
 
 
 def _joined(entry: str | list[str]) -> str:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from twostage.config import load_config
-from twostage.data.catalogue import benchmarks, class_list, class_list_hash, dataset_info, find_benchmark
-from twostage.data.registration import configure_datasets, register_catalogue
+from twostage.data.catalogue import benchmarks, class_list, class_list_hash, find_benchmark
+from twostage.data.registration import register_catalogue
+from twostage.data.views import dataset_info, dataset_view, registered_names
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.vocabulary import Vocabulary
@@ -45,9 +46,9 @@ def test_sizes(paper: str, facts: tuple[int, int, int, int]) -> None:
 def test_every_registered_name_is_evaluable_and_consistent() -> None:
     for benchmark in benchmarks().values():
         for info in benchmark.infos():
-            assert info.name in DatasetCatalog.list()
+            assert info.name in registered_names()
             assert dataset_info(info.name) == info
-            checked = EvaluatedDataset.from_metadata(info.name)
+            checked = EvaluatedDataset.of(dataset_info(info.name))
             assert checked.class_names == info.class_names and checked.prompt_names == info.prompts
             assert len(Vocabulary.from_dataset(info.name)) == len(info.prompts) == len(info.prompt_to_class)
             assert set(info.prompt_to_class) == set(range(info.num_classes))
@@ -81,6 +82,7 @@ def test_names_of_published_repositories() -> None:
 
 
 def test_class_names_follow_the_registered_name() -> None:
+    register_catalogue()
     assert MetadataCatalog.get("voc_sem_seg_val").stuff_classes[19] == "tv"
     assert MetadataCatalog.get("voc_2012_test_sem_seg").stuff_classes[19] == "tvmonitor"
     assert dataset_info("ade20k_sem_seg_val").class_names[6] == "road, route"
@@ -147,26 +149,23 @@ def test_folders_follow_the_root_and_other_layouts(tmp_path, monkeypatch) -> Non
     assert info.label_root == theirs
 
 
-@pytest.fixture
-def restored():
-    yield
-    configure_datasets(load_config(opts=["DATASETS.TEST", "('voc_sem_seg_val','ade20k_150_val')"]))
-
-
-def test_class_names_by_config(restored) -> None:
+def test_class_names_by_config() -> None:
+    """Two configs in one process don't disturb each other: what they change are values."""
     opts = ["DATASETS.TEST", "('voc_sem_seg_val','ade20k_150_val','toybox_val_open')", "DATASETS.CLASS_NAMES"]
-    configure_datasets(load_config(opts=[*opts, "fcclip"]))
-    info = dataset_info("voc_sem_seg_val")
+    fcclip, auto = load_config(opts=[*opts, "fcclip"]), load_config(opts=[*opts, "auto"])
+    info, plain = dataset_view(fcclip, "voc_sem_seg_val"), dataset_view(auto, "voc_sem_seg_val")
     assert info.names_variant == "fcclip" and info.class_names[19] == "tv"
-    assert Vocabulary.from_dataset("voc_sem_seg_val").names[19] == "tvmonitor, monitor, tv"
-    assert class_list_hash(info.prompts) == info.class_hash
-    assert EvaluatedDataset.from_metadata("voc_sem_seg_val").prompt_names == info.prompts
-    assert dataset_info("ade20k_150_val").prompts[0] == "wall, walls, brick wall, stone wall, interior wall"
-    configure_datasets(load_config(opts=[*opts, "auto"]))
-    assert dataset_info("voc_sem_seg_val").prompts[19] == "tv"
+    assert Vocabulary.of(info).names[19] == "tvmonitor, monitor, tv"
+    assert class_list_hash(info.prompts) == info.class_hash != plain.class_hash
+    assert EvaluatedDataset.of(info).prompt_names == info.prompts
+    assert dataset_view(fcclip, "ade20k_150_val").prompts[0] == "wall, walls, brick wall, stone wall, interior wall"
+    assert plain.prompts[19] == "tv" and plain == dataset_info("voc_sem_seg_val")
+    assert Vocabulary.from_dataset("voc_sem_seg_val").names[19] == "tv"
     assert MetadataCatalog.get("voc_sem_seg_val").get("prompt_classes", None) is None
+    # A set that is neither trained nor tested on keeps the names of who uses it.
+    assert dataset_view(fcclip, "voc_2012_test_sem_seg") == dataset_info("voc_2012_test_sem_seg")
     with pytest.raises(UserError, match="'nobody' do not exist for pascal_voc_20"):
-        configure_datasets(load_config(opts=[*opts, "nobody"]))
+        dataset_view(load_config(opts=[*opts, "nobody"]), "voc_sem_seg_val")
 
 
 def test_names_that_detectron2_took_are_kept() -> None:
@@ -178,22 +177,52 @@ records = [{"file_name": "theirs.jpg"}]
 if "ade20k_sem_seg_val" not in DatasetCatalog.list():
     DatasetCatalog.register("ade20k_sem_seg_val", lambda: records)
     MetadataCatalog.get("ade20k_sem_seg_val").set(image_root="theirs", evaluator_type="sem_seg", ignore_label=255)
+from twostage.data.views import dataset_info, dataset_view, registered_names
 before = dict(MetadataCatalog.get("ade20k_sem_seg_val").as_dict())
+info = dataset_info("ade20k_sem_seg_val")
 metadata = MetadataCatalog.get("ade20k_sem_seg_val")
 assert all(metadata.get(key) == value for key, value in before.items())
 assert metadata.info.num_classes == len(metadata.stuff_classes) == 150 and len(metadata.thing_ids) == 100
 if metadata.image_root == "theirs":
-    assert DatasetCatalog.get("ade20k_sem_seg_val") == records
+    assert DatasetCatalog.get("ade20k_sem_seg_val") == info.records() == records
 print("kept")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("kept"), done.stderr
 
 
-def test_registering_again_changes_nothing() -> None:
-    before = sorted(DatasetCatalog.list())
-    register_catalogue()
-    assert sorted(DatasetCatalog.list()) == before
+def test_names_are_registered_on_demand_and_once() -> None:
+    """Importing registers nothing; the first look-up does, by several threads at once too; a removed name stays removed."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+import twostage.data.loaders, twostage.vocabulary, twostage.evaluation.building, twostage.data.captions
+from detectron2.data import DatasetCatalog
+from twostage.data.views import dataset_info, find_info, registered_names
+assert not any("toybox" in name or "cityscapes_val" in name for name in DatasetCatalog.list())
+with ThreadPoolExecutor(8) as pool:
+    assert len({info.class_hash for info in pool.map(dataset_info, 32 * ["toybox_val_open"])}) == 1
+names = registered_names()
+assert len(names) == len(set(names)) and "cc3m_captions" in names
+DatasetCatalog.remove("toybox_train")
+assert registered_names() == [name for name in names if name != "toybox_train"]
+print("once")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("once"), done.stderr
+
+
+def test_metadata_alone_is_a_dataset_of_other_code() -> None:
+    MetadataCatalog.get("only_metadata").set(stuff_classes=["a", "b"], ignore_label=7, thing_ids=[1])
+    try:
+        info = dataset_info("only_metadata")
+    finally:
+        MetadataCatalog.remove("only_metadata")
+    assert (info.class_names, info.ignore_label, info.prompt_things, info.images) == (("a", "b"), 7, (1,), ())
+    assert info.records() == []
+    MetadataCatalog.get("lacking").set(stuff_classes=["a"], evaluator_type="sem_seg")
+    with pytest.raises(UserError, match="'lacking' has no 'ignore_label'"):
+        dataset_info("lacking")
+    MetadataCatalog.remove("lacking")
 
 
 def test_unknown_names_say_what_there_is() -> None:

@@ -1,20 +1,20 @@
-"""A folder of one's own: classes files, splits, registration by config, errors."""
+"""A folder of one's own: classes files, splits, names by config, errors."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from twostage.config import load_config
-from twostage.data.catalogue import dataset_info
 from twostage.data.catalogue.folders import folder_infos, read_folder_classes
 from twostage.data.loaders import check_dataset
-from twostage.data.registration import configure_datasets
+from twostage.data.metadata import metadata_of
+from twostage.data.views import dataset_view
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.vocabulary import Vocabulary
@@ -33,28 +33,29 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def registered():
-    """Forgets what a test has registered."""
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def test_one_config_line_registers(folder: Path, registered: None) -> None:
+def test_one_config_line_suffices(folder: Path) -> None:
     cfg = load_config(opts=["DATASETS.FOLDERS", f"('{folder}',)", "DATASETS.TEST", "('pets',)"])
-    configure_datasets(cfg)
-    configure_datasets(cfg)  # every process calls it
-    check_dataset("pets")
-    records = DatasetCatalog.get("pets")
-    assert [Path(record["file_name"]).name for record in records] == ["a.png", "b.png"]
-    assert Vocabulary.from_dataset("pets").names == ("cat", "sofa, couch", "lawn")
-    assert EvaluatedDataset.from_metadata("pets").ignore_label == 255
+    info = dataset_view(cfg, "pets")
+    check_dataset(info)
+    assert [Path(record["file_name"]).name for record in info.records()] == ["a.png", "b.png"]
+    assert Vocabulary.of(info).names == ("cat", "sofa, couch", "lawn")
+    assert EvaluatedDataset.of(info).ignore_label == 255
     (folder / "classes.txt").write_text("cat\nsofa\n")
-    configure_datasets(cfg)
-    assert dataset_info("pets").class_names == ("cat", "sofa")
+    assert dataset_view(cfg, "pets").class_names == ("cat", "sofa")
+    with pytest.raises(UserError, match=r"'pet' is not known \(did you mean 'pets'\?\)"):
+        dataset_view(cfg, "pet")
+
+
+def test_two_configs_may_call_different_folders_alike(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "classes.txt").write_text("tree\nstone\n")
+    cfgs = [load_config(opts=["DATASETS.FOLDERS", f"('mine={root}',)"]) for root in (folder, other)]
+    for _ in range(2):
+        views = [dataset_view(cfg, "mine") for cfg in cfgs]
+        assert [view.class_names[0] for view in views] == ["cat", "tree"]
+        assert [view.image_root for view in views] == [folder / "images", other / "images"]
+    with pytest.raises(UserError, match="'mine' is not known"):
+        dataset_view(load_config(), "mine")
 
 
 def test_splits_and_names(folder: Path) -> None:
@@ -80,7 +81,8 @@ def test_classes_json(folder: Path) -> None:
     (folder / "classes.json").write_text(json.dumps(content))
     info = folder_infos([str(folder)])[0]
     assert info.class_names == ("cat, kitty", "lawn") and info.things == (0,) and info.ignore_label == 99
-    assert info.metadata()["stuff_colors"] == [[1, 2, 3], [4, 5, 6]] and info.metadata()["thing_ids"] == [0]
+    metadata = metadata_of(info)
+    assert metadata["stuff_colors"] == [[1, 2, 3], [4, 5, 6]] and metadata["thing_ids"] == [0]
     (folder / "classes.json").write_text(
         json.dumps({"classes": ["cat", ["sofa", "couch"]], "palette": [[0] * 3, [9] * 3]})
     )
@@ -115,7 +117,7 @@ def test_wrong_classes_file(folder: Path, content: object, part: str) -> None:
     assert "classes.json" in str(caught.value)
 
 
-def test_wrong_folders(folder: Path, tmp_path: Path, registered: None) -> None:
+def test_wrong_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         folder_infos([str(tmp_path / "nothing")])
     (folder / "classes.txt").unlink()
@@ -126,4 +128,4 @@ def test_wrong_folders(folder: Path, tmp_path: Path, registered: None) -> None:
     (folder / "classes.txt").write_text("cat\n")
     taken = load_config(opts=["DATASETS.FOLDERS", f"('toybox_train={folder}',)"])
     with pytest.raises(UserError, match=r"'toybox_train', which is taken.*my_name="):
-        configure_datasets(taken)
+        dataset_view(taken, "toybox_train")

@@ -16,7 +16,7 @@ from twostage.data.loaders import check_dataset
 from twostage.data.preparation import colored
 from twostage.data.preparation.colored import prepare_folder
 from twostage.data.preparation.verify import verify
-from twostage.data.registration import configure_datasets
+from twostage.data.views import dataset_view
 from twostage.errors import UserError
 
 COLORS = [[200, 40, 40], [0, 90, 200], [0, 90, 201]]
@@ -160,14 +160,13 @@ def test_wide_labels(folder: Path) -> None:
 def test_unprepared_labels_name_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"`python tools/prepare_datasets.py prepare {folder.resolve()}`"
     cfg = load_config(opts=["DATASETS.FOLDERS", f"('{folder}',)", "DATASETS.TEST", "('mine_val',)"])
-    configure_datasets(cfg)
     with pytest.raises(UserError, match="labels of 'mine_val' are colour pictures") as caught:
-        check_dataset("mine_val")
+        check_dataset(dataset_view(cfg, "mine_val"))
     assert command in str(caught.value)
     verdicts = [verify(info, workers=1) for info in folder_infos([str(folder)])]
     assert any(command in p and "1 of their colours are not in classes.json" in p for v in verdicts for p in v.problems)
     prepare_folder(folder, workers=1)
-    check_dataset("mine_val")
+    check_dataset(dataset_view(cfg, "mine_val"))
 
 
 def test_classes_without_colours(folder: Path) -> None:

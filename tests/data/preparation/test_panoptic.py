@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.data.catalogue import dataset_info, find_benchmark
+from twostage.data.catalogue import find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.loaders import dataset_records
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.verify import verify
 from twostage.data.segment_maps import read_segment_map, write_segment_map
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 
 # The things of ADE20K's instance challenge in ascending order: category 1, 2, 3, 4 -> class, as published.
@@ -43,7 +44,7 @@ def test_ade20k(root: Path, downloads: Path) -> None:
     expected = np.where(np.isin(semantic - 1, things) | (semantic == 0), -1, semantic - 1)
     expected[0, 2:6], expected[3, 3], expected[9, 10:] = 12, 7, 149
     for name in ("ade20k_panoptic_val", "openvocab_ade20k_panoptic_val", "ade20k_150_val"):
-        records = dataset_records(name, panoptic=True)
+        records = dataset_records(dataset_info(name), panoptic=True)
         assert [Path(r["pan_seg_file_name"]).name for r in records] == ["ADE_val_00000001.png", "ADE_val_00000002.png"]
         classes, segments = classes_of(records[0])
         assert np.array_equal(classes, expected)
@@ -84,7 +85,7 @@ def test_without_instance_annotations(root: Path, downloads: Path) -> None:
     miniatures.ade20k_150(downloads)
     assert prepare(find_benchmark("A-150"), downloads, splits=["val"], workers=1)["val"].panoptic is None
     with pytest.raises(UserError, match=r"ade20k_panoptic_val\.json' is missing"):
-        dataset_records("ade20k_panoptic_val", panoptic=True)
+        dataset_records(dataset_info("ade20k_panoptic_val"), panoptic=True)
     verdict = verify(dataset_info("ade20k_panoptic_val"), workers=1)
     assert any("no panoptic labels" in note for note in verdict.notes) and not any(
         "panoptic" in p for p in verdict.problems
@@ -110,8 +111,8 @@ def test_wrong_instances(root: Path, downloads: Path, pixel: tuple[int, int, int
     report = prepare(find_benchmark("A-150"), downloads, splits=["val"], workers=1, skip_broken=True)["val"].panoptic
     assert report is not None and len(report.broken) == 1
     with pytest.raises(UserError, match=r"ADE_val_00000002\.jpg' has no panoptic label"):
-        dataset_records("ade20k_panoptic_val", panoptic=True)
-    assert len(dataset_records("ade20k_panoptic_val", panoptic=True, skip_broken=True)) == 1
+        dataset_records(dataset_info("ade20k_panoptic_val"), panoptic=True)
+    assert len(dataset_records(dataset_info("ade20k_panoptic_val"), panoptic=True, skip_broken=True)) == 1
 
 
 def test_pngs_of_another_program_need_their_json(root: Path, downloads: Path) -> None:
@@ -126,7 +127,7 @@ def test_pngs_of_another_program_need_their_json(root: Path, downloads: Path) ->
 def test_cityscapes(root: Path, downloads: Path) -> None:
     values = miniatures.cityscapes(downloads).astype(int)
     prepare(find_benchmark("cityscapes"), downloads, workers=1)
-    (record,) = dataset_records("openvocab_cityscapes_fine_panoptic_val", panoptic=True)
+    (record,) = dataset_records(dataset_info("openvocab_cityscapes_fine_panoptic_val"), panoptic=True)
     assert Path(record["pan_seg_file_name"]) == (
         root / "cityscapes" / "gtFine" / "cityscapes_panoptic_val" / "frankfurt_000000_000294_gtFine_panoptic.png"
     )
@@ -148,7 +149,7 @@ def test_coco(root: Path, downloads: Path) -> None:
     ids, segments = miniatures.coco_panoptic(downloads)
     report = prepare(find_benchmark("coco_panoptic"), downloads, workers=1)["val"]
     assert (report.written, report.panoptic) == (1, None)
-    (record,) = dataset_records("openvocab_coco_2017_val_panoptic_with_sem_seg", panoptic=True)
+    (record,) = dataset_records(dataset_info("openvocab_coco_2017_val_panoptic_with_sem_seg"), panoptic=True)
     # COCO id -> class: person 1 -> 0, toothbrush 90 -> 79 (the last thing), sky-other-merged 187 -> 119.
     expected = np.full(ids.shape, 255)
     expected[ids == 300], expected[ids == 16_777_215], expected[ids == 70_000] = 0, 79, 119

@@ -12,10 +12,11 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from twostage.data.catalogue import dataset_info, find_benchmark
+from twostage.data.catalogue import find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.ade20k_full import reduced_size
 from twostage.data.preparation.prepare import prepare
+from twostage.data.views import dataset_info
 from twostage.errors import UserError
 
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.data.catalogue import dataset_info
+from twostage.data.views import dataset_info
 from twostage.errors import run_cli
 
 TOOL = Path(__file__).parents[3] / "tools" / "prepare_datasets.py"

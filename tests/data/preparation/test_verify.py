@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.data.catalogue import dataset_info, find_benchmark
+from twostage.data.catalogue import find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.scanning import grey_of, voc_colors
 from twostage.data.preparation.verify import Verdict, verify
+from twostage.data.views import dataset_info
 
 
 def put(name: str, labels: np.ndarray, stem: str = "a", image_size: tuple[int, int] | None = None) -> Path:

@@ -14,7 +14,8 @@ from twostage.data.catalogue.class_lists import ClassList, ClassNames, class_lis
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.catalogue.panoptic_labels import PanopticLabels
-from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES
+from twostage.data.catalogue.records import LABEL_SUFFIXES
+from twostage.data.images import IMAGE_SUFFIXES
 from twostage.errors import UserError, near_names
 
 

@@ -115,7 +115,7 @@ def check_labels(info: DatasetInfo) -> None:
 def _is_colored(file: Path) -> bool:
     try:
         return is_color_picture(file)
-    except (OSError, SyntaxError, ValueError):
+    except UserError:
         return False  # whoever reads it says so
 
 

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
 from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.catalogue.records import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_records
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError
 from twostage.machine import datasets_root
 
 
@@ -27,7 +25,7 @@ class DatasetInfo:
 
     Attributes:
         name: the registered name.
-        benchmark: what `tools/prepare_datasets.py` calls it.
+        benchmark: what `tools/prepare_datasets.py` calls it; "" where other code has registered it.
         split: "train" or "val"; "" where a folder has no splits.
         published: names in the papers' tables ("A-150").
         class_names: names of the K values that labels hold, for tables.
@@ -50,6 +48,8 @@ class DatasetInfo:
         prefix: only pictures whose file name begins with this.
         ensure: called before the files are listed; toybox writes itself.
         panoptic: labels of segments, where the dataset has them.
+        kind: what its labels are, Detectron2's `evaluator_type`: "sem_seg", or "captions" for image-caption pairs.
+        load: gives the records of a dataset that other code has registered; None: the files of the folders are listed.
     """
 
     name: str
@@ -81,11 +81,19 @@ class DatasetInfo:
     prefix: str = ""
     ensure: Callable[[], object] | None = None
     panoptic: PanopticLabels | None = None
+    kind: str = "sem_seg"
+    load: Callable[[], list[dict[str, Any]]] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def num_classes(self) -> int:
         """Number of classes that labels hold."""
         return len(self.class_names) - self.distractors if self.labelled is None else self.labelled
+
+    @property
+    def prompt_things(self) -> tuple[int, ...]:
+        """Indices of the prompts that count as things."""
+        things = self.things or ()
+        return tuple(i for i, c in enumerate(self.prompt_to_class or range(len(self.prompts))) if c in things)
 
     @property
     def image_root(self) -> Path:
@@ -111,6 +119,8 @@ class DatasetInfo:
         Raises:
             UserError: a folder is missing or holds no pair of picture and label, or a picture is missing.
         """
+        if self.load is not None:
+            return self.load()
         if self.ensure is not None:
             self.ensure()
         return list_records(
@@ -132,59 +142,18 @@ class DatasetInfo:
             UserError: the dataset has no panoptic labels, or they are missing or broken.
         """
         self.check_panoptic()
-        assert self.panoptic is not None
+        if self.panoptic is None:  # other code's records bring them along
+            return records
         return self.panoptic.add_to(records, image_suffixes=self.image_suffixes, broken=broken)
 
     def check_panoptic(self) -> None:
         """Raise UserError where there are no panoptic labels."""
-        if self.panoptic is None:
+        if self.panoptic is None and self.load is None:
             raise UserError(f"dataset '{self.name}' has no panoptic labels; set TEST.PANOPTIC False")
-        self.panoptic.check(self.name, self.benchmark)
-
-    def metadata(self) -> dict[str, Any]:
-        """What Detectron2's metadata hold of it; the keys are in `twostage.evaluation.dataset`."""
-        found: dict[str, Any] = {
-            "info": self,
-            "stuff_classes": list(self.class_names),
-            "ignore_label": self.ignore_label,
-            "evaluator_type": "sem_seg",
-            "image_root": str(self.image_root),
-            "sem_seg_root": str(self.label_root),
-        }
-        if self.prompts != self.class_names:
-            found["prompt_classes"] = list(self.prompts)
-            found["prompt_to_class"] = list(self.prompt_to_class or range(len(self.prompts)))
-        if self.num_classes < len(self.class_names):
-            found["labelled_classes"] = self.num_classes
-        if self.zero_shot:
-            found["seen_classes"], found["unseen_classes"] = list(self.seen), list(self.unseen)
-        if self.things is not None:
-            found["thing_ids"] = list(self.things)
-        if self.background is not None:
-            found["background_class"] = self.background
-        if self.colors is not None:
-            found["stuff_colors"] = [list(color) for color in self.colors]
-        return found
+        if self.panoptic is not None:
+            self.panoptic.check(self.name, self.benchmark)
 
 
 def _first_folder(folders: Sequence[str]) -> Path:
     paths = [datasets_root() / folder for folder in folders]
     return next((path for path in paths if path.is_dir()), paths[0])
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """The facts of a registered dataset, by any of its registered names.
-
-    Raises:
-        UserError: the name is not registered, or by somebody who gave no facts.
-    """
-    if name not in DatasetCatalog.list():
-        near = near_names(name, DatasetCatalog.list())
-        raise UserError(
-            f"dataset '{name}' is not known{near}; `python tools/prepare_datasets.py list` shows the names, and "
-            "DATASETS.FOLDERS adds a folder of your own"
-        )
-    info = MetadataCatalog.get(name).get("info", None)
-    if info is None:
-        raise UserError(f"dataset '{name}' is registered by other code; the catalogue has no facts about it")
-    return info

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twostage.data.images import IMAGE_SUFFIXES
 from twostage.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # 16-bit PNG is ours, TIFF what other repositories write.
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from twostage.data.images import open_image
 from twostage.data.preparation.jobs import Convert, Job, write_labels
 from twostage.errors import UserError
 from twostage.files import atomic_path
@@ -80,17 +81,10 @@ def object_ids_of(path: Path) -> np.ndarray:
 
 def _pixels(path: Path) -> np.ndarray:
     """uint8 RGB `[H, W, 3]` as stored: turned upright by its EXIF data a photo would no longer fit its labels."""
-    try:
-        with Image.open(path) as picture:
-            if path.name.endswith(_SEGMENTATION) and picture.mode not in ("RGB", "RGBA"):
-                raise UserError(f"label '{path}' is not in colours; is it from ADE20K_2021_17_01?")
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"'{path}' does not exist; unpack the download again") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"'{path}' can't be read ({' '.join(str(error).split())}); unpack the download again"
-        ) from error
+    with open_image(path, what="original", cure="unpack the download again") as picture:
+        if path.name.endswith(_SEGMENTATION) and picture.mode not in ("RGB", "RGBA"):
+            raise UserError(f"label '{path}' is not in colours; is it from ADE20K_2021_17_01?")
+        return np.asarray(picture.convert("RGB"))
 
 
 def reduced_size(height: int, width: int) -> tuple[int, int]:

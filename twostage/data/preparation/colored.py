@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from twostage.data.catalogue.folders import Color, FolderClasses, read_folder_classes
 from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
+from twostage.data.images import open_image
 from twostage.data.labels import is_color_picture
 from twostage.data.preparation.jobs import Report, parallel, write_labels
 from twostage.errors import UserError
@@ -114,10 +114,10 @@ def _convert(file: Path, *, labels: Path, target: Path, table: np.ndarray, dtype
     try:
         if not is_color_picture(file):
             return _Outcome(file, colored=False)
-        with Image.open(file) as picture:
+        with open_image(file, what="label file") as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(np.int32)
-    except (OSError, SyntaxError, ValueError) as error:
-        return _Outcome(file, error=f"label '{file}' can't be read: {' '.join(str(error).split())}")
+    except UserError as error:
+        return _Outcome(file, error=str(error))
     codes = pixels @ np.array([1, 256, 65536], np.int32)
     found = table[codes]
     if (found == _UNKNOWN).any():

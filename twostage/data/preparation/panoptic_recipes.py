@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from twostage.data.catalogue import Benchmark, DatasetInfo
+from twostage.data.images import open_image
 from twostage.data.labels import read_label_map
 from twostage.data.preparation.jobs import Convert, Job, Report, parallel, run_jobs, write_labels
 from twostage.data.segment_maps import (
@@ -143,15 +143,10 @@ def _convert_ade20k(job: Job, *, things: np.ndarray) -> bool:
 
 def _ade20k_instances(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """int64 `[H, W]`: instance category (1..100, 0 none) from red, number of the instance in the picture from green."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("RGB", "RGBA"):
-                raise UserError(f"'{path}' is not in colours; is it from annotations_instance?")
-            colors = np.asarray(picture.convert("RGB")).astype(np.int64)
-    except FileNotFoundError as error:
-        raise UserError(f"'{path}' does not exist; unpack annotations_instance.tar again") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"'{path}' can't be read ({' '.join(str(error).split())}); unpack it again") from error
+    with open_image(path, what="original", cure="unpack annotations_instance.tar again") as picture:
+        if picture.mode not in ("RGB", "RGBA"):
+            raise UserError(f"'{path}' is not in colours; is it from annotations_instance?")
+        colors = np.asarray(picture.convert("RGB")).astype(np.int64)
     return colors[..., 0], colors[..., 1]
 
 

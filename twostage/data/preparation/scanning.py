@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from twostage.data.images import open_image, read_rgb
 from twostage.data.labels import read_label_map
 from twostage.errors import UserError
 
@@ -24,7 +25,7 @@ class FileFacts:
         values: value -> pixels; empty where it can't be read.
         bits: 8, 16, ...
         colors: some of its colours, where it is a colour picture.
-        size, image_size: (width, height); `image_size` None where the picture can't be read.
+        size, image_size: (width, height), of the picture turned upright; None where it can't be read.
         error: why label or picture can't be read.
     """
 
@@ -38,26 +39,26 @@ class FileFacts:
 
 
 def scan(record: dict[str, Any]) -> FileFacts:
-    """The facts of a record's label map; decodes the whole label and of the picture only the head."""
+    """The facts of a record's label map and picture; decodes both."""
     file, errors = record["sem_seg_file_name"], []
     values: dict[int, int] = {}
     size, bits, colors = None, 0, frozenset[tuple[int, int, int]]()
     try:
-        with Image.open(file) as picture:
+        with open_image(file, what="label file") as picture:
             size, bits = picture.size, 16 if picture.mode.startswith(("I", "F")) else 8
             if picture.mode in ("RGB", "RGBA"):
                 colors = frozenset(_some_colors(picture))
         if not colors:
             found, counts = np.unique(read_label_map(file), return_counts=True)
             values = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-    except (UserError, OSError, SyntaxError, ValueError) as error:
-        errors.append(str(error) if isinstance(error, UserError) else f"label '{file}' can't be read: {error}")
+    except UserError as error:
+        errors.append(str(error))
     image_size = None
     try:
-        with Image.open(record["file_name"]) as picture:
-            image_size = picture.size
-    except (OSError, SyntaxError, ValueError) as error:
-        errors.append(f"picture '{record['file_name']}' can't be read: {' '.join(str(error).split())}")
+        height, width = read_rgb(record["file_name"]).shape[:2]
+        image_size = width, height
+    except UserError as error:
+        errors.append(str(error))
     return FileFacts(file, values, bits, colors, size, image_size, errors[0] if errors else None)
 
 

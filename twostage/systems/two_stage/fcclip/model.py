@@ -31,7 +31,8 @@ from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
-from twostage.vocabulary import Vocabulary, trained_names
+from twostage.systems.two_stage.trained_names import trained_names
+from twostage.vocabulary import Vocabulary
 
 
 class SynonymText(NamedTuple):
@@ -101,7 +102,7 @@ class FCCLIP(OpenVocabularySegmenter):
                 unseen_weight=keys.UNSEEN_WEIGHT,
                 valid_only=keys.ENSEMBLE_ON_VALID_MASK,
             ),
-            "train_names": trained_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+            "train_names": trained_names(cfg, keys.TRAIN_VOCABULARY, "MODEL.FCCLIP.TRAIN_VOCABULARY"),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         }
 

@@ -29,7 +29,7 @@ from twostage.systems.two_stage.odise.diffusion.stable_diffusion import (
 )
 from twostage.systems.two_stage.odise.features import NAMES, DiffusionFeatures
 from twostage.systems.two_stage.odise.keys import COARSEST_STRIDE
-from twostage.vocabulary import trained_names
+from twostage.systems.two_stage.trained_names import trained_names
 
 
 def arguments_from_config(cfg: CfgNode) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def arguments_from_config(cfg: CfgNode) -> dict[str, Any]:
         "criterion": MaskLosses.from_config(cfg),
         "grounding_weight": keys.GROUNDING_WEIGHT,
         "ensemble": GeometricEnsemble(seen_weight=keys.SEEN_WEIGHT, unseen_weight=keys.UNSEEN_WEIGHT),
-        "train_names": trained_names(keys.TRAIN_VOCABULARY or cfg.DATASETS.TRAIN[0]),
+        "train_names": trained_names(cfg, keys.TRAIN_VOCABULARY, "MODEL.ODISE.TRAIN_VOCABULARY"),
         "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         "read_frozen": partial(_read_frozen, cfg.clone()),
     }

@@ -22,7 +22,7 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.OVSEG.ENSEMBLE = True
     # Share w of CLIP in generator^(1 - w) * clip^w. 0 is CLIP alone, with empty proposals left out.
     cfg.MODEL.OVSEG.ENSEMBLE_WEIGHT = 0.7
-    # Data set whose classes the generator was trained on: for these it is generator^w * clip^(1 - w) (zsseg's zero-shot
+    # Dataset whose classes the generator was trained on: for these it is generator^w * clip^(1 - w) (zsseg's zero-shot
     # setting). "": every class counts as unseen.
     cfg.MODEL.OVSEG.SEEN_CLASSES_OF = ""
     # How CLIP looks at a proposal. crop: at a masked crop, with or without mask prompts (MASK_PROMPTS); mask_pool: at the

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.profiler import record_function
@@ -22,7 +21,8 @@ from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import require_vit
-from twostage.errors import UserError, near_names
+from twostage.data.views import dataset_view
+from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.backbones import build_backbone
@@ -116,7 +116,7 @@ class OVSeg(OpenVocabularySegmenter):
             "ensemble_weight": keys.ENSEMBLE_WEIGHT,
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
             "mask_threshold": keys.MASK_THRESHOLD,
-            "seen_names": _class_names(keys.SEEN_CLASSES_OF),
+            "seen_names": _seen_names(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
@@ -208,11 +208,12 @@ def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
     )
 
 
-def _class_names(dataset: str) -> Collection[str]:
-    """The classes of a data set, none for ""."""
-    if not dataset:
+def _seen_names(cfg: CfgNode) -> Collection[str]:
+    """The classes of `MODEL.OVSEG.SEEN_CLASSES_OF`, none for ""."""
+    name = cfg.MODEL.OVSEG.SEEN_CLASSES_OF
+    if not name:
         return ()
-    if dataset not in DatasetCatalog.list():
-        near = near_names(dataset, DatasetCatalog.list())
-        raise UserError(f"MODEL.OVSEG.SEEN_CLASSES_OF is {dataset!r}, which is no known data set{near}")
-    return list(MetadataCatalog.get(dataset).stuff_classes)
+    try:
+        return dataset_view(cfg, name).class_names
+    except UserError as error:
+        raise UserError(f"MODEL.OVSEG.SEEN_CLASSES_OF: {error}") from error

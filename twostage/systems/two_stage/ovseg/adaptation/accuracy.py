@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ class Accuracy(NamedTuple):
 
 @torch.no_grad()
 def masked_accuracy(
-    clip: ClipModel, text: TextEmbedder, data: PairDataset, names: Sequence[str], *, groups: dict[str, Sequence[int]]
+    clip: ClipModel, text: TextEmbedder, data: PairDataset, names: Sequence[str], *, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, Accuracy]:
     """Accuracy of naming masked pictures with `names`, over all of them ("all") and over those of each group of classes.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def masked_crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def pairs_from_labels(
-    records: Iterable[dict[str, Any]], names: list[str], *, ignore_label: int, min_pixels: int
+    records: Iterable[dict[str, Any]], names: Sequence[str], *, ignore_label: int, min_pixels: int
 ) -> Iterator[Pair]:
     """One pair per class and picture of a labelled set.
 
@@ -117,7 +117,7 @@ def write_pairs(pairs: Iterable[Pair], folder: Path, *, total: int | None = None
         writer.writerow([name, pair.title])
         count += 1
     if not count:
-        raise UserError("no mask-category pairs were found; check the data set, or lower --min-pixels")
+        raise UserError("no mask-category pairs were found; check the dataset, or lower --min-pixels")
     write_text(folder / FILE_NAME, text.getvalue())
     return count
 

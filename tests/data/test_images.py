@@ -1,0 +1,110 @@
+"""Reading pictures: whatever is wrong with a file is one kind of error, and the other files get done."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twostage.data import images
+from twostage.data.images import open_image, read_rgb
+from twostage.data.labels import read_label_map
+from twostage.data.loaders import SampleStream, build_test_loader
+from twostage.data.segment_maps import read_segment_map
+from twostage.errors import UserError
+
+
+def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = read_rgb(tmp_path / "a.png")
+    assert np.array_equal(read, pixels) and read.flags.writeable and read.flags.c_contiguous
+    assert np.array_equal(read_rgb(io.BytesIO((tmp_path / "a.png").read_bytes())), pixels)
+
+
+def broken_files(folder: Path) -> list[Path]:
+    """Files that are no pictures, each in its own way."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(buffer, "PNG")
+    png = buffer.getvalue()
+    header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    huge = (
+        png[:8] + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + png[33:]
+    )
+    contents = {
+        "empty.png": b"",
+        "text.jpg": b"no picture at all",
+        "cut.png": png[: len(png) // 2],
+        "head.png": png[:30],
+        "flipped.png": png[:45] + bytes([png[45] ^ 255]) + png[46:],
+        "huge.png": huge,
+        "cut.tif": b"II*\0\x08\0\0\0\x01\0",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+@pytest.mark.parametrize("read", [read_rgb, read_label_map, read_segment_map])
+def test_broken_files_are_named_in_one_line(read: Any, tmp_path: Path) -> None:
+    for path in [*broken_files(tmp_path), tmp_path / "missing.png", tmp_path]:
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Image.DecompressionBombError("too many"), MemoryError(), OverflowError("x"), struct.error("x"), SyntaxError("x"),
+        zlib.error("x"), EOFError(), IndexError("x"), KeyError("x"), TypeError("x"), NotImplementedError("x"), OSError("x"),
+    ],
+)  # fmt: skip
+def test_whatever_a_decoder_raises_is_one_kind_of_error(error: Exception, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def fail(image: Any, *args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(UserError, match=r"image '.*a\.png' (is too large|can't be read) \(") as caught:
+        read_rgb(path)
+    assert caught.value.__cause__ is error
+
+
+def test_bombs_are_refused_and_interrupts_are_not_swallowed(tmp_path: Path, monkeypatch) -> None:
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    with pytest.raises(KeyboardInterrupt), open_image(tmp_path / "a.png"):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with pytest.raises(UserError, match="is too large"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_skip_broken_survives_every_one(tmp_path: Path, monkeypatch) -> None:
+    """Training takes another picture, evaluation leaves it out with the reason."""
+    from twostage.config import default_config
+    from twostage.data import loaders
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    records = [{"file_name": str(path)} for path in [tmp_path / "good.png", *broken_files(tmp_path)]]
+
+    def read(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "image": images.read_rgb(record["file_name"])}
+
+    stream = SampleStream(records, mapper=read, seed=0, skip_broken=True)
+    samples = [stream[number] for number in range(3)]
+    assert all(Path(sample["file_name"]).name == "good.png" for sample in samples)
+    assert any(sample["broken"] for sample in samples)
+    cfg = default_config()
+    cfg.DATALOADER.NUM_WORKERS, cfg.TEST.SKIP_BROKEN = 0, True
+    monkeypatch.setattr(loaders, "dataset_records", lambda info, **_: records)
+    entries = [entry for batch in build_test_loader(cfg, "toybox_val_open", mapper=read) for entry in batch]
+    assert ["broken" in entry for entry in entries] == [False] + [True] * (len(records) - 1)
