@@ -18,7 +18,7 @@ from conformance.recording import Arrays
 from conformance.settings import Table, case_config, choice, clip_name, options, pairs, to
 from conformance.weights import seeded_model
 from twostage.clip.dense.attentions import neighbourhood_bias
-from twostage.clip.dense.tower import Method
+from twostage.clip.keys import DenseMethod
 from twostage.clip.towers.vit import resize_position_embedding, run_block, run_blocks
 from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
@@ -90,7 +90,7 @@ def _variants(case: Case) -> Arrays:
         parts = re.fullmatch(r"dense_(reduced|vanilla)_([a-z]+?)(?:_std([\d.]+))?", name)
         if parts and parts[2] in _STRATEGIES:
             tower.gaussian_std, tower.full = float(parts[3] or std), parts[1] == "vanilla"
-            tower.method = cast(Method, _STRATEGIES[parts[2]])
+            tower.method = cast(DenseMethod, _STRATEGIES[parts[2]])
             arrays[name] = tower.project(tower.run_last(tokens)).x
     arrays["cls_vanilla"] = tower.project(tokens._replace(x=run_block(tower.blocks[-1], tokens.x))).x[:, 0]
     return arrays
