@@ -9,14 +9,15 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from conformance.case import Case
-from conformance.comparison import Comparison, compare_number
+from conformance.comparison import Comparison, compare_number, compare_sets
 from conformance.inputs import striped_batch
-from conformance.optimizer import check_gradients, check_losses, check_optimizer
+from conformance.optimizer import check_gradients, check_losses, stored_table, trainable_table
 from conformance.recording import Arrays, after, hooked, patched
 from conformance.systems.odise import seeded_model
 from conformance.training import loss_weights, matches_recorded, outputs_recorded, point_names, random_numbers
 from twostage.systems.two_stage.odise.features import NAMES
 from twostage.systems.two_stage.odise.heads import MaskEmbedding, TextHead
+from twostage.systems.two_stage.odise.model import ODISE
 
 # The list of names that the label model is trained on.
 _TRAINING_SET = "openvocab_coco_2017_train_panoptic_with_sem_seg"
@@ -49,7 +50,24 @@ def check_training_case(case: Case) -> list[Comparison]:
         *case.compare_all(arrays),
         *_check_losses(case, losses, total, cfg),
         *check_gradients(model, case, **norms),
-        *check_optimizer(model, case, cfg),
+        *check_trainable(model, case, cfg),
+    ]
+
+
+def check_trainable(model: ODISE, case: Case, cfg: CfgNode) -> list[Comparison]:
+    """Trainable parameters with multiplier and decay. The table is of the full-width model: which projections have a
+    shortcut depends on the width, so shortcuts are compared only there."""
+    stored = stored_table(case)
+    if stored is None:
+        return case.skip("the optimizer's table, which is not at hand")
+    narrow = bool(case.meta.get("narrow"))
+    ours, wanted = (
+        {name: entry for name, entry in table.items() if not (narrow and ".shortcut." in name)}
+        for table in (trainable_table(model, model.checkpoint_table(), cfg), stored[0])
+    )
+    return [
+        compare_sets("trainable parameters", ours, wanted),
+        compare_number("base_lr", cfg.SOLVER.BASE_LR, stored[1]["base_lr"]),
     ]
 
 
