@@ -36,7 +36,15 @@ _PROMPT_TOKENS, _PROMPT_WIDTH, _TEXT_LAYERS, _TOKENS = 77, 768, 12, 49408
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an ODISE case with ours."""
     case.told(
-        "config", "weights", "constant_buffers", "num_crops", "head_prompt", "clip_prompt", "run", "weight_scales"
+        "one_to_two_threads_max_rel_diff",
+        "config",
+        "weights",
+        "constant_buffers",
+        "num_crops",
+        "head_prompt",
+        "clip_prompt",
+        "run",
+        "weight_scales",
     )
     if case.meta["kind"] == "unit":
         from conformance.systems.odise_units import check_unit
@@ -73,7 +81,16 @@ def seeded_model(case: Case, variant: str, **overrides: Any) -> tuple[ODISE, Cfg
     assert isinstance(model, ODISE)
     load_seeded(model, model.checkpoint_table(), case)
     model.features.captioner.empty_prompt.copy_(seeded_empty_prompt(meta))
+    _attend_stepwise(model)
     return model.eval(), cfg
+
+
+def _attend_stepwise(model: ODISE) -> None:
+    """Attention of the diffusion model in the published order of operations, not fused."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    for network in (model.features.diffusion.vae, model.features.diffusion.unet):
+        network.set_attn_processor(AttnProcessor())
 
 
 def seeded_empty_prompt(meta: dict[str, Any]) -> Tensor:

@@ -15,19 +15,18 @@ from conformance.optimizer import check_gradients, check_losses, stored_table, t
 from conformance.recording import Arrays, after, hooked, patched
 from conformance.systems.odise import seeded_model
 from conformance.training import loss_weights, matches_recorded, outputs_recorded, point_names, random_numbers
+from twostage.data.views import dataset_view
 from twostage.systems.two_stage.odise.features import NAMES
 from twostage.systems.two_stage.odise.heads import MaskEmbedding, TextHead
 from twostage.systems.two_stage.odise.model import ODISE
-
-# The list of names that the label model is trained on.
-_TRAINING_SET = "openvocab_coco_2017_train_panoptic_with_sem_seg"
+from twostage.vocabulary import Vocabulary
 
 
 def check_training_case(case: Case) -> list[Comparison]:
     """Compare every array and figure of a training case."""
     meta, arrays = case.meta, Arrays()
     model, cfg = seeded_model(case, meta["variant"])
-    batch = _batch(case)
+    batch = _batch(case, Vocabulary.of(dataset_view(cfg, cfg.DATASETS.TRAIN[0])))
     depth = cfg.MODEL.MASK2FORMER.DECODER_LAYERS
     layers = ["final", *(str(i) for i in range(depth))]
 
@@ -71,12 +70,12 @@ def check_trainable(model: ODISE, case: Case, cfg: CfgNode) -> list[Comparison]:
     ]
 
 
-def _batch(case: Case) -> list[dict[str, Any]]:
+def _batch(case: Case, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     """Striped pictures, as for Mask2Former, with the words of their captions where the case has them."""
     meta = case.meta
     # The number of stripes is told once for all images.
     text = meta["ground_truth"].replace("with k = 5 - image index", _stripes(len(meta["images"])))
-    batch = striped_batch({"ground_truth": text, "images": meta["images"]}, dataset_name=_TRAINING_SET)
+    batch = striped_batch({"ground_truth": text, "images": meta["images"]}, vocabulary=vocabulary)
     if "words" in meta:
         for entry, words in zip(batch, meta["words"], strict=True):
             entry["words"] = words
