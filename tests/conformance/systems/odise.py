@@ -81,16 +81,7 @@ def seeded_model(case: Case, variant: str, **overrides: Any) -> tuple[ODISE, Cfg
     assert isinstance(model, ODISE)
     load_seeded(model, model.checkpoint_table(), case)
     model.features.captioner.empty_prompt.copy_(seeded_empty_prompt(meta))
-    _attend_stepwise(model)
     return model.eval(), cfg
-
-
-def _attend_stepwise(model: ODISE) -> None:
-    """Attention of the diffusion model in the published order of operations, not fused."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    for network in (model.features.diffusion.vae, model.features.diffusion.unet):
-        network.set_attn_processor(AttnProcessor())
 
 
 def seeded_empty_prompt(meta: dict[str, Any]) -> Tensor:
