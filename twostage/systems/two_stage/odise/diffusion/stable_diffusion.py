@@ -77,8 +77,8 @@ def read_diffusion_weights(source: str) -> dict[str, Tensor]:
     """
     if source == "toybox" and not TOYBOX_FILE.is_file():
         raise UserError(
-            f"{_KEY} is 'toybox', but the narrow diffusion model '{TOYBOX_FILE}' has not been trained on this machine; make it by "
-            "`python tools/train_toy_diffusion.py`"
+            f"{_KEY} is 'toybox', but the narrow diffusion model '{TOYBOX_FILE}' has not been trained on this machine; make "
+            "it by `python tools/train_toy_diffusion.py`"
         )
     if source == "toybox":
         return {name: tensor.float() for name, tensor in load_tensors(TOYBOX_FILE).items()}
