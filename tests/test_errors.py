@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -70,3 +71,28 @@ def test_a_terminal_without_the_letters():
 def test_a_reader_that_goes_away():
     done = run_script("| head -1", PYTHONIOENCODING="utf-8")
     assert done.returncode == 141 and not done.stderr
+
+
+def test_a_full_disk_wherever_it_shows(capsys):
+    def main():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "out/log.txt")
+        except OSError as error:
+            raise RuntimeError("a library's own words") from error
+
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: can't write 'out/log.txt': No space left on device; make room or choose another output folder\n"
+    )
+
+
+def test_log_lines_without_a_reader_or_room_are_left_out():
+    code = (
+        "import logging, os\nfrom twostage.errors import run_cli\n"
+        "def main():\n    logging.basicConfig(stream=open('/dev/full', 'w'))\n    logging.warning('x')\n    print('done')\n"
+        "run_cli(main)\nos._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,47 @@ def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:
     assert len(Vocabulary.parse("voc_2012_test_background_sem_seg")) == 59
     (tmp_path / "classes.txt").write_text("cat\nsofa, couch\n")
     assert Vocabulary.parse(str(tmp_path)).names == ("cat", "sofa, couch")
+
+
+@pytest.mark.parametrize("word", ["a\0b", "bell\x07", "\ud800", "half \ud83d"])
+def test_characters_that_no_file_takes(word: str) -> None:
+    with pytest.raises(UserError, match="control character"):
+        Vocabulary.from_words(["cat", word])
+
+
+def test_byte_order_marks_inside_are_no_letters(tmp_path: Path) -> None:
+    """Files that were joined have one in the middle."""
+    (tmp_path / "names.txt").write_text("cat\n\ufeffdog\n", encoding="utf-8")
+    assert Vocabulary.from_file(tmp_path / "names.txt").names == ("cat", "dog")
+
+
+def test_a_csv_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("x" * 200_000)
+    with pytest.raises(UserError, match="no valid csv"):
+        Vocabulary.from_file(tmp_path / "names.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ('{"categories": [{"name": "cat", "synonyms": "kitten"}]}', ("cat, kitten",)),
+        ('{"categories": [{"name": "cat", "synonyms": 3}]}', None),
+        ('{"categories": [{"name": "cat", "synonyms": null}]}', None),
+        ('{"\u00b2": "cat"}', None),
+        ('{"names": {"' + "9" * 5000 + '": "cat"}}', None),
+    ],
+)
+def test_odd_objects(tmp_path: Path, content: str, names: tuple[str, ...] | None) -> None:
+    (tmp_path / "names.json").write_text(content, encoding="utf-8")
+    if names:
+        assert Vocabulary.from_file(tmp_path / "names.json").names == names
+        return
+    with pytest.raises(UserError, match=r"names\.json"):
+        Vocabulary.from_file(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize("content", ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "? [a]\n: b", "2024-13-45"])
+def test_yaml_that_its_reader_trips_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / "names.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"names\.yaml"):
+        Vocabulary.from_file(tmp_path / "names.yaml")

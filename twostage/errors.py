@@ -8,8 +8,11 @@ their main function through `run_cli`, which prints that line and leaves with ex
 from __future__ import annotations
 
 import difflib
+import errno
 import io
+import logging
 import os
+import reprlib
 import signal
 import sys
 import threading
@@ -38,6 +41,19 @@ def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """`repr` of a value for a message, cut where it is long or deep.
+
+    >>> shown("cat"), shown("x" * 99, limit=12)
+    ("'cat'", "'xxxxxxxx...")
+    """
+    # The whole of a nested list may be larger than the memory: yaml's aliases repeat parts for nothing.
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, 2 * limit, 2 * limit
+    text = short.repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
     """The `UserError` an exception is, was raised from or wraps (spawned workers hand over only text), else None."""
     seen: set[int] = set()
@@ -53,15 +69,28 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def _disk_error(error: BaseException | None) -> UserError | None:
+    """What a full or read-only disk means for the user, where that is why something failed, else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            where = f" '{error.filename}'" if error.filename else " a file"
+            return UserError(f"can't write{where}: {error.strerror}; make room or choose another output folder")
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def run_cli(main: Callable[[], object]) -> None:
     """Run a tool's `main()`; a `UserError` becomes `error: ...` on stderr and exit code 2.
 
-    What a terminal's encoding has no letter for is printed escaped. A reader that went away (`| head`) ends the tool quietly.
+    What a terminal's encoding has no letter for is printed escaped. A reader that went away (`| head`) ends the tool quietly;
+    log lines that find no reader or no room on the disk are left out.
     Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Where a log line can't be written, Python prints a traceback and goes on; we go on without.
+    logging.raiseExceptions = False
     if threading.current_thread() is threading.main_thread():
         # Leaving as an exception runs what cleans up: temporary files, worker processes.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
@@ -73,7 +102,7 @@ def run_cli(main: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except Exception as error:
-        known = find_user_error(error)
+        known = find_user_error(error) or _disk_error(error)
         if known is None or os.environ.get("TWOSTAGE_TRACEBACK") == "1":
             raise
         sys.stdout.flush()

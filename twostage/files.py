@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone after the rename, or its folder never came to be
             temporary.unlink()
+
+
+def content_sha256(paths: Iterable[str | Path]) -> str:
+    """sha256 of what several files hold, in order; a file that can't be read counts as such."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            content = Path(path).read_bytes()
+        except OSError:
+            content = b"unreadable"
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:

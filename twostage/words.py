@@ -15,10 +15,14 @@ from typing import Any
 
 import yaml
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 
+# Digits of a class's number.
+_LONGEST_NUMBER = 10
 # What makes a word look like a file.
 FILE_SUFFIXES = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
+# Control characters and halves of surrogate pairs: no text encoding or terminal takes them.
+_NO_LETTERS = ("Cc", "Cs")
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -37,13 +41,15 @@ def class_name(entry: Any, *, source: str) -> str:
     """
     words = [entry] if isinstance(entry, str) else entry
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"{source} has {entry!r}, which is no name; names are strings, or lists of synonyms")
+        raise UserError(f"{source} has {shown(entry)}, which is no name; names are strings, or lists of synonyms")
     if len(words) > 1 and not all(word.strip(" ,") for word in words):
-        raise UserError(f"{source} has {entry!r} with an empty synonym; remove it")
+        raise UserError(f"{source} has {shown(entry)} with an empty synonym; remove it")
     parts = [part for word in words for part in _plain(word).split(",")]
     name = ", ".join(" ".join(part.split()) for part in parts if part.strip())
     if not name:
         raise UserError(f"{source} has an empty name; remove it")
+    if any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
+        raise UserError(f"{source} has {shown(name)}, which holds a control character or half of one; remove it")
     return name
 
 
@@ -59,7 +65,7 @@ def class_names(entries: Iterable[Any], *, source: str) -> tuple[str, ...]:
     found: set[str] = set()
     for name in names:
         if name.casefold() in found:
-            raise UserError(f"{source} has {name!r} twice; every class needs a name of its own")
+            raise UserError(f"{source} has {shown(name)} twice; every class needs a name of its own")
         found.add(name.casefold())
     return names
 
@@ -88,7 +94,8 @@ def read_name_file(path: str | Path) -> list[Any]:
         return [line for line in text.splitlines() if line.strip()]
     try:
         content = json.loads(text) if kind == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    # yaml's own constructors trip over odd values: IndexError, KeyError, AttributeError and others.
+    except Exception as error:
         raise UserError(f"name list '{path}' is no valid {kind[1:]}: {' '.join(str(error).split())}") from error
     entries = _listed(content)
     if entries is None:
@@ -120,10 +127,10 @@ def read_text(path: Path) -> str:
 
 
 def _plain(word: str) -> str:
-    """`word` composed (NFC), with bytes that an ASCII locale could not name read as UTF-8."""
+    """`word` composed (NFC), without byte-order marks, with bytes that an ASCII locale could not name read as UTF-8."""
     if any("\udc80" <= letter <= "\udcff" for letter in word):
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return unicodedata.normalize("NFC", word)
+    return unicodedata.normalize("NFC", word.replace("\ufeff", ""))
 
 
 def _listed(content: Any) -> list[Any] | None:
@@ -135,9 +142,15 @@ def _listed(content: Any) -> list[Any] | None:
     for key in ("names", "classes", "categories"):
         if key in content:
             return _categories(content[key]) if key != "names" else _listed(content[key])
-    if content and all(str(key).isdigit() for key in content):
+    if content and all(str(key).isdecimal() and len(str(key)) < _LONGEST_NUMBER for key in content):
         return [content[key] for key in sorted(content, key=lambda key: int(key))]
     return None
+
+
+def with_synonyms(entry: Mapping[str, Any]) -> list[Any]:
+    """Name and synonyms of `{"name": ..., "synonyms": ...}` for `class_name`; a single synonym may stand without a list."""
+    synonyms = entry.get("synonyms", [])
+    return [entry["name"], *(synonyms if isinstance(synonyms, list) else [synonyms])]
 
 
 def _categories(content: Any) -> list[Any] | None:
@@ -148,11 +161,16 @@ def _categories(content: Any) -> list[Any] | None:
     if not all("name" in entry for entry in content):
         return None
     ordered = sorted(content, key=lambda e: e["id"]) if all(isinstance(e.get("id"), int) for e in content) else content
-    return [[entry["name"], *entry.get("synonyms", [])] for entry in ordered]
+    return [with_synonyms(entry) for entry in ordered]
 
 
 def _csv_column(text: str, path: Path) -> list[str]:
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)]
+    try:
+        rows = [
+            row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise UserError(f"name list '{path}' is no valid csv: {error}") from error
     if not rows:
         return []
     header = [cell.strip().casefold() for cell in rows[0]]

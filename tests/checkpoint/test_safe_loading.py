@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -76,3 +77,56 @@ def test_layouts(tmp_path, wrapper, prefix):
     torch.save({wrapper: state, "iteration": 7} if wrapper else state, tmp_path / "x.pth")
     tensors = load_tensors(tmp_path / "x.pth")
     assert sorted(tensors) == ["a.weight", "b"] and torch.equal(tensors["a.weight"], torch.ones(2))
+
+
+def test_changed_bits_are_noticed(tmp_path):
+    """torch reads an archive without looking at its check sums; a file written without them is read."""
+    path = tmp_path / "weights.pth"
+    torch.save({"w": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(4).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pth' is damaged"):
+        load_checkpoint_file(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(1000)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(load_tensors(path)["w"], torch.ones(1000))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(3),
+        pickle.dumps([1]),
+        b"\x80\x02R.",
+        b"\x80\x02ctorch\nFloatStorage\n)R.",
+        b"\x80\x02K\x01Q.",
+        b"",
+        b"\x80\x02].",
+    ],
+)
+def test_nonsense_in_a_torchscript_archive(tmp_path, content):
+    """A damaged pickle fails in any way, and every one of them is one sentence."""
+    path = tmp_path / "script.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/constants.pkl", b"")
+        archive.writestr("a/data.pkl", content)
+    with pytest.raises(UserError, match=r"script\.pt' is (truncated or damaged|no module)"):
+        load_checkpoint_file(path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({0: torch.ones(1)}, "a tensor called 0"),
+        ({"w": torch.ones(2).to_sparse()}, "'w' without its numbers, or sparse"),
+        ({"w": torch.ones(2, device="meta")}, "'w' without its numbers, or sparse"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path, tensors, message):
+    torch.save({"model": tensors}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=message):
+        load_tensors(tmp_path / "odd.pth")

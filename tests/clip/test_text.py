@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
@@ -94,6 +95,12 @@ def test_damaged_cache_file_is_replaced(tiny_clip, tmp_path):
     file.write_bytes(b"half a file")
     torch.testing.assert_close(embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary), first)
     assert file.stat().st_size > 20
+    # The format itself has no check sum, and says nothing of whose embedding it is.
+    whole = file.read_bytes()
+    for content in (whole[:-1] + bytes([whole[-1] ^ 64]), save({"embedding": torch.ones(3)}, {"name": "cat"})):
+        file.write_bytes(content)
+        torch.testing.assert_close(embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary), first)
+        assert file.read_bytes() == whole
 
 
 def test_weights_loaded_later_are_noticed(tiny_clip):

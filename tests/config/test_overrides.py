@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from twostage.config import load_config
@@ -73,3 +75,23 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch)
     assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/my home/out put", "/my home/w.pth")
     assert cfg.DATASETS.FOLDERS == ("ds=/my home/my data", "/my home/b")
     assert cfg.MODEL.FCCLIP.TRAIN_VOCABULARY == "/my home/names.txt"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.BASE_LR", "1e400"),
+        ("SOLVER.BASE_LR", "9" * 400),
+        ("SOLVER.MAX_ITER", "1e400"),
+        ("DATASETS.TEST", "{1, 2}"),
+        ("DATASETS.TEST", "[1j]"),
+        ("OUTPUT_DIR", "a\0b"),
+        ("OUTPUT_DIR", b"x"),
+        ("OUTPUT_DIR", object()),
+        ("SOLVER.AMP.ENABLED", "-" * 5000),
+    ],
+)
+def test_values_that_no_key_can_have(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=re.escape(key)) as error:
+        load_config(opts=[key, value])  # type: ignore[list-item]
+    assert len(str(error.value)) < 400

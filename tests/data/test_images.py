@@ -108,3 +108,55 @@ def test_skip_broken_survives_every_one(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loaders, "dataset_records", lambda info, **_: records)
     entries = [entry for batch in build_test_loader(cfg, "toybox_val_open", mapper=read) for entry in batch]
     assert ["broken" in entry for entry in entries] == [False] + [True] * (len(records) - 1)
+
+
+def test_deep_pictures_are_scaled_by_their_range(tmp_path: Path) -> None:
+    """65535 becomes 255 and not all above 255 white; what else an integer or float picture may hold is told by its largest."""
+    grey = np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)
+    expected = np.rint(grey / 257).astype(np.uint8)
+    pictures = {
+        "sixteen.png": grey,
+        "sixteen.tif": grey,
+        "integers.tif": grey.astype(np.int32),
+        "unit.tif": (grey / 65535).astype(np.float32),
+        "bytes.tif": (grey / 257).astype(np.float32),
+        "small.tif": expected.astype(np.int32),
+    }
+    for name, values in pictures.items():
+        Image.fromarray(values).save(tmp_path / name)
+        read = read_rgb(tmp_path / name)
+        assert read.shape == (64, 96, 3) and read.dtype == np.uint8
+        assert np.abs(read.astype(int) - expected[..., None]).max() <= (0 if values.dtype != np.float32 else 1), name
+    for name, value in {"nan": np.nan, "infinite": np.inf, "negative": -1.0, "large": 300.0}.items():
+        values = np.full((4, 5), 0.5, np.float32)
+        values[1, 2] = value
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+        with pytest.raises(
+            UserError, match=rf"image '.*{name}\.tif': pixels go from .* must lie on 0 to 1 or 0 to 255"
+        ):
+            read_rgb(tmp_path / f"{name}.tif")
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(tmp_path / "wide.tif")
+    with pytest.raises(UserError, match="0 to 70000"):
+        read_rgb(tmp_path / "wide.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_path_and_pil_image_of_a_turned_photo_agree(orientation: int, tmp_path: Path) -> None:
+    """Both are upright, by all eight orientations of EXIF; the right turn is Pillow's table of them, looked up by hand."""
+    turns = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a),
+    }
+    stored = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), turns[orientation](stored))
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(images.rgb_of(image), turns[orientation](stored))

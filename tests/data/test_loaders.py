@@ -108,7 +108,9 @@ def test_test_loader_keeps_order_and_says_what_to_ask_for(dataset: str, workers:
     assert [len(batch) for batch in entries] == [1] * 5
     assert [batch[0]["file_name"] for batch in entries] == [f"{i}.png" for i in range(5)]
     assert {batch[0]["vocabulary"] for batch in entries} == {Vocabulary(("a",))}
-    assert {batch[0]["things"] for batch in entries} == {()}
+    assert all("things" not in batch[0] for batch in entries)  # nobody has said which classes are things
+    MetadataCatalog.get(dataset).set(thing_ids=[0])
+    assert {batch[0]["things"] for batch in build_test_loader(cfg, dataset, mapper=draw)} == {(0,)}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

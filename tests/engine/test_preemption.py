@@ -61,3 +61,38 @@ def test_before_the_first_step_nothing_is_saved(data: Path, tmp_path: Path) -> N
     with pytest.raises(Preempted):
         trainer.train()
     assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_asked_again_while_the_checkpoint_is_saved(data: Path, tmp_path: Path) -> None:
+    """Schedulers that wait send the signal more than once."""
+    trainer = tiny.build_trainer(tiny.tiny_config(data, tmp_path))
+    signal_in_step(trainer, 1)
+    save = trainer.checkpointer.save
+
+    def slow_save(name: str, **values: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(name, **values)
+
+    trainer.checkpointer.save = slow_save  # type: ignore[method-assign]
+    with pytest.raises(Preempted):
+        trainer.train()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_stopped_between_the_last_step_and_the_final_checkpoint(data: Path, tmp_path: Path) -> None:
+    cfg = tiny.tiny_config(data, tmp_path)
+    whole = tiny.build_trainer(cfg)
+    whole.train()
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    last = cfg.SOLVER.MAX_ITER - 1
+    stopped = tiny.build_trainer(cfg)
+    stopped.resume_or_load(resume=True)
+    stopped._save_as_of(f"model_{last:07d}", last)
+    (tmp_path / "model_final.pth").unlink()
+    resumed = tiny.build_trainer(cfg)
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    again = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert again["iteration"] == final["iteration"] == last == again["trainer"]["iteration"]
+    assert all(torch.equal(value, again["model"][name]) for name, value in final["model"].items())

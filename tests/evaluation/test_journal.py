@@ -197,3 +197,70 @@ def test_skipped_files_stay_skipped_when_continued(dataset, tmp_path: Path) -> N
     assert model.seen == ["4.jpg", "5.jpg"]
     record = record_of(tmp_path, dataset)
     assert record["num_images"] == 5 and len(record["skipped"]) == 1
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("changed", ["file_name", "sem_seg_file_name"])
+def test_changed_files_are_evaluated_again(dataset, tmp_path: Path, changed: str, killed: bool) -> None:
+    cfg, model = config(tmp_path), Lookup(dataset)
+    if killed:
+        model.dies_at = 4
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(cfg, model, dataset)
+    else:
+        evaluate(cfg, model, dataset)
+    path = Path(dataset.records[1][changed])
+    with Image.open(path) as picture:
+        edited = picture.copy()
+    if changed == "file_name":
+        edited.paste((90, 9, 200), (0, 0, *edited.size))
+    else:
+        edited.putpixel((0, 0), (edited.getpixel((0, 0)) + 1) % 3)
+    edited.save(path)
+    again = Lookup(dataset)
+    results = evaluate(cfg, again, dataset, resume=True)
+    # After a kill only the changed image and the ones that were left; a finished evaluation keeps no counts to go on from.
+    names = [Path(record["file_name"]).name for record in dataset.records]
+    assert again.seen == ([names[1], *names[4:]] if killed else names)
+    assert results == evaluate(config(tmp_path / "fresh"), Lookup(dataset), dataset)
+
+
+def test_damaged_lines_are_counted_again(dataset, tmp_path: Path) -> None:
+    """A digit that changed is noticed, as is a line that another one was written behind."""
+    whole = evaluate(config(tmp_path / "whole"), Lookup(dataset), dataset)
+    cfg, model = config(tmp_path), Lookup(dataset)
+    model.dies_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(cfg, model, dataset)
+    (journal,) = (tmp_path / "inference" / f"partial-{dataset.name}").iterdir()
+    lines = journal.read_text().splitlines()
+    lines[1] = lines[1].replace("[1", "[2", 1) if "[1" in lines[1] else lines[1].replace("1", "2", 1)
+    lines[2] = lines[2][:-30] + lines[3]
+    journal.write_text("\n".join([*lines[:3], lines[4]]) + "\n")
+    (journal.parent / "rank1-0.jsonl").write_bytes(bytes(range(256)) + b"\n")
+    model.seen, model.dies_at = [], -1
+    assert evaluate(cfg, model, dataset, resume=True) == whole
+    assert model.seen == ["0.jpg", "1.jpg", "2.jpg", "4.jpg", "5.jpg"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", "[" * 5000])
+def test_damaged_results_are_made_again(dataset, tmp_path: Path, content: str) -> None:
+    cfg, model = config(tmp_path), Lookup(dataset)
+    whole = evaluate(cfg, model, dataset)
+    path = tmp_path / "inference" / f"results-{dataset.name}.json"
+    text = path.read_text()
+    path.write_text(content or text.replace('"mIoU": ', '"mIoU": 1', 1))
+    model.seen = []
+    assert evaluate(cfg, model, dataset, resume=True) == whole
+    assert len(model.seen) == 6
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", subject={"weights": "x"})
+    journal.write({"file_name": "a.jpg", "counts": {}})
+    real = journal._file
+    journal._file = open("/dev/full", "w")  # noqa: SIM115, PTH123
+    with pytest.raises(UserError, match=r"No space left on device.*--resume"):
+        journal.write({"file_name": "b.jpg", "counts": {}})
+    real.close()
+    assert list(Journal(tmp_path / "j", subject={"weights": "x"}).read()) == ["a.jpg"]

@@ -14,6 +14,7 @@ from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.maskclip_plus.network import (
+    ConvNormReLU,
     DeepLabV2Head,
     DeepLabV3PlusHead,
     DilatedConvNeXt,
@@ -116,6 +117,15 @@ def test_a_learned_background_takes_the_first_class():
         model.embed_vocabulary(Vocabulary.from_words(NAMES[1:]))
     with pytest.raises(UserError, match="HIDDEN_CLASSES"):
         build("MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND", "True")
+
+
+def test_a_batch_of_one_trains_by_the_running_statistics():
+    torch.manual_seed(0)
+    layer = ConvNormReLU(3, 4, 1).train()
+    layer.bn.running_mean.normal_()
+    x = torch.randn(1, 3, 1, 1)
+    assert torch.equal(layer(x), layer.eval()(x))
+    assert layer.train()(x).requires_grad and layer.bn.num_batches_tracked == 0
 
 
 def test_networks_keep_stride_eight():

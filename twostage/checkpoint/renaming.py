@@ -141,7 +141,7 @@ class CheckpointTable:
 def check_complete(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, fresh: Iterable[str], source: str, model: str
 ) -> None:
-    """UserError unless `tensors` fill `expected` exactly: names (but for `fresh` patterns) and shapes."""
+    """UserError unless `tensors` fill `expected` exactly: names (but for `fresh` patterns), shapes and kinds of numbers."""
     patterns = list(fresh)
     missing = [n for n in expected if n not in tensors and not any(re.fullmatch(p, n) for p in patterns)]
     extra = [n for n in tensors if n not in expected]
@@ -157,6 +157,15 @@ def check_complete(
             f"checkpoint '{source}' does not fit this {model}: {len(missing)} tensors missing{_first(missing)}, "
             f"{len(extra)} unknown{_first(extra)}; use the config it was trained with"
         )
+    for name, tensor in tensors.items():
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            raise UserError(
+                f"checkpoint '{source}' has {name!r} as {tensor.dtype}, which is no float; it was converted wrongly"
+            )
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise UserError(
+                f"checkpoint '{source}' has NaN in {name!r}: its training failed; take an earlier checkpoint"
+            )
 
 
 def _first(names: list[str]) -> str:

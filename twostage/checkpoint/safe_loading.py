@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
+# Bytes read at a time.
+_CHUNK = 1 << 20
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
@@ -58,18 +61,41 @@ def _load_torch(path: Path) -> dict[str, Any]:
                 "code; save its state dict alone, best as .safetensors"
             ) from error
         raise UserError(f"checkpoint '{path}' is not a checkpoint file (or is damaged); get it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    # A damaged pickle makes torch fail in any way: RuntimeError, EOFError, TypeError, AttributeError and others.
+    except Exception as error:
         raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+    _check_sums(path)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint '{path}' holds a {type(content).__name__}, not a dictionary of tensors")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """UserError where a part of the archive is not what was written; torch reads it without looking at the check sums."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's format before 1.6, which has none
+    with zipfile.ZipFile(path) as archive:
+        damaged = [info.filename for info in archive.infolist() if not _is_whole(archive, info)]
+        # All of them: a file that was written without check sums (torch.serialization.set_crc32_options).
+        if damaged and len(damaged) < len(archive.infolist()):
+            raise UserError(f"checkpoint '{path}' is damaged ('{damaged[0]}' in it); copy or download it again")
+
+
+def _is_whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(info) as part:
+            while part.read(_CHUNK):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def model_tensors(content: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
     """The model's state dict inside a checkpoint's content, unwrapped from "model", "state_dict", ... and "module.".
 
     Raises:
-        UserError: there is no tensor in it.
+        UserError: there is no tensor in it, or one without a name or numbers.
     """
     state: Any = content
     for key in _WRAPPERS:
@@ -79,6 +105,15 @@ def model_tensors(content: dict[str, Any], path: str | Path) -> dict[str, torch.
     tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
     if not tensors:
         raise UserError(f"checkpoint '{path}' holds no model weights (keys: {', '.join(map(str, list(content)[:5]))})")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise UserError(
+                f"checkpoint '{path}' has a tensor called {name!r}; it is no state dict, whose names are text"
+            )
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise UserError(
+                f"checkpoint '{path}' has {name!r} without its numbers, or sparse; save it as a plain tensor"
+            )
     if all(k.startswith("module.") for k in tensors):
         tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
     return tensors

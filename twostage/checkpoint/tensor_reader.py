@@ -42,7 +42,10 @@ def read_archive(path: Path, stand_in: StandIn) -> Any:
             (data,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             with archive.open(data) as file:
                 return _Reader(file, archive, data.removesuffix("data.pkl"), path, stand_in).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    # A damaged pickle calls its few names with anything: TypeError, IndexError, AttributeError, OverflowError and others.
+    except Exception as error:
         raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
 
 

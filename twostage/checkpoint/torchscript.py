@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from twostage.checkpoint.tensor_reader import read_archive
+from twostage.errors import UserError
 
 _LISTS = tuple(f"build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
 
@@ -36,7 +37,10 @@ def load_torchscript_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the archive is damaged or its pickle holds a name that a module tree does not need.
     """
-    return dict(_tensors(read_archive(path, _stand_in), ""))
+    root = read_archive(path, _stand_in)
+    if not isinstance(root, _Shell):
+        raise UserError(f"checkpoint '{path}' is no module of TorchScript but a {type(root).__name__}; get it again")
+    return dict(_tensors(root, ""))
 
 
 def _tensors(module: Any, prefix: str) -> list[tuple[str, Tensor]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -47,6 +47,15 @@ def _writable_cache(folder: str) -> Path | None:
     except UserError as error:
         logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE)", error)
         return None
+
+
+def _about(name: str, embedding: Tensor) -> dict[str, str]:
+    """What stands beside an embedding on disk: whose it is, and its check sum."""
+    if embedding.dtype != torch.float32:
+        return {}
+    digest = hashlib.sha256(repr(tuple(embedding.shape)).encode())
+    digest.update(embedding.contiguous().numpy().tobytes())
+    return {"name": name, "sha256": digest.hexdigest()}
 
 
 class TextEmbedder:
@@ -286,10 +295,14 @@ class TextEmbedder:
             return False
         path = self._file(name)
         try:
-            self._memory[name] = load_file(path)["embedding"]
-        except (OSError, SafetensorError, KeyError):
+            with safe_open(path, "pt") as file:
+                embedding, written = file.get_tensor("embedding"), file.metadata()
+        except (OSError, SafetensorError):
             # Not there, or damaged by a full disk: it is computed again and written over.
             return False
+        if written != _about(name, embedding):
+            return False  # damaged where the format does not notice, or another name's
+        self._memory[name] = embedding
         return True
 
     def _write(self, name: str, embedding: Tensor) -> None:
@@ -298,7 +311,7 @@ class TextEmbedder:
         path = self._file(name)
         try:
             with atomic_path(path) as temporary:
-                save_file({"embedding": embedding.contiguous()}, temporary, metadata={"name": name})
+                save_file({"embedding": embedding.contiguous()}, temporary, metadata=_about(name, embedding))
         except (UserError, SafetensorError) as error:
             # A cache is a help, not a need: said once, then done without.
             logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)

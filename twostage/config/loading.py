@@ -18,7 +18,7 @@ from twostage.config.installed import check_apart
 from twostage.config.overrides import merge_overrides, place_of
 from twostage.data import keys as data
 from twostage.engine import keys as engine
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError, near_names, shown
 from twostage.evaluation import keys as evaluation
 from twostage.inference import keys as inference
 from twostage.keys import KeyGroup, all_keys, get_key
@@ -93,7 +93,7 @@ def _merge_file(cfg: CN, config_file: str) -> None:
         raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
     try:
         tree = CN(CN.load_yaml_with_base(config_file))
-    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
     for key in all_keys(tree):
         _check_known(cfg, key, f"config file '{config_file}'")
@@ -135,15 +135,15 @@ def validate_config(cfg: CN) -> None:
             value = get_key(cfg, key)
             if value not in allowed:
                 near = near_names(str(value), [str(a) for a in allowed])
-                raise UserError(f"{key} is {value!r}; allowed: {', '.join(repr(a) for a in allowed)}{near}")
+                raise UserError(f"{key} is {shown(value)}; allowed: {', '.join(repr(a) for a in allowed)}{near}")
         for key in group.positive:
             value = get_key(cfg, key)
             if not isinstance(value, int | float) or value <= 0:
-                raise UserError(f"{key} is {value!r}; it must be greater than 0")
+                raise UserError(f"{key} is {shown(value)}; it must be greater than 0")
         for key in group.fraction:
             value = get_key(cfg, key)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise UserError(f"{key} is {value!r}; it must lie between 0 and 1")
+                raise UserError(f"{key} is {shown(value)}; it must lie between 0 and 1")
         if group.check is not None:
             group.check(cfg)
 

@@ -7,12 +7,14 @@ it (1e3, 2.0), one element may stand for a list of one.
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError, near_names, shown
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -33,6 +35,10 @@ def merge_overrides(cfg: CN, opts: Sequence[Any], *, known: Sequence[str]) -> No
         if isinstance(old, CN):
             raise UserError(f"command line: '{key}' is a group, give one of its keys: {', '.join(list(old)[:8])}")
         node[name] = as_type_of(old, value, key=key)
+        if not _is_plain(node[name]):
+            raise UserError(
+                f"command line: {key} = {shown(value)} does not fit; give text, numbers, True, False or lists of them"
+            )
 
 
 def _pairs(opts: list[Any], known: Sequence[str]) -> list[tuple[str, Any]]:
@@ -79,24 +85,29 @@ def as_type_of(old: Any, value: Any, *, key: str) -> Any:
         if word in (*_TRUE, *_FALSE):
             return word in _TRUE
     elif isinstance(old, int | float) and isinstance(literal, int | float) and not isinstance(literal, bool):
-        if isinstance(old, float):
+        # Neither infinite nor NaN, whatever its type.
+        if isinstance(old, float) and abs(literal) <= sys.float_info.max:
             return float(literal)
-        if float(literal).is_integer():
+        if isinstance(old, int) and (isinstance(literal, int) or literal.is_integer()):
             return int(literal)
     elif isinstance(old, list | tuple):
         return type(old)(_elements(literal, old, key))
-    elif old is None or isinstance(old, dict):
+    elif old is None or (isinstance(old, dict) and isinstance(literal, dict)):
         return literal
     raise UserError(
-        f"command line: {key} = {value!r} does not fit; the default {old!r} is of type {type(old).__name__}"
+        f"command line: {key} = {shown(value)} does not fit; the default {old!r} is of type {type(old).__name__}"
     )
 
 
 def _text(value: Any, key: str) -> str:
     if value is None or (isinstance(value, str) and value.strip() == "None"):
         raise UserError(f"command line: {key} = None does not fit; it is text, and for none give ''")
+    if not isinstance(value, str | int | float | os.PathLike):
+        raise UserError(f"command line: {key} = {shown(value)} does not fit; it is text")
     if not isinstance(value, str):
         return str(value)
+    if any(letter == "\0" or "\ud800" <= letter <= "\udbff" for letter in value):
+        raise UserError(f"command line: {key} = {shown(value)} holds a character that no file name or text may have")
     literal = _literal(value) if value[:1] in ("'", '"') else None
     return literal if isinstance(literal, str) else value
 
@@ -107,13 +118,22 @@ def _elements(literal: Any, old: Sequence[Any], key: str) -> list[Any]:
     elements = list(literal) if isinstance(literal, list | tuple) else [literal]
     kinds = {type(element) for element in old}
     if kinds in ({int}, {float}, {int, float}) and not all(isinstance(element, int | float) for element in elements):
-        raise UserError(f"command line: {key} = {literal!r} does not fit; the default {old!r} holds numbers")
+        raise UserError(f"command line: {key} = {shown(literal)} does not fit; the default {old!r} holds numbers")
     if kinds == {str} or not kinds:
         # Where the default is empty, numbers are as good as text.
         if any(element is None for element in elements):
-            raise UserError(f"command line: {key} = {literal!r} does not fit; for none give ()")
+            raise UserError(f"command line: {key} = {shown(literal)} does not fit; for none give ()")
         return [str(element) if kinds == {str} else element for element in elements]
     return elements
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether yaml can say it."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(_is_plain(entry) for pair in value.items() for entry in pair)
+    return value is None or isinstance(value, str | int | float)
 
 
 def _literal(text: str) -> Any:

@@ -44,8 +44,8 @@ class ModelEma:
         """Inside the block the model has the averaged weights."""
         parameters = self._parameters()
         own = {name: p.detach().clone() for name, p in parameters.items()}
-        self._copy(self.averages, parameters)
         try:
+            self._copy(self.averages, parameters)
             yield
         finally:
             self._copy(own, parameters)

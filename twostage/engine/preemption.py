@@ -64,6 +64,8 @@ class PreemptionHook(HookBase):
     after_train = restore
 
     def _ask(self, _number: int, _frame: Any) -> None:
+        if self._asked:
+            return  # asked again while the checkpoint is being saved
         self._asked = True
         if not self._in_step:
             raise Preempted

@@ -179,8 +179,8 @@ class Trainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             self.start_iter = self.iter + 1
-            self._keep_to_config()
-            self._know_old_checkpoints()
+            self._apply_max_iter()
+            self._count_old_checkpoints()
         else:
             if resume:
                 logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
@@ -188,7 +188,7 @@ class Trainer(DefaultTrainer):
         if self.ema and not self.ema.loaded:
             self.ema.reset()
 
-    def _keep_to_config(self) -> None:
+    def _apply_max_iter(self) -> None:
         """WarmupPolyLR stores its length; where the config has another one by now, the config holds."""
         stored = getattr(self.scheduler, "max_iters", self.max_iter)
         if stored != self.max_iter:
@@ -197,7 +197,7 @@ class Trainer(DefaultTrainer):
             for group, lr in zip(self._trainer.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
                 group["lr"] = lr
 
-    def _know_old_checkpoints(self) -> None:
+    def _count_old_checkpoints(self) -> None:
         """The periodic checkpoints of the run's earlier parts count among SOLVER.CHECKPOINTS_KEPT, too."""
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicCheckpointer):
@@ -230,6 +230,7 @@ class Trainer(DefaultTrainer):
                 raise
             finally:
                 self._trainer.close()
+            self._save_final()
             self.after_train()
         return self.results
 
@@ -240,12 +241,25 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicWriter | ProgressBar):
                 hook.after_train()
 
+    def _save_final(self) -> None:
+        """`model_final.pth`, where the run that took the last step was stopped before it wrote it."""
+        if self.start_iter < self.max_iter or not comm.is_main_process() or not self.checkpointer.has_checkpoint():
+            return
+        if Path(self.checkpointer.get_checkpoint_file()).name != "model_final.pth":
+            self._save_as_of("model_final", self.start_iter - 1)
+
+    def _save_as_of(self, name: str, iteration: int) -> None:
+        """A checkpoint that goes on behind `iteration`, whatever iteration the trainer is in."""
+        now = self.iter
+        self.iter = self._trainer.iter = iteration
+        self.checkpointer.save(name, iteration=iteration)
+        self.iter = self._trainer.iter = now
+
     def _save_preempted(self) -> None:
         """A checkpoint of the last finished step, where there was one in this run."""
         last = self.preemption.last_iter
         if last is not None and comm.is_main_process():
-            self.iter = self._trainer.iter = last
-            self.checkpointer.save(f"model_{last:07d}", iteration=last)
+            self._save_as_of(f"model_{last:07d}", last)
 
     def run_step(self) -> None:
         """One iteration; see `TrainingStep`."""

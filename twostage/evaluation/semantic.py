@@ -12,6 +12,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
-from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, PairMeasure, add_all
 from twostage.evaluation.metrics import image_miou
-from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, write_json
-from twostage.files import write_text
+from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
+from twostage.files import content_sha256, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class ImageResult:
     prediction: str | None
     miou: float
     seconds: float  # reading, model and counting
+    files: list[str]  # what the counts depend on,
+    files_sha256: str  # and what these held
 
 
 class SemanticSegmentationEvaluator(DatasetEvaluator):
@@ -115,7 +118,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         if resume and self.finished_results() is not None:
             return None
         if resume:
-            self._finished = self._journal.read()
+            self._finished = self._unchanged(self._journal.read())
         # Nobody writes before all have read, or before the old files are gone.
         comm.synchronize()
         if not resume and comm.is_main_process():
@@ -129,17 +132,43 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         path = self._output_dir / f"results-{self.dataset.name}.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        if record.get("subject") != self._subject:
+        if not isinstance(record, dict) or record.get("subject") != self._subject:
             return None
-        return OrderedDict((task, OrderedDict(values)) for task, values in record["results"].items())
+        if record.pop("sha256", None) != _record_hash(record):
+            return None  # damaged or edited: evaluated again
+        listed = {entry["file_name"]: entry for entry in (*record["images"], *record["skipped"])}
+        here = {str(entry["file_name"]) for entry in self.dataset.info.records()}
+        if listed.keys() != here or len(self._unchanged(listed)) < len(listed):
+            logger.warning(
+                "%s holds results of other pictures or labels; '%s' is evaluated anew", path, self.dataset.name
+            )
+            return None
+        return OrderedDict((task, OrderedDict(_with_nan(values))) for task, values in record["results"].items())
+
+    def _unchanged(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Those `entries` of earlier runs, by `file_name`, whose picture and labels are what they were."""
+        listed = {str(record["file_name"]) for record in self.dataset.info.records()}
+        kept = {}
+        for name, entry in entries.items():
+            state = entry.get("image", entry)
+            if name in listed and state.get("files_sha256") == content_sha256(state.get("files", ())):
+                kept[name] = entry
+        if len(kept) < len(entries):
+            logger.warning(
+                "%d of %d finished images of '%s' have changed on disk and are evaluated again",
+                len(entries) - len(kept),
+                len(entries),
+                self.dataset.name,
+            )
+        return kept
 
     def reset(self) -> None:
         """Forget all images but those of the evaluation that is continued."""
         self.measures = [measure(self.dataset) for measure in self._measure_types]
         self.images: list[ImageResult] = []
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: list[dict[str, Any]] = []
         if comm.is_main_process():
             for entry in self._finished.values():
                 self._add(entry)
@@ -150,20 +179,24 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             prediction = self.dataset.to_classes(_predicted_labels(output))
             try:
-                sample = self._sample(record, output, prediction)
+                image = self._beside_label(record, output, prediction)
             except UserError as error:
                 if not self._skip_broken:
                     raise
                 self.skip(record, str(error))
                 continue
-            self._finish(self._entry(sample))
+            self._finish(self._entry(image))
 
     def skip(self, record: Mapping[str, Any], reason: str) -> None:
         """Leave an image out of the figures and list it under `skipped`."""
         logger.warning("skipped: %s", reason)
-        self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}})
+        with suppress(UserError):
+            record = {**record, "sem_seg_file_name": self._label_files[record]}
+        self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}, **_state_of(record)})
 
-    def _sample(self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor) -> Sample:
+    def _beside_label(
+        self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor
+    ) -> EvaluatedImage:
         label_file = self._label_files[record]
         label = torch.from_numpy(read_label_map(label_file, largest=self.dataset.largest_label)).to(prediction.device)
         if label.shape != prediction.shape:
@@ -179,7 +212,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                 f"{self.dataset.num_classes} classes (0 to {self.dataset.num_classes - 1}) and ignores "
                 f"{self.dataset.ignore_label}; check class list and label file"
             )
-        return Sample(
+        return EvaluatedImage(
             record={**record, "sem_seg_file_name": label_file},
             output=output,
             prediction=prediction,
@@ -187,18 +220,19 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             valid=valid,
         )
 
-    def _entry(self, sample: Sample) -> dict[str, Any]:
-        counts: dict[str, Counts] = {measure.name: measure.of_image(sample) for measure in self.measures}
+    def _entry(self, image: EvaluatedImage) -> dict[str, Any]:
+        counts: dict[str, Counts] = {measure.name: measure.of_image(image) for measure in self.measures}
         pairs = counts[PairMeasure.name]
-        file_name = str(sample.record["file_name"])
-        image = ImageResult(
+        file_name = str(image.record["file_name"])
+        result = ImageResult(
             file_name=file_name,
-            sem_seg_file_name=str(sample.record["sem_seg_file_name"]),
-            prediction=self._save(file_name, sample.prediction),
+            sem_seg_file_name=str(image.record["sem_seg_file_name"]),
+            prediction=self._save(file_name, image.prediction),
             miou=100 * image_miou(pairs["codes"], pairs["counts"], self.dataset.num_classes),
             seconds=round(time.perf_counter() - self._last, 4),
+            **_state_of(image.record),
         )
-        return {"file_name": file_name, "image": asdict(image), "counts": counts}
+        return {"file_name": file_name, "image": asdict(result), "counts": counts}
 
     def _finish(self, entry: dict[str, Any]) -> None:
         if self._journal is not None:
@@ -208,7 +242,8 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         if "skipped" in entry:
-            self.skipped.append({"file_name": entry["file_name"], "reason": entry["skipped"]})
+            state = {key: entry[key] for key in ("files", "files_sha256")}
+            self.skipped.append({"file_name": entry["file_name"], "reason": entry["skipped"], **state})
             return
         add_all(self.measures, entry["counts"])
         self.images.append(ImageResult(**entry["image"]))
@@ -254,6 +289,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
     def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
         figures = {key: value for group in results.values() for key, value in group.items()}
         record = {**self._record(figures, memory), "results": results, "subject": self._subject}
+        record["sha256"] = _record_hash(without_nan(record))
         write_json(folder / f"results-{self.dataset.name}.json", record)
         write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
         logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
@@ -292,11 +328,27 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         return record
 
 
+def _state_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The files that a record's counts depend on (picture, label map, panoptic labels), and what they hold."""
+    files = [str(record[key]) for key in ("file_name", "sem_seg_file_name", "pan_seg_file_name") if record.get(key)]
+    return {"files": files, "files_sha256": content_sha256(files)}
+
+
 def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     """`[H, W]` int64 from a model's output dict."""
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].long()
     return output["sem_seg"].argmax(dim=0)
+
+
+def _record_hash(record: Any) -> str:
+    """Tells whether a results file is as it was written."""
+    return text_hash(json.dumps(record))
+
+
+def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Figures as they were before JSON, which has no NaN."""
+    return {key: math.nan if value is None else value for key, value in figures.items()}
 
 
 def _size(labels: torch.Tensor) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.resources
+import importlib.util
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -98,17 +98,20 @@ def config_path(name: str) -> Path | None:
     """Path of a config that an installed package brings; None where none does.
 
     Raises:
-        UserError: its card names the config, but the package has no such file.
+        UserError: a card names the config, but its package has no such file.
     """
     for card in all_cards():
         if not card.config_package or name not in card.configs:
             continue
-        path = Path(str(importlib.resources.files(card.config_package))) / f"{name}.yaml"
-        if not path.is_file():
-            raise UserError(
-                f"config {name!r} of the installed system {card.name} is missing: '{path}'; install it again"
-            )
-        return path
+        spec = importlib.util.find_spec(card.config_package)
+        folders = spec.submodule_search_locations or [] if spec else []
+        for folder in folders:
+            if (path := Path(folder) / f"{name}.yaml").is_file():
+                return path
+        raise UserError(
+            f"config {name!r} of the installed system {card.name} is not in its package '{card.config_package}'; install it "
+            "again"
+        )
     return None
 
 

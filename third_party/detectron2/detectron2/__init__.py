@@ -1,3 +1,3 @@
-"""A subset of Detectron2's API, see the README of the distribution."""
+"""A subset of Detectron2's API, see the README beside the package."""
 
 __version__ = "0.6+twostage"

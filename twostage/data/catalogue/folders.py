@@ -23,8 +23,8 @@ from typing import Any
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.records import files_by_key
 from twostage.data.labels import is_color_picture
-from twostage.errors import UserError
-from twostage.words import class_name, read_text
+from twostage.errors import UserError, shown
+from twostage.words import class_name, read_text, with_synonyms
 
 Color = tuple[int, int, int]
 
@@ -161,9 +161,9 @@ def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
         if name.casefold() in (other.casefold() for other in names[:index]):
             raise UserError(f"class list '{path}' has {name!r} twice; every class needs a name of its own")
     ignore_label = content.get("ignore_label", 255 if len(names) <= 255 else 65535)
-    if not isinstance(ignore_label, int) or not len(names) <= ignore_label <= 65535:
+    if not isinstance(ignore_label, int) or isinstance(ignore_label, bool) or not len(names) <= ignore_label <= 65535:
         raise UserError(
-            f"class list '{path}': ignore_label {ignore_label!r} must lie between the {len(names)} classes and 65535"
+            f"class list '{path}': ignore_label {shown(ignore_label)} must lie between the {len(names)} classes and 65535"
         )
     colors = [color for _, color, _ in entries]
     palette = content.get("palette", colors if any(color is not None for color in colors) else None)
@@ -185,10 +185,12 @@ def _entry(entry: Any, path: Path) -> tuple[str, Any, bool | None]:
         unknown = sorted(set(entry) - {"name", "synonyms", "color", "thing"})
         if unknown or "name" not in entry:
             raise UserError(
-                f"class list '{path}': {entry!r} must have 'name', and may have 'synonyms', 'color' and 'thing'"
+                f"class list '{path}': {shown(entry)} must have 'name', and may have 'synonyms', 'color' and 'thing'"
             )
-        words = [entry["name"], *entry.get("synonyms", [])]
+        words = with_synonyms(entry)
         color, thing = entry.get("color"), entry.get("thing")
+        if thing not in (True, False, None):
+            raise UserError(f"class list '{path}': {shown(entry)} has 'thing' {shown(thing)}; it is true or false")
     return class_name(words, source=f"class list '{path}'"), color, thing
 
 

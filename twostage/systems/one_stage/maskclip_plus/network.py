@@ -36,7 +36,14 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, channels_in, h, w]` -> `[B, channels, h, w]`."""
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu(self._norm(self.conv(x)))
+
+    def _norm(self, x: Tensor) -> Tensor:
+        bn = self.bn
+        if bn.training and x[:, 0].numel() == 1:
+            # A single value per channel (the pooled picture of a batch of one) has no statistics; the running ones stand in.
+            return F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+        return bn(x)
 
 
 class SeparableConv(nn.Module):
