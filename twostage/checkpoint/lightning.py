@@ -7,6 +7,7 @@ that nothing is called on, whatever their names are supposed to mean, and thrown
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ def is_lightning(path: Path) -> bool:
     """Whether the file is a zip archive that Lightning's trainer has written."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        return any(_MARK in archive.read(name) for name in pickles)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return any(_MARK in archive.read(name) for name in pickles)
+    # A damaged archive is said to be damaged by whoever reads it next.
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error):
+        return False
 
 
 def load_lightning_tensors(path: Path) -> dict[str, Tensor]:
