@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -24,9 +24,13 @@ from twostage.predictions.outputs import OutputSettings, finish
 from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
 
+# What a system knows of images, and what it knows of words.
+Encoded = TypeVar("Encoded")
+Text = TypeVar("Text")
 
-class OpenVocabularySegmenter(nn.Module, abc.ABC):
-    """Base of every system.
+
+class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
+    """Base of every system, which names the types of what its `encode` and its `embed_vocabulary` return.
 
     Attributes:
         clip: the open_clip model, under open_clip's own parameter names.
@@ -59,21 +63,21 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC):
         self.units = PixelUnits(PixelStatistics(pixel_mean, pixel_std))
 
     @abc.abstractmethod
-    def encode(self, images: Pictures) -> Any:
+    def encode(self, images: Pictures) -> Encoded:
         """Everything about normalised, padded `images` that does not depend on the vocabulary."""
 
     @abc.abstractmethod
-    def decode(self, encoded: Any, text: Any) -> Prediction:
+    def decode(self, encoded: Encoded, text: Text) -> Prediction:
         """Prediction from what `encode` returned and what `embed_vocabulary` returned."""
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> Any:
+    def embed_vocabulary(self, vocabulary: Vocabulary) -> Text:
         """Everything about the words that does not depend on images: unit text embeddings `[C, D]`.
 
         A system that wants to know more (one row per synonym, which class is the background) overrides this.
         """
-        return self.text(vocabulary)
+        return cast(Text, self.text(vocabulary))
 
-    def losses(self, encoded: Any, text: Any, batch: list[dict[str, Any]], images: Pictures) -> dict[str, Tensor]:
+    def losses(self, encoded: Encoded, text: Text, batch: list[dict[str, Any]], images: Pictures) -> dict[str, Tensor]:
         """Weighted losses of a training batch; systems that are not trained leave this out."""
         raise UserError(f"{type(self).__name__} is training-free; run it with --eval-only")
 

@@ -115,6 +115,18 @@ def openai_file(path, model, *, torchscript):
         torch.jit.script(root).save(str(path))
 
 
+def test_a_local_files_activation_holds_where_a_checkpoint_brings_the_weights(small_model, tmp_path):
+    """A network trained from OpenAI's file is the same one when it is built again for its own checkpoint."""
+    openai_file(tmp_path / "clip.pt", loading.load_clip(small_model)[0], torchscript=False)
+    for weights in (True, False):
+        model, _ = loading.load_clip(small_model, pretrained=str(tmp_path / "clip.pt"), load_weights=weights)
+        assert activation(model) == "QuickGELU"
+    with pytest.raises(UserError, match="neither a file nor a tag"):
+        loading.load_clip(small_model, pretrained=str(tmp_path / "gone.pt"), load_weights=False)
+    model, _ = loading.load_clip(small_model, pretrained="gone.pt", quick_gelu="on", load_weights=False)
+    assert activation(model) == "QuickGELU"
+
+
 @pytest.mark.parametrize("torchscript", [False, True])
 def test_openai_files_load_without_running_them(tmp_path, monkeypatch, torchscript):
     def never(*_args, **_kwargs):

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from twostage.clip.loading import load_clip
 from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.towers.vit import embed_image, run_blocks, value_path_features
-from twostage.clip.toybox import probe as toybox_probe
 from twostage.clip.toybox import training as toybox_training
 from twostage.clip.toybox.merges import caption_words, merges_for, write_merges
 from twostage.clip.toybox.models import MERGES_FILE, register_toybox_models, toybox_tokenizer
 from twostage.clip.toybox.towers import encode_captions, restricted_class_tokens, value_path, vit_features
 from twostage.data.toybox import dataset
 from twostage.data.toybox.captioned import NAMES
+from twostage.evaluation import clip_probe
 
 MODELS = ("toybox-vit", "toybox-convnext")
 # Those whose weights are in twostage/clip/weights.
@@ -50,7 +50,7 @@ def _render_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def render(seed: int, count: int, side: int, **_: Any) -> toybox_training.Pool:
         return toybox_training._render_chunk((seed, 0, count, side, False))
 
-    monkeypatch.setattr(toybox_probe, "render_pool", render)
+    monkeypatch.setattr(clip_probe, "render_pool", render)
     monkeypatch.setattr(toybox_training, "render_pool", render)
 
 
@@ -231,7 +231,7 @@ def test_training_lowers_the_loss_and_repeats(name: str) -> None:
 
 def test_shipped_weights_recognise_fresh_pictures(shipped: Any) -> None:
     """Chance: 0.25 for the attribute, 0.125 for the colour, 0.003 for all three words."""
-    accuracy = toybox_probe.zero_shot_accuracy(shipped, seed=4321, count=150)
+    accuracy = clip_probe.zero_shot_accuracy(shipped, seed=4321, count=150)
     assert accuracy["colour"] > 0.8
     assert accuracy["attribute"] > 0.5
     assert accuracy["things"] > 0.05
@@ -239,13 +239,13 @@ def test_shipped_weights_recognise_fresh_pictures(shipped: Any) -> None:
 
 def test_dense_baseline_is_above_chance_on_things(vit: Any, scenes: list) -> None:
     """Chance is about 2 %."""
-    groups = toybox_probe.dense_baseline(vit, scenes)
+    groups = clip_probe.dense_baseline(vit, scenes)
     assert groups.unseen_things > 8
     assert groups.seen_things > 8
     assert groups.seen_stuff > 40
 
 
 def test_true_regions_are_recognised(vit: Any, scenes: list) -> None:
-    groups = toybox_probe.region_accuracy(vit, scenes, blocks=3)
+    groups = clip_probe.region_accuracy(vit, scenes, blocks=3)
     assert groups.unseen > 50
-    assert groups.unseen > toybox_probe.dense_baseline(vit, scenes).unseen
+    assert groups.unseen > clip_probe.dense_baseline(vit, scenes).unseen

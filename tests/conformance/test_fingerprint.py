@@ -18,7 +18,7 @@ def test_a_digest_knows_values_types_shapes_and_places() -> None:
     value = {"a": torch.arange(6.0).view(2, 3), "b": [1, 0.5, "word", np.zeros(2, np.int64)]}
     assert digest(value) == digest({"b": value["b"], "a": value["a"].clone()})
     last_bit = torch.arange(6.0).view(2, 3)
-    last_bit[1, 2] = np.nextafter(np.float32(5), np.float32(6))
+    last_bit[1, 2] = float(np.nextafter(np.float32(5), np.float32(6)))
     others = [
         {**value, "a": last_bit},
         {**value, "a": value["a"].view(3, 2)},
@@ -47,9 +47,12 @@ def test_the_same_code_has_the_same_fingerprint(name: str, monkeypatch: pytest.M
     seeded = fingerprint.seeded_tensor
     monkeypatch.setattr(fingerprint, "seeded_tensor", lambda name, shape: seeded(name, shape) * (1 + 2**-20))
     other = fingerprint.fingerprint(name)
-    # Another weight changes what a system with weights of its own says, never its names or its data.
-    same = {key for key in first if other[key] == first[key]}
-    assert same == (set(first) if name == "maskclip" else {"names", "batch", "trained"})
+    # Another weight changes the numbers of a system with weights of its own, never its names or its data.
+    changed = {key for key in first if other[key] != first[key]}
+    if name == "maskclip":
+        assert not changed
+    else:
+        assert {"scores", "losses", "gradients"} <= changed and not changed & {"names", "batch", "trained"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"san": 3}'])

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 
+from twostage.commands.launch import leave_process_group
 from twostage.data.labels import read_label_map
 from twostage.data.views import dataset_info
 from twostage.evaluation.measures import BoundaryMeasure
@@ -38,7 +39,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     results = evaluator.evaluate()
     files = [Path(image.file_name).name for image in evaluator.images]
     (folder / f"rank{rank}.json").write_text(json.dumps({"results": results, "files": files}))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -199,6 +199,32 @@ def test_skipped_files_stay_skipped_when_continued(dataset, tmp_path: Path) -> N
     assert record["num_images"] == 5 and len(record["skipped"]) == 1
 
 
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("changed", ["file_name", "sem_seg_file_name"])
+def test_changed_files_are_evaluated_again(dataset, tmp_path: Path, changed: str, killed: bool) -> None:
+    cfg, model = config(tmp_path), Lookup(dataset)
+    if killed:
+        model.dies_at = 4
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(cfg, model, dataset)
+    else:
+        evaluate(cfg, model, dataset)
+    path = Path(dataset.records[1][changed])
+    with Image.open(path) as picture:
+        edited = picture.copy()
+    if changed == "file_name":
+        edited.paste((90, 9, 200), (0, 0, *edited.size))
+    else:
+        edited.putpixel((0, 0), (edited.getpixel((0, 0)) + 1) % 3)
+    edited.save(path)
+    again = Lookup(dataset)
+    results = evaluate(cfg, again, dataset, resume=True)
+    # After a kill only the changed image and the ones that were left; a finished evaluation keeps no counts to go on from.
+    names = [Path(record["file_name"]).name for record in dataset.records]
+    assert again.seen == ([names[1], *names[4:]] if killed else names)
+    assert results == evaluate(config(tmp_path / "fresh"), Lookup(dataset), dataset)
+
+
 def test_damaged_lines_are_counted_again(dataset, tmp_path: Path) -> None:
     """A digit that changed is noticed, as is a line that another one was written behind."""
     whole = evaluate(config(tmp_path / "whole"), Lookup(dataset), dataset)

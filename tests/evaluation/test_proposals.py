@@ -11,13 +11,13 @@ from twostage.data.catalogue import DatasetInfo
 from twostage.errors import UserError
 from twostage.evaluation import proposal_recall as proposals
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.measures import Sample
+from twostage.evaluation.measures import EvaluatedImage
 from twostage.evaluation.proposal_recall import ProposalMeasure, average_recall, mask_ious
 
 
-def sample(masks: torch.Tensor | None, label: torch.Tensor) -> Sample:
+def sample(masks: torch.Tensor | None, label: torch.Tensor) -> EvaluatedImage:
     output = {} if masks is None else {"proposals": Instances(tuple(label.shape), pred_masks=masks)}
-    return Sample(record={}, output=output, prediction=label, label=label, valid=label != 255)
+    return EvaluatedImage(record={}, output=output, prediction=label, label=label, valid=label != 255)
 
 
 def measure() -> ProposalMeasure:

@@ -115,7 +115,9 @@ def test_installed_system(site: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = python(EXAMPLE, site, folder=tmp_path)
     assert done.returncode == 0 and "grass" in done.stdout, done.stderr
-    done = python("from twostage.commands.systems import main; main()", site, folder=tmp_path)
+    done = python(
+        "from twostage.commands.systems import all_cards, table; print(table(all_cards()))", site, folder=tmp_path
+    )
     assert "| BlurCLIP (docs 2026) | training-free | `blurclip_toybox` | an example |" in done.stdout, done.stderr
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from twostage.commands.draw_attention import miou, picture
+from twostage.data.views import dataset_info
 
 
 def test_miou_counts_present_classes_and_leaves_ignored_pixels_out():
@@ -16,9 +17,10 @@ def test_miou_counts_present_classes_and_leaves_ignored_pixels_out():
 
 
 def test_the_picture_has_a_panel_per_map_in_rows_of_four():
+    info = dataset_info("toybox_val_open")
     image = np.zeros((64, 64, 3), np.uint8)
     maps = {name: np.zeros((64, 64), np.int64) for name in ("a", "b", "c", "ground truth")}
-    five = picture(image, maps, ("sky",), "nothing")
+    five = picture(image, maps, ("sky",), info)
     del maps["c"]
-    four = picture(image, maps, ("sky",), "nothing")
+    four = picture(image, maps, ("sky",), info)
     assert five.dtype == np.uint8 and five.shape[1] == four.shape[1] and five.shape[0] > 1.5 * four.shape[0]

@@ -119,6 +119,15 @@ def prepare_datasets_parser(text: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def systems_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/systems.py`."""
+    parser = _parser(text)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--json", action="store_true", help="print the cards as JSON")
+    choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
+    return parser
+
+
 def train_toy_clip_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Of `tools/train_toy_clip.py`."""
     parser = _parser(text)

@@ -48,7 +48,7 @@ def launch(
     if all(name in os.environ for name in _TORCHRUN):
         _join(device)
         function(*args)
-        _leave()
+        leave_process_group()
         return
     processes = max(processes, 1)
     if device.startswith("cuda") and processes > torch.cuda.device_count():
@@ -123,7 +123,7 @@ def _spawned(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     _join(device)
     function(*args)
-    _leave()
+    leave_process_group()
 
 
 def _join(device: str) -> None:
@@ -141,7 +141,7 @@ def _join(device: str) -> None:
     comm.synchronize()
 
 
-def _leave() -> None:
+def leave_process_group() -> None:
     """Leave the process group, once all are done, so that none of its threads outlives it.
 
     Destroying a group ends its threads only once nothing refers to it any more. A gloo thread that is still there when the

@@ -1,9 +1,4 @@
-"""The systems as a table, read from their cards; the README's table is this one. Imports no torch.
-
-python tools/systems.py                    # a Markdown table
-python tools/systems.py --json             # everything the cards say, but for keys and signatures
-python tools/systems.py --update-readme    # writes our systems' rows into README.md
-"""
+"""The systems as a table, read from their cards; the README's table is this one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -90,13 +85,8 @@ def updated_readme(text: str) -> str:
     return f"{before}{BEGIN}\n{table(card for card in all_cards() if is_ours(card))}\n{END}{after}"
 
 
-def main() -> None:
-    """Command line; see the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--json", action="store_true", help="print the cards as JSON")
-    choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
-    args = parser.parse_args()
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Print the table or the cards, or write the README's table, as the arguments say."""
     if args.json:
         print(json.dumps([describe(card) for card in all_cards()], indent=2))
     elif args.update_readme:

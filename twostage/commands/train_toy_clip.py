@@ -15,10 +15,10 @@ from torch import nn
 from twostage.clip import loading
 from twostage.clip.toybox import models as toybox_models
 from twostage.clip.toybox.merges import write_merges
-from twostage.clip.toybox.probe import dense_baseline, region_accuracy, zero_shot_accuracy
 from twostage.clip.toybox.training import RECIPES, train
 from twostage.data.toybox.dataset import NUM_VAL_OPEN, SEED, plan_scenes, render
 from twostage.errors import UserError
+from twostage.evaluation.clip_probe import dense_baseline, region_accuracy, zero_shot_accuracy
 from twostage.files import atomic_path
 
 _WEIGHTS_FOLDER = Path(loading.__file__).with_name("weights")

@@ -179,8 +179,8 @@ class Trainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             self.start_iter = self.iter + 1
-            self._keep_to_config()
-            self._know_old_checkpoints()
+            self._apply_max_iter()
+            self._count_old_checkpoints()
         else:
             if resume:
                 logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
@@ -188,7 +188,7 @@ class Trainer(DefaultTrainer):
         if self.ema and not self.ema.loaded:
             self.ema.reset()
 
-    def _keep_to_config(self) -> None:
+    def _apply_max_iter(self) -> None:
         """WarmupPolyLR stores its length; where the config has another one by now, the config holds."""
         stored = getattr(self.scheduler, "max_iters", self.max_iter)
         if stored != self.max_iter:
@@ -197,7 +197,7 @@ class Trainer(DefaultTrainer):
             for group, lr in zip(self._trainer.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
                 group["lr"] = lr
 
-    def _know_old_checkpoints(self) -> None:
+    def _count_old_checkpoints(self) -> None:
         """The periodic checkpoints of the run's earlier parts count among SOLVER.CHECKPOINTS_KEPT, too."""
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicCheckpointer):

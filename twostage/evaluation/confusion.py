@@ -30,7 +30,7 @@ def pair_counts(prediction: torch.Tensor, label: torch.Tensor, num_classes: int)
         num_classes: K.
 
     Returns:
-        `codes [P]` int64, ascending, each `prediction * K + label`, and `counts [P]` int64, all positive.
+        `codes` `[P]` int64, ascending, each `prediction * K + label`, and `counts` `[P]` int64, all positive.
     """
     if prediction.numel() == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -79,7 +79,7 @@ class ConfusionMatrix:
             self._merge_pending()
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """`codes [P]` ascending and `counts [P]` of everything added so far."""
+        """`codes` `[P]` ascending and `counts` `[P]` of everything added so far."""
         self._merge_pending()
         return self._codes, self._counts
 

@@ -26,7 +26,7 @@ Counts = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Sample:
+class EvaluatedImage:
     """One image's prediction beside its label, on the prediction's device.
 
     Attributes:
@@ -59,7 +59,7 @@ class Measure(abc.ABC):
         self.dataset = dataset
 
     @abc.abstractmethod
-    def of_image(self, sample: Sample) -> Counts:
+    def of_image(self, image: EvaluatedImage) -> Counts:
         """Arrays of one image; nothing is added yet."""
 
     @abc.abstractmethod
@@ -88,8 +88,8 @@ class PairMeasure(Measure):
         super().__init__(dataset)
         self.matrix = ConfusionMatrix(dataset.num_classes)
 
-    def of_image(self, sample: Sample) -> Counts:
-        return count_pairs(sample.prediction, sample, self.dataset.num_classes)
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        return count_pairs(image.prediction, image, self.dataset.num_classes)
 
     def add(self, counts: Counts) -> None:
         self.matrix.add(counts["codes"], counts["counts"])
@@ -121,8 +121,8 @@ class BoundaryMeasure(Measure):
         super().__init__(dataset)
         self._counts = np.zeros((3, dataset.num_classes), np.int64)
 
-    def of_image(self, sample: Sample) -> Counts:
-        return _sparse(boundary_counts(sample.prediction, sample.label, sample.valid, self.dataset.num_classes))
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        return _sparse(boundary_counts(image.prediction, image.label, image.valid, self.dataset.num_classes))
 
     def add(self, counts: Counts) -> None:
         # The codes of one `Counts` differ, so plain indexing adds each.
@@ -141,9 +141,9 @@ class BoundaryMeasure(Measure):
         return {"boundary_iou_per_class": 100 * boundary_iou(self._counts)}
 
 
-def count_pairs(prediction: Tensor, sample: Sample, num_classes: int) -> Counts:
-    """`codes`, `counts` `[P]` of a label map `[H, W]` against the sample's label."""
-    codes, counts = pair_counts(prediction[sample.valid], sample.label[sample.valid], num_classes)
+def count_pairs(prediction: Tensor, image: EvaluatedImage, num_classes: int) -> Counts:
+    """`codes`, `counts` `[P]` of a label map `[H, W]` against the image's label."""
+    codes, counts = pair_counts(prediction[image.valid], image.label[image.valid], num_classes)
     return {"codes": codes, "counts": counts}
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from twostage.evaluation.confusion import ConfusionMatrix
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.measures import Counts, Measure, Sample, count_pairs
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, count_pairs
 from twostage.evaluation.metrics import semantic_figures
 
 ORACLES = ("names", "regions", "classes")
@@ -70,20 +70,20 @@ class OracleMeasure(Measure):
         self._pixels = np.zeros(3, np.int64)  # valid, wrong, wrong with oracle names
         self._matrices = {oracle: ConfusionMatrix(dataset.num_classes) for oracle in ORACLES}
 
-    def of_image(self, sample: Sample) -> Counts:
-        prediction, label, valid = (x.cpu().numpy() for x in (sample.prediction, sample.label, sample.valid))
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        prediction, label, valid = (x.cpu().numpy() for x in (image.prediction, image.label, image.valid))
         maps: dict[str, Tensor] = {
-            "names": torch.from_numpy(renamed(prediction, label, valid)).to(sample.label.device),
-            "regions": torch.from_numpy(renamed(label, prediction, valid)).to(sample.label.device),
+            "names": torch.from_numpy(renamed(prediction, label, valid)).to(image.label.device),
+            "regions": torch.from_numpy(renamed(label, prediction, valid)).to(image.label.device),
         }
-        if "sem_seg_labels_oracle" in sample.output:
-            maps["classes"] = self.dataset.to_classes(sample.output["sem_seg_labels_oracle"].long())
+        if "sem_seg_labels_oracle" in image.output:
+            maps["classes"] = self.dataset.to_classes(image.output["sem_seg_labels_oracle"].long())
         counts: Counts = {}
         for oracle, labels in maps.items():
-            pairs = count_pairs(labels, sample, self.dataset.num_classes)
+            pairs = count_pairs(labels, image, self.dataset.num_classes)
             counts |= {f"{oracle}_{key}": value for key, value in pairs.items()}
-        wrong = [int(((x != sample.label) & sample.valid).sum()) for x in (sample.prediction, maps["names"])]
-        counts["pixels"] = np.array([int(sample.valid.sum()), *wrong])
+        wrong = [int(((x != image.label) & image.valid).sum()) for x in (image.prediction, maps["names"])]
+        counts["pixels"] = np.array([int(image.valid.sum()), *wrong])
         return counts
 
     def add(self, counts: Counts) -> None:

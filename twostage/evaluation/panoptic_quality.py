@@ -19,7 +19,7 @@ import numpy as np
 from twostage.data.segment_maps import Segment, read_segment_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.measures import Counts, Measure, Sample
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure
 from twostage.evaluation.results import PANOPTIC_GROUPS
 
 _VOID = 0
@@ -130,10 +130,10 @@ class PanopticMeasure(Measure):
         super().__init__(dataset)
         self._parts: list[Counts] = []
 
-    def of_image(self, sample: Sample) -> Counts:
-        ids, segments = self._predicted(sample.output)
-        file_name = sample.record.get("pan_seg_file_name")
-        if file_name is None or "segments_info" not in sample.record:
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        ids, segments = self._predicted(image.output)
+        file_name = image.record.get("pan_seg_file_name")
+        if file_name is None or "segments_info" not in image.record:
             raise UserError(
                 f"'{self.dataset.name}' has no panoptic labels (pan_seg_file_name, segments_info); set TEST.PANOPTIC False"
             )
@@ -142,7 +142,7 @@ class PanopticMeasure(Measure):
             raise UserError(
                 f"panoptic label '{file_name}' is {labels.shape}, its prediction {ids.shape} (height, width)"
             )
-        return match_segments(ids, segments, labels, sample.record["segments_info"])
+        return match_segments(ids, segments, labels, image.record["segments_info"])
 
     def _predicted(self, output: Mapping[str, Any]) -> tuple[np.ndarray, list[Segment]]:
         if "panoptic_seg" not in output:

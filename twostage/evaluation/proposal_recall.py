@@ -19,7 +19,7 @@ from torch import Tensor
 
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.measures import Counts, Measure, Sample
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure
 
 AT = (10, 50, 100)
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -58,11 +58,11 @@ class ProposalMeasure(Measure):
         super().__init__(dataset)
         self._parts: list[Counts] = []
 
-    def of_image(self, sample: Sample) -> Counts:
-        if "proposals" not in sample.output:
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        if "proposals" not in image.output:
             raise UserError("the model gives no mask proposals (it predicts no masks); set TEST.PROPOSALS False")
-        masks = sample.output["proposals"].pred_masks.to(sample.label.device)
-        classes, iou = mask_ious(masks, sample.label, sample.valid)
+        masks = image.output["proposals"].pred_masks.to(image.label.device)
+        classes, iou = mask_ious(masks, image.label, image.valid)
         best = {f"best_{k}": iou[:k].amax(dim=0).cpu().numpy() for k in AT}
         return {"class": classes.cpu().numpy(), **best, "best_all": iou.amax(dim=0).cpu().numpy()}
 

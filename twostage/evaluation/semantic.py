@@ -27,7 +27,7 @@ from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
-from twostage.evaluation.measures import Counts, Measure, PairMeasure, Sample, add_all
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, PairMeasure, add_all
 from twostage.evaluation.metrics import image_miou
 from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import content_sha256, write_text
@@ -179,13 +179,13 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             prediction = self.dataset.to_classes(_predicted_labels(output))
             try:
-                sample = self._sample(record, output, prediction)
+                image = self._beside_label(record, output, prediction)
             except UserError as error:
                 if not self._skip_broken:
                     raise
                 self.skip(record, str(error))
                 continue
-            self._finish(self._entry(sample))
+            self._finish(self._entry(image))
 
     def skip(self, record: Mapping[str, Any], reason: str) -> None:
         """Leave an image out of the figures and list it under `skipped`."""
@@ -194,7 +194,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             record = {**record, "sem_seg_file_name": self._label_files[record]}
         self._finish({"file_name": str(record["file_name"]), "skipped": reason, "counts": {}, **_state_of(record)})
 
-    def _sample(self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor) -> Sample:
+    def _beside_label(
+        self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor
+    ) -> EvaluatedImage:
         label_file = self._label_files[record]
         label = torch.from_numpy(read_label_map(label_file, largest=self.dataset.largest_label)).to(prediction.device)
         if label.shape != prediction.shape:
@@ -210,7 +212,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                 f"{self.dataset.num_classes} classes (0 to {self.dataset.num_classes - 1}) and ignores "
                 f"{self.dataset.ignore_label}; check class list and label file"
             )
-        return Sample(
+        return EvaluatedImage(
             record={**record, "sem_seg_file_name": label_file},
             output=output,
             prediction=prediction,
@@ -218,19 +220,19 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             valid=valid,
         )
 
-    def _entry(self, sample: Sample) -> dict[str, Any]:
-        counts: dict[str, Counts] = {measure.name: measure.of_image(sample) for measure in self.measures}
+    def _entry(self, image: EvaluatedImage) -> dict[str, Any]:
+        counts: dict[str, Counts] = {measure.name: measure.of_image(image) for measure in self.measures}
         pairs = counts[PairMeasure.name]
-        file_name = str(sample.record["file_name"])
-        image = ImageResult(
+        file_name = str(image.record["file_name"])
+        result = ImageResult(
             file_name=file_name,
-            sem_seg_file_name=str(sample.record["sem_seg_file_name"]),
-            prediction=self._save(file_name, sample.prediction),
+            sem_seg_file_name=str(image.record["sem_seg_file_name"]),
+            prediction=self._save(file_name, image.prediction),
             miou=100 * image_miou(pairs["codes"], pairs["counts"], self.dataset.num_classes),
             seconds=round(time.perf_counter() - self._last, 4),
-            **_state_of(sample.record),
+            **_state_of(image.record),
         )
-        return {"file_name": file_name, "image": asdict(image), "counts": counts}
+        return {"file_name": file_name, "image": asdict(result), "counts": counts}
 
     def _finish(self, entry: dict[str, Any]) -> None:
         if self._journal is not None:

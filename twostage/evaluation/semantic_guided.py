@@ -20,7 +20,7 @@ import numpy as np
 from twostage.errors import UserError
 from twostage.evaluation.confusion import ConfusionMatrix
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.measures import Counts, Measure, Sample, count_pairs
+from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, count_pairs
 
 Fathers = Mapping[int, Sequence[int]]
 _TABLES = Path(__file__).with_name("father_classes.json")
@@ -79,8 +79,8 @@ class SemanticGuidedMeasure(Measure):
         self._fathers = father_classes(dataset.info.benchmark or dataset.name)
         self._matrix = ConfusionMatrix(dataset.num_classes)
 
-    def of_image(self, sample: Sample) -> Counts:
-        return count_pairs(sample.prediction, sample, self.dataset.num_classes)
+    def of_image(self, image: EvaluatedImage) -> Counts:
+        return count_pairs(image.prediction, image, self.dataset.num_classes)
 
     def add(self, counts: Counts) -> None:
         self._matrix.add(counts["codes"], counts["counts"])

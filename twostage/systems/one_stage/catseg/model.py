@@ -67,7 +67,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class CATSeg(OpenVocabularySegmenter):
+class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
     """A fine-tuned CLIP whose image-text cost map is aggregated over pixels and classes and upsampled.
 
     Trainable: the aggregator, the guide, and the parts of CLIP named by `finetune`.

@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class MaskClipPlus(OpenVocabularySegmenter):
+class MaskClipPlus(OpenVocabularySegmenter[Encoded, Tensor]):
     """A DeepLab on frozen text embeddings; its teacher is described by `MODEL.TRAINING_FREE`.
 
     Trainable: the backbone, the head and, where class 0 is the background, its embedding.

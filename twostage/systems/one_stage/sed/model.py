@@ -49,7 +49,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class SED(OpenVocabularySegmenter):
+class SED(OpenVocabularySegmenter[Encoded, Tensor]):
     """A fine-tuned ConvNeXt CLIP whose cost map a convolutional decoder refines class by class."""
 
     @configurable

@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class SegCLIP(OpenVocabularySegmenter):
+class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
     """CLIP whose patches are gathered into groups by learnable centres; the groups are named with words.
 
     Trains on batch entries with `image`, `caption` and `superpixels` (int `[H, W]`), without any segmentation label.

@@ -57,7 +57,7 @@ class NameEmbeddings(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class TrainingFree(OpenVocabularySegmenter):
+class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings]):
     """Frozen CLIP as a segmenter; `MODEL.TRAINING_FREE.METHOD` says how."""
 
     @configurable

@@ -46,7 +46,7 @@ class SynonymText(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class FCCLIP(OpenVocabularySegmenter):
+class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
     """One frozen CLIP as backbone of a Mask2Former decoder and as classifier of what the masks hold.
 
     Trainable: the decoders, the head from queries to embeddings, its logit scale and the void embedding.

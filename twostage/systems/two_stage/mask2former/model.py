@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class Mask2Former(OpenVocabularySegmenter):
+class Mask2Former(OpenVocabularySegmenter[Encoded, Tensor | None]):
     """Mask proposals with one of three classifiers.
 
     closed: the training classes, whose names the vocabulary only labels; agnostic: object or void, for proposals; text:

@@ -49,7 +49,7 @@ class AskedText(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class OVSeg(OpenVocabularySegmenter):
+class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
     """MaskFormer proposals with embeddings in CLIP's text space, and CLIP's own view of the masked crops.
 
     Trainable: the generator, the head from queries to embeddings and the void embedding. CLIP is adapted on its own

@@ -26,7 +26,7 @@ from twostage.systems.two_stage.san.weights import checkpoint_table
 
 
 @META_ARCH_REGISTRY.register()
-class SAN(OpenVocabularySegmenter):
+class SAN(OpenVocabularySegmenter[EncodedMasks, Tensor]):
     """A frozen CLIP with a side adapter that proposes masks and tells CLIP where to look.
 
     Trainable: the side adapter, CLIP's visual position embedding and the void embedding.

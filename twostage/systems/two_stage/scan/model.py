@@ -37,7 +37,7 @@ _LOGIT_SCALE = 100.0
 
 
 @META_ARCH_REGISTRY.register()
-class SCAN(OpenVocabularySegmenter):
+class SCAN(OpenVocabularySegmenter[EncodedMasks, Tensor]):
     """Mask2Former whose queries are calibrated with CLIP's view of the whole picture, and CLIP's view of masked crops.
 
     Trainable: the generator, the head to CLIP's space, the calibration and the void embedding. `clip` is the tower for

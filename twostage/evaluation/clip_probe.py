@@ -22,6 +22,8 @@ from twostage.clip.toybox.training import render_pool
 from twostage.data.toybox.captioned import NAMES
 from twostage.data.toybox.scenes import IGNORE, Scene
 from twostage.data.toybox.words import ALL_THINGS, CLASSES, SEEN_CLASSES, SEEN_STUFF, STUFF
+from twostage.evaluation.confusion import ConfusionMatrix, pair_counts
+from twostage.evaluation.metrics import semantic_figures
 
 
 @torch.no_grad()
@@ -59,25 +61,6 @@ def _encode(model: nn.Module, images: Tensor) -> Tensor:
     return F.normalize(picture, dim=-1)
 
 
-class Confusion:
-    """Counts of (true, predicted) labels; per-class IoU in percent, nan where a class is absent."""
-
-    def __init__(self, classes: int) -> None:
-        self.counts = np.zeros((classes, classes), np.int64)
-
-    def add(self, truth: np.ndarray, predicted: np.ndarray) -> None:
-        known = truth != IGNORE
-        size = len(self.counts)
-        self.counts += np.bincount(truth[known].astype(np.int64) * size + predicted[known], minlength=size**2).reshape(
-            size, size
-        )
-
-    def iou(self) -> np.ndarray:
-        hit = np.diag(self.counts)
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        return np.where(self.counts.sum(1) > 0, 100 * hit / np.maximum(union, 1), np.nan)
-
-
 class Groups(NamedTuple):
     """Means over the four groups of classes, in percent."""
 
@@ -100,7 +83,7 @@ def group_means(values: np.ndarray) -> Groups:
 @torch.no_grad()
 def dense_baseline(model: nn.Module, scenes: Sequence[Scene]) -> Groups:
     """mIoU of the untrained dense CLIP (MaskCLIP's value path; for a ConvNeXt its head on every cell)."""
-    rows, confusion = text_rows(model, CLASSES), Confusion(len(CLASSES))
+    rows, matrix = text_rows(model, CLASSES), ConfusionMatrix(len(CLASSES))
     for scene in scenes:
         pixels = _pixels(scene)
         if hasattr(model.visual, "trunk"):
@@ -111,8 +94,10 @@ def dense_baseline(model: nn.Module, scenes: Sequence[Scene]) -> Groups:
             features = value_path_features(model.visual, pixels)
         logits = torch.einsum("bdhw,cd->bchw", F.normalize(features, dim=1), rows)
         logits = F.interpolate(logits, size=pixels.shape[2:], mode="bilinear", align_corners=False)
-        confusion.add(scene.labels, logits[0].argmax(0).numpy())
-    return group_means(confusion.iou())
+        labels = torch.from_numpy(scene.labels.astype(np.int64))
+        known = labels != IGNORE
+        matrix.add(*pair_counts(logits[0].argmax(0)[known], labels[known], len(CLASSES)))
+    return group_means(100 * semantic_figures(matrix).iou)
 
 
 def _pixels(scene: Scene) -> Tensor:
