@@ -65,6 +65,8 @@ def _become(name: str, args: Sequence[object], log: Path, env: dict[str, str], s
         os.dup2(err if stdout is None else stdout, 1)
         os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # This process's own may be files, which remember where they were.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.environ.update(env)
         script = str(ROOT / "tools" / f"{name}.py")
         sys.argv = [script, *map(str, args)]
