@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -99,7 +100,11 @@ class Runner:
             return self._run(out, log, after=after, disturb=lambda process: os.kill(process, number))[0]
         if way == "closed stdout":
             reader, writer = os.pipe()
-            code, _ = self._run(out, log, after=after, disturb=lambda _process: os.close(reader), stdout=writer)
+            code, _ = self._run(
+                out, log, after=after, disturb=lambda _process: os.close(reader), stdout=writer, reader=reader
+            )
+            with contextlib.suppress(OSError):
+                os.close(reader)
             return code
         return self._run(out, log)[0]
 
