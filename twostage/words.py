@@ -62,12 +62,17 @@ def class_names(entries: Iterable[Any], *, source: str) -> tuple[str, ...]:
     names = tuple(class_name(entry, source=f"{source} (position {i})") for i, entry in enumerate(entries, start=1))
     if not names:
         raise UserError(f"{source} is empty; give at least one class name")
+    check_distinct(names, source=source)
+    return names
+
+
+def check_distinct(names: Iterable[str], *, source: str) -> None:
+    """UserError where a name stands twice, ignoring case."""
     found: set[str] = set()
     for name in names:
         if name.casefold() in found:
             raise UserError(f"{source} has {shown(name)} twice; every class needs a name of its own")
         found.add(name.casefold())
-    return names
 
 
 def looks_like_file(text: str) -> bool:

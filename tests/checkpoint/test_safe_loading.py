@@ -130,3 +130,14 @@ def test_tensors_that_are_no_weights(tmp_path, tensors, message):
     torch.save({"model": tensors}, tmp_path / "odd.pth")
     with pytest.raises(UserError, match=message):
         load_tensors(tmp_path / "odd.pth")
+
+
+def test_a_damaged_list_of_parts(tmp_path):
+    """The names at the end of an archive are read before anything else."""
+    path = tmp_path / "weights.pth"
+    torch.save({"w": torch.ones(3)}, path)
+    content = path.read_bytes()
+    directory = content.rindex(b"PK\x01\x02")
+    path.write_bytes(content[: directory + 46] + b"\xff\xfe" + content[directory + 48 :])
+    with pytest.raises(UserError, match=r"weights\.pth' is (truncated or )?damaged"):
+        load_checkpoint_file(path)

@@ -86,3 +86,21 @@ def test_broken_yaml_is_one_line(tmp_path):
 def test_keys_are_defined_once():
     keys = all_keys(default_config())
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("MODEL:\n", "'MODEL' is a group of keys, not None"),
+        ("MODEL:\n  CLIP: [1, 2]\n", r"'MODEL.CLIP' is a group of keys, not \[1, 2\]"),
+        ("OUTPUT_DIR: 2024-01-01\n", "can't be read"),
+        ("MODEL:\n  WEIGHTS: !!binary aGVsbG8=\n", "can't be read"),
+        ("MODEL: !!set {a, b}\n", "can't be read"),
+        ("SOLVER:\n  MAX_ITER: !!int ''\n", "can't be read"),
+    ],
+)
+def test_values_that_no_config_holds(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as error:
+        load_config(str(tmp_path / "odd.yaml"))
+    assert len(str(error.value)) < 600

@@ -27,7 +27,7 @@ DOORS: tuple[tuple[Door, float], ...] = (
     (labels.DOOR, 0.1),
     (words.DOOR, 0.15),
     (configs.YAML_DOOR, 0.08),
-    (configs.OVERRIDE_DOOR, 0.25),
+    (configs.OVERRIDE_DOOR, 0.5),
     (checkpoints.DOOR, 0.3),
     (caches.DOOR, 0.05),
     (journals.DOOR, 0.07),

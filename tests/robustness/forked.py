@@ -26,6 +26,7 @@ def run_tool(
     after: float | None = None,
     disturb: Disturb | None = None,
     stdout: int | None = None,
+    reader: int | None = None,
     limit: float = 120,
 ) -> tuple[int, float]:
     """Exit code (negative: the signal) and seconds of `tools/<name>.py`.
@@ -33,7 +34,7 @@ def run_tool(
     Args:
         log: file that takes stderr, and stdout where that is not given.
         after, disturb: seconds after which `disturb(process)` is called, if it still runs.
-        stdout: a file descriptor.
+        stdout: a file descriptor, and `reader` the other end of it, which only this process keeps.
         limit: seconds after which it counts as hanging; the exit code is then -9.
     """
     sys.stdout.flush()
@@ -41,6 +42,8 @@ def run_tool(
     start = time.monotonic()
     process = os.fork()
     if process == 0:
+        if reader is not None:
+            os.close(reader)
         _become(name, args, log, env, stdout)
     if stdout is not None:
         os.close(stdout)
@@ -65,6 +68,8 @@ def _become(name: str, args: Sequence[object], log: Path, env: dict[str, str], s
         os.dup2(err if stdout is None else stdout, 1)
         os.dup2(err, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # This process's own may be files, which remember where they were.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.environ.update(env)
         script = str(ROOT / "tools" / f"{name}.py")
         sys.argv = [script, *map(str, args)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +28,8 @@ from tabulate import tabulate
 # Imported here, so that the children have them.
 from robustness.forked import run_tool
 from robustness.jobs import Job, jobs
+from twostage.api import load
+from twostage.data.registration import register_catalogue
 from twostage.errors import EXIT_BROKEN_PIPE, EXIT_TERMINATED, EXIT_USER_ERROR
 
 _WAYS = ("SIGKILL", "SIGTERM", "full disk", "closed stdout")
@@ -97,7 +100,11 @@ class Runner:
             return self._run(out, log, after=after, disturb=lambda process: os.kill(process, number))[0]
         if way == "closed stdout":
             reader, writer = os.pipe()
-            code, _ = self._run(out, log, after=after, disturb=lambda _process: os.close(reader), stdout=writer)
+            code, _ = self._run(
+                out, log, after=after, disturb=lambda _process: os.close(reader), stdout=writer, reader=reader
+            )
+            with contextlib.suppress(OSError):
+                os.close(reader)
             return code
         return self._run(out, log)[0]
 
@@ -141,6 +148,7 @@ def _mount(folder: Path, megabytes: float, *, again: bool = False) -> None:
 def run(*, seed: int, count: int, only: Sequence[str], ways: Sequence[str], seconds: float, report: Path) -> list[Kill]:
     """`count` disturbances over all jobs in turn, fewer where `seconds` run out; each is added to `report` at once."""
     torch.set_num_threads(1)
+    _warm_up()
     rng = np.random.default_rng(seed)
     kills: list[Kill] = []
     start = time.monotonic()
@@ -157,6 +165,15 @@ def run(*, seed: int, count: int, only: Sequence[str], ways: Sequence[str], seco
             file.write(json.dumps(dataclasses.asdict(kills[-1])) + "\n")
             file.flush()
     return kills
+
+
+def _warm_up() -> None:
+    """Import and cache what a run of any tool would; the children inherit it."""
+    import torch.utils.tensorboard  # noqa: F401
+
+    segmenter = load("toybox/san", device="cpu", opts=["MODEL.CLIP.TEXT_CACHE", ""])
+    segmenter(np.zeros((32, 32, 3), np.uint8), ["cat", "dog"]).overlay()
+    register_catalogue()
 
 
 def table(kills: Sequence[Kill]) -> str:

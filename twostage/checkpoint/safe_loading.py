@@ -74,7 +74,7 @@ def _check_sums(path: Path) -> None:
     """UserError where a part of the archive is not what was written; torch reads it without looking at the check sums."""
     if not zipfile.is_zipfile(path):
         return  # torch's format before 1.6, which has none
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:  # the list of its parts was read before, see `is_torchscript`
         damaged = [info.filename for info in archive.infolist() if not _is_whole(archive, info)]
         # All of them: a file that was written without check sums (torch.serialization.set_crc32_options).
         if damaged and len(damaged) < len(archive.infolist()):

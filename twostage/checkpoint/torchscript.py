@@ -24,11 +24,15 @@ class _Shell:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a zip archive with a scripted module."""
+    """Whether the file is a zip archive with a scripted module. Raises UserError where the archive is damaged."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    # A damaged list of parts: UnicodeDecodeError, NotImplementedError, struct.error and others besides BadZipFile.
+    except Exception as error:
+        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
 
 
 def load_torchscript_tensors(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 CLIP_PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
@@ -86,7 +86,7 @@ def _check(cfg: CN) -> None:
     for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
         value = cfg.MODEL[key.removeprefix("MODEL.")]
         if not isinstance(value, list | tuple) or len(value) != 3:
-            raise UserError(f"{key} is {value!r}; it must hold three numbers (R, G, B on 0..255)")
+            raise UserError(f"{key} is {shown(value)}; it must hold three numbers (R, G, B on 0..255)")
 
 
 GROUPS = (

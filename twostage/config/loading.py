@@ -93,10 +93,21 @@ def _merge_file(cfg: CN, config_file: str) -> None:
         raise UserError(f"config file '{config_file}' does not exist{near}; the published ones are under configs/")
     try:
         tree = CN(CN.load_yaml_with_base(config_file))
-    except (yaml.YAMLError, OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+    # AssertionError: a date, a set or bytes, which no key can be.
+    except (
+        AssertionError,
+        yaml.YAMLError,
+        OSError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise UserError(f"config file '{config_file}' can't be read: {' '.join(str(error).split())}") from error
     for key in all_keys(tree):
         _check_known(cfg, key, f"config file '{config_file}'")
+    _check_groups(cfg, tree, f"config file '{config_file}'")
     try:
         cfg.merge_from_other_cfg(tree)
     except (KeyError, ValueError, AssertionError) as error:
@@ -125,6 +136,19 @@ def _check_known(cfg: CN, key: str, where: str) -> None:
         get_key(cfg, key)
     except KeyError:
         raise UserError(f"{where}: unknown config key '{key}'{near_names(key, all_keys(cfg))}") from None
+
+
+def _check_groups(cfg: CN, tree: CN, where: str, prefix: str = "") -> None:
+    """UserError where `tree` has a value in the place of a group of keys."""
+    for name, value in tree.items():
+        group = cfg.get(name)
+        if not isinstance(group, CN):
+            continue
+        if not isinstance(value, CN):
+            raise UserError(
+                f"{where}: '{prefix}{name}' is a group of keys, not {shown(value)}; give some of its keys below it"
+            )
+        _check_groups(group, value, where, f"{prefix}{name}.")
 
 
 def validate_config(cfg: CN) -> None:

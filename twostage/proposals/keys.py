@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 # What tells a mask's class in Mask2Former. closed: a linear layer over MODEL.MASK2FORMER.NUM_CLASSES classes and void;
@@ -124,7 +124,7 @@ def _check_backbone(cfg: CN) -> None:
     for key, names in (("RESNETS", cfg.MODEL.RESNETS.OUT_FEATURES), ("SWIN", swin.OUT_FEATURES)):
         for name in names:
             if name not in ("res2", "res3", "res4", "res5"):
-                raise UserError(f"MODEL.{key}.OUT_FEATURES has {name!r}; allowed: res2, res3, res4, res5")
+                raise UserError(f"MODEL.{key}.OUT_FEATURES has {shown(name)}; allowed: res2, res3, res4, res5")
 
 
 GROUPS = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -15,9 +17,11 @@ from PIL import Image
 from twostage.data.catalogue import find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.ade20k_full import reduced_size
+from twostage.data.preparation.jobs import Job, run_jobs
 from twostage.data.preparation.prepare import prepare
 from twostage.data.views import dataset_info
 from twostage.errors import UserError
+from twostage.files import atomic_path
 
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 
@@ -239,3 +243,23 @@ def test_wrong_sources_are_named(root: Path, downloads: Path) -> None:
     miniatures.save(downloads / "stuffthingmaps" / "val2017" / "a.png", values)
     with pytest.raises(UserError, match="value 200, which stuffthingmaps_trainval2017 never does"):
         prepare(benchmark, downloads, workers=1)
+
+
+def test_who_leaves_waits_for_the_files_at_work(tmp_path: Path) -> None:
+    """A broken original, or SIGTERM, ends the run while other threads write."""
+    started = threading.Event()
+
+    def convert(job: Job) -> bool:
+        if job.content:
+            started.wait()
+            raise UserError("a.png is broken")
+        with atomic_path(job.target) as temporary:
+            temporary.write_bytes(b"half")
+            started.set()
+            time.sleep(0.3)
+        return True
+
+    jobs = [Job(tmp_path, tmp_path / f"{i}.png", content=i == 1) for i in range(3)]
+    with pytest.raises(UserError, match=r"a\.png is broken"):
+        run_jobs(jobs, convert, workers=2, title="test")
+    assert {path.name for path in tmp_path.iterdir()} <= {"0.png", "2.png"}

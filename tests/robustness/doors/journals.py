@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,10 @@ def _write(path: Path, text: str) -> None:
 
 def _entry(line: int, change: Callable[[Any], Any]) -> Spoil:
     def on_lines(lines: list[str]) -> list[str]:
-        lines[line] = json.dumps(change(json.loads(lines[line])))
+        check_sum, text = lines[line].split(" ", 1)
+        text = json.dumps(change(json.loads(text)))
+        # An older program sealed what it wrote; of entries it says by the first line that they are other ones.
+        lines[line] = f"{zlib.crc32(text.encode()):08x} {text}" if line == 0 else f"{check_sum} {text}"
         return lines
 
     return _lines(on_lines)
@@ -156,6 +160,7 @@ _PARTIAL: dict[str, Spoil] = {
     "a list as first line": _lines(lambda lines: ["[]", *lines[1:]]),
     "other weights": _entry(0, _with(weights_sha256="other")),
     "another version": _entry(0, _without("measures")),
+    "another layout": _entry(0, _with(**{"layout of the journal": 1})),
     "no file name": _entry(1, _without("file_name")),
     "a list as file name": _entry(1, _with(file_name=["a"])),
     "no counts": _entry(1, _without("counts")),

@@ -24,7 +24,7 @@ from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.records import files_by_key
 from twostage.data.labels import is_color_picture
 from twostage.errors import UserError, shown
-from twostage.words import class_name, read_text, with_synonyms
+from twostage.words import check_distinct, class_name, read_text, with_synonyms
 
 Color = tuple[int, int, int]
 
@@ -157,9 +157,7 @@ def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
     names = tuple(name for name, _, _ in entries)
     if not names:
         raise UserError(f"class list '{path}' is empty; write one class per line")
-    for index, name in enumerate(names):
-        if name.casefold() in (other.casefold() for other in names[:index]):
-            raise UserError(f"class list '{path}' has {name!r} twice; every class needs a name of its own")
+    check_distinct(names, source=f"class list '{path}'")
     ignore_label = content.get("ignore_label", 255 if len(names) <= 255 else 65535)
     if not isinstance(ignore_label, int) or isinstance(ignore_label, bool) or not len(names) <= ignore_label <= 65535:
         raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -69,15 +69,18 @@ def run_jobs(jobs: Sequence[Job], convert: Convert, *, workers: int, title: str,
     for folder in {job.target.parent for job in todo}:
         with _readable_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    for outcome in parallel(partial(_attempt, convert=convert), todo, workers=workers, title=title):
-        if isinstance(outcome, str):
-            if not skip_broken:
-                raise UserError(f"{outcome}; repair it, or leave such files out by --skip-broken")
-            report.broken.append(outcome)
-        elif outcome:
-            report.written += 1
-        else:
-            report.left_out += 1
+    with contextlib.closing(
+        parallel(partial(_attempt, convert=convert), todo, workers=workers, title=title)
+    ) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, str):
+                if not skip_broken:
+                    raise UserError(f"{outcome}; repair it, or leave such files out by --skip-broken")
+                report.broken.append(outcome)
+            elif outcome:
+                report.written += 1
+            else:
+                report.left_out += 1
     return report
 
 
@@ -89,14 +92,21 @@ def _attempt(job: Job, *, convert: Convert) -> bool | str:
         return str(error)
 
 
-def parallel(function: Callable[[Item], T], items: Sequence[Item], *, workers: int, title: str) -> Iterator[T]:
+def parallel(
+    function: Callable[[Item], T], items: Sequence[Item], *, workers: int, title: str
+) -> Generator[T, None, None]:
     """`function` of every item, in any order, in `workers` threads, with a progress bar.
 
     Threads, because nearly all of the time is spent in decoding and encoding, which leave Python's lock, and processes
     would first have to import torch.
     """
-    with ThreadPool(max(1, workers)) as pool:
+    pool = ThreadPool(max(1, workers))
+    try:
         yield from tqdm(pool.imap_unordered(function, items), total=len(items), desc=title, unit="file")
+    finally:
+        # Whoever leaves (an error, SIGTERM) waits for the files at work: they would be left half-written.
+        pool.terminate()
+        pool.join()
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 
@@ -56,7 +56,9 @@ def _check(cfg: CN) -> None:
         raise UserError(f"MODEL.CATSEG.CHANNELS {keys.CHANNELS} must be a multiple of MODEL.CATSEG.HEADS {keys.HEADS}")
     for key in ("TAPS", "TAP_CHANNELS", "DECODER_CHANNELS", "DECODER_GUIDANCE_CHANNELS"):
         if len(keys[key]) != 2:
-            raise UserError(f"MODEL.CATSEG.{key} is {keys[key]!r}; the decoder has two stages, so it needs two numbers")
+            raise UserError(
+                f"MODEL.CATSEG.{key} is {shown(keys[key])}; the decoder has two stages, so it needs two numbers"
+            )
     if cfg.MODEL.META_ARCHITECTURE == "CATSeg" and cfg.TEST.SLIDING.ENABLED and not cfg.TEST.SLIDING.CANVAS:
         raise UserError("CAT-Seg's sliding window works on a square canvas; set TEST.SLIDING.CANVAS (published: 640)")
     if keys.CLASS_SLOTS < 0:

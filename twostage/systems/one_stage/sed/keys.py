@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 
@@ -37,9 +37,11 @@ def _check(cfg: CN) -> None:
     for key in ("DECODER_CHANNELS", "GUIDANCE_CHANNELS", "KERNEL_SIZES"):
         values = sed[key]
         if len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
-            raise UserError(f"MODEL.SED.{key} is {values!r}; it must hold three whole numbers, one per decoder stage")
+            raise UserError(
+                f"MODEL.SED.{key} is {shown(values)}; it must hold three whole numbers, one per decoder stage"
+            )
     if any(size % 2 == 0 for size in sed.KERNEL_SIZES):
-        raise UserError(f"MODEL.SED.KERNEL_SIZES is {sed.KERNEL_SIZES!r}; kernels must be odd")
+        raise UserError(f"MODEL.SED.KERNEL_SIZES is {shown(sed.KERNEL_SIZES)}; kernels must be odd")
     widths = [sed.HIDDEN_CHANNELS, *sed.DECODER_CHANNELS]
     for width, guidance in zip(widths[:-1], sed.GUIDANCE_CHANNELS, strict=True):
         if width % sed.CLASS_HEADS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 
@@ -43,10 +43,12 @@ def _check(cfg: CN) -> None:
     for entry in san.FUSION_MAP:
         source, arrow, target = str(entry).partition("->")
         if not arrow or not source.strip().isdigit() or not target.strip().isdigit():
-            raise UserError(f"MODEL.SAN.FUSION_MAP has {entry!r}; entries look like '3->1' (CLIP block -> side block)")
+            raise UserError(
+                f"MODEL.SAN.FUSION_MAP has {shown(entry)}; entries look like '3->1' (CLIP block -> side block)"
+            )
         if int(source) > san.SPLIT_BLOCK or int(target) >= san.DEPTH:
             raise UserError(
-                f"MODEL.SAN.FUSION_MAP has {entry!r}; CLIP blocks go up to MODEL.SAN.SPLIT_BLOCK {san.SPLIT_BLOCK}, "
+                f"MODEL.SAN.FUSION_MAP has {shown(entry)}; CLIP blocks go up to MODEL.SAN.SPLIT_BLOCK {san.SPLIT_BLOCK}, "
                 f"side blocks to {san.DEPTH - 1}"
             )
     for block in san.AUXILIARY_BLOCKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 
@@ -22,7 +22,7 @@ def _add(cfg: CN) -> None:
 def _check(cfg: CN) -> None:
     keys = cfg.MODEL.VIT_GUIDE
     if len(keys.TAPS) != 2:
-        raise UserError(f"MODEL.VIT_GUIDE.TAPS is {keys.TAPS!r}; it must hold two blocks")
+        raise UserError(f"MODEL.VIT_GUIDE.TAPS is {shown(keys.TAPS)}; it must hold two blocks")
     if keys.PRETRAINED and not keys.NAME:
         raise UserError(f"MODEL.VIT_GUIDE.PRETRAINED {keys.PRETRAINED!r} needs MODEL.VIT_GUIDE.NAME")
     if keys.NAME and cfg.MODEL.CATSEG.BACKBONE.ENABLED:
