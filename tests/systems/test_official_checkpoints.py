@@ -66,6 +66,7 @@ TOYS = tuple({c.meta_architecture: name for c in all_cards() for name in c.confi
 
 def build(config: str, *opts: str) -> nn.Module:
     defaults = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.DEVICE", "cpu"]
+    defaults += ["MODEL.ODISE.DIFFUSION.PRETRAINED", ""]
     return build_model(load_config(find_config(config), [*defaults, *opts]))
 
 
@@ -76,10 +77,10 @@ def toy(name: str) -> nn.Module:
 
 
 def official(reference: Path, name: str) -> dict[str, Tensor]:
-    """The key list as tensors without values."""
+    """The key list as tensors of zeros, a number of memory each."""
     keys = json.loads((reference / f"{name}.json").read_text())
     dtypes = {name: getattr(torch, entry["dtype"]) for name, entry in keys.items()}
-    return {name: torch.empty(entry["shape"], dtype=dtypes[name], device="meta") for name, entry in keys.items()}
+    return {name: torch.zeros((), dtype=dtypes[name]).expand(entry["shape"]) for name, entry in keys.items()}
 
 
 def card_name(label: str) -> str:
@@ -90,8 +91,9 @@ def test_every_key_list_is_tried(reference: Path) -> None:
     lists = {
         f"{path.parent.name}/{path.stem}"
         for path in reference.glob("*/keys-*.json")
-        if recognise_checkpoint(json.loads(path.read_text())) is not None
+        if recognise_checkpoint(json.loads(path.read_text())) is not None and path.parent.name != "odise"
     }
+    # ODISE's files hold what is trained alone (tests/systems/test_odise_weights.py).
     # CLIP ViT-L/14 fits no config of ours as it stands.
     assert lists - {"trainingfree/keys-clip-vit-l-14"} == set(OFFICIAL)
     assert sorted(type(toy(name)).__name__ for name in TOYS) == sorted({c.meta_architecture for c in all_cards()})
