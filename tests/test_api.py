@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import twostage
+from twostage.api import as_rgb
 from twostage.errors import UserError
 
 RANDOM = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", ""]
@@ -54,8 +56,53 @@ def test_every_kind_of_picture(segmenter, pixels, tmp_path):
         assert np.array_equal(segmenter(picture, ["a", "b"]).labels, wanted)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     assert np.array_equal(segmenter(tensor, ["a", "b"]).labels, wanted)
-    with pytest.raises(UserError, match="uint8 RGB"):
-        segmenter(pixels.astype(np.float32), ["a"])
+    assert np.array_equal(segmenter(pixels.astype(np.float32), ["a", "b"]).labels, wanted)
+
+
+def test_everything_that_is_a_picture_is_read_alike(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    alpha = np.dstack([pixels, pixels[..., 0]])
+    unit = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    with (tmp_path / "x.png").open("rb") as file:
+        for picture in (
+            content, bytearray(content), io.BytesIO(content), file, alpha, pixels / 255, pixels.astype(np.float64),
+            pixels.astype(np.int64), pixels.astype(np.uint16) * 257, unit, unit.double(),
+        ):  # fmt: skip
+            assert np.array_equal(as_rgb(picture), pixels)
+    grey = pixels[..., 1]
+    for picture in (grey, grey[..., None], Image.fromarray(grey), torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert np.array_equal(as_rgb(picture), np.dstack([grey] * 3))
+    assert np.array_equal(as_rgb(grey > 99), np.dstack([255 * (grey > 99)] * 3))
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (None, "this is None"),
+        ([np.zeros((4, 4, 3), np.uint8)], "list of 1 entries; give them one at a time"),
+        ([], "list of 0 entries"),
+        ("", "path is empty"),
+        (b"", "the image that was handed over can't be read"),
+        (io.StringIO("text"), "can't be read"),
+        (7, "a int"),
+        (np.zeros((3, 5, 6), np.uint8), r"\[3, 5, 6\], channels first: give array.transpose\(1, 2, 0\)"),
+        (torch.zeros(5, 6, 3, dtype=torch.uint8), r"\[5, 6, 3\]: give tensor.permute\(2, 0, 1\)"),
+        (np.zeros((2, 5, 6, 3), np.uint8), "one at a time"),
+        (np.zeros((0, 6, 3), np.uint8), "no pixels"),
+        (Image.new("RGB", (0, 6)), "no pixels"),
+        (np.zeros(5, np.uint8), r"of shape \[H, W, 3\]"),
+        (np.zeros((5, 6, 2), np.uint8), r"of shape \[H, W, 3\]"),
+        (np.full((5, 6, 3), 255.5), "must lie on 0 to 1 or 0 to 255"),
+        (np.full((5, 6, 3), -0.1), "must lie on 0 to 1"),
+        (np.full((5, 6, 3), np.nan), "must lie on 0 to 1"),
+        (np.full((5, 6, 3), -1), "must lie on 0 to 255 or 0 to 65535"),
+        (np.full((5, 6, 3), "a"), "pixels are numbers"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_words(picture, said):
+    with pytest.raises(UserError, match=said):
+        as_rgb(picture)
 
 
 def test_saved_pictures(segmenter, pixels, tmp_path):

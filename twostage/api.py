@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,12 +28,12 @@ from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config
 from twostage.data.augmentation import evaluation_augmentations
-from twostage.data.images import read_rgb, rgb_of
+from twostage.data.images import own_output, read_rgb, rgb_of, rgb_of_array
 from twostage.data.mapper import to_tensor
 from twostage.data.segment_maps import segment_map_to_rgb
 from twostage.errors import UserError, near_names
 from twostage.files import atomic_path, write_text
-from twostage.machine import resolve_device
+from twostage.machine import resolve_device, user_path
 from twostage.predictions.masks import MaskPrediction
 from twostage.predictions.prediction import Prediction
 from twostage.predictions.segments import panoptic_segments
@@ -43,7 +45,7 @@ from twostage.vocabulary import Vocabulary
 # Names that fit beside "none" into a label map of 8 bit.
 _NONE_8_BIT = 255
 
-Picture = str | Path | np.ndarray | Image.Image | Tensor
+Picture = str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray | Image.Image | Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Segmentation:
         none = int(np.iinfo(kind).max)
         if len(self.names) > none:
             raise UserError(f"a label map on disk tells {none} names apart, these are {len(self.names)}; use `labels`")
-        about = PngInfo()
+        about = own_output()
         about.add_text("none", str(none))
         about.add_itxt("names", json.dumps(self.names, ensure_ascii=False))
         labels = Image.fromarray(np.where(self.labels < 0, none, self.labels).astype(kind))
@@ -185,7 +187,7 @@ class Segmenter:
         """Segment `image` into the names of `vocabulary` ("sofa, couch" names one class by two synonyms).
 
         Args:
-            image: a path, PIL image, uint8 RGB array `[H, W, 3]`, tensor `[3, H, W]`, or what `encode` returned.
+            image: a picture in any form that `as_rgb` reads, or what `encode` returned.
 
         Raises:
             UserError: unreadable picture, empty or duplicate vocabulary, a name too long for CLIP's context.
@@ -278,25 +280,55 @@ def find_config(name: str) -> str:
 
 
 def as_rgb(image: Picture) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]` from a path, PIL image, array `[H, W, 3]` or tensor `[3, H, W]`.
+    """uint8 RGB `[H, W, 3]` of anything that is a picture.
+
+    Paths, bytes, open files and PIL images are turned upright as their EXIF data says. Arrays are `[H, W, 3]`, `[H, W]` or
+    `[H, W, 1]` (grey) or `[H, W, 4]` (the fourth channel is dropped), tensors have their channels first, and their numbers
+    are read as `twostage.data.images.eight_bits` says.
 
     Raises:
-        UserError: unreadable, or of another shape or type.
+        UserError: unreadable, or something that is no picture; says what to give.
     """
-    if isinstance(image, str | Path):
-        return read_rgb(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return read_rgb(io.BytesIO(image))
+    if isinstance(image, str | os.PathLike):
+        if not os.fspath(image):
+            raise UserError("the picture's path is empty; give the path of a picture")
+        return read_rgb(user_path(os.fspath(image)))
     if isinstance(image, Image.Image):
         return rgb_of(image)
     if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).cpu().numpy() if image.ndim == 3 else image.cpu().numpy()
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UserError(
-            f"an image array must be uint8 RGB of shape [H, W, 3]; this is {image.dtype} {tuple(image.shape)}"
-        )
-    return np.ascontiguousarray(image)
+        return rgb_of_array(_channels_last(image))
+    if isinstance(image, np.ndarray):
+        return rgb_of_array(image)
+    if callable(getattr(image, "read", None)):
+        return read_rgb(image)
+    raise UserError(
+        f"a picture is a path, bytes, an open file, a PIL image, an array [H, W, 3] or a tensor [3, H, W]; this is "
+        f"{_described(image)}"
+    )
+
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    """A tensor `[C, H, W]` or `[H, W]` as an array `[H, W, C]` or `[H, W]`."""
+    array = image.detach().cpu()
+    if array.dtype in (torch.bfloat16, torch.float16):
+        array = array.float()
+    if array.ndim == 3 and array.shape[0] not in (1, 3, 4) and array.shape[2] in (1, 3, 4):
+        raise UserError(f"an image tensor is [3, H, W]; this is {list(array.shape)}: give tensor.permute(2, 0, 1)")
+    return (array.permute(1, 2, 0) if array.ndim == 3 else array).numpy()
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    return (
+        f"a {kind} of {len(value)} entries; give them one at a time" if isinstance(value, list | tuple) else f"a {kind}"
+    )
 
 
 def _save_picture(picture: Image.Image, path: Path, about: PngInfo | None = None) -> Path:
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG", pnginfo=about)
+        picture.save(temporary, format="PNG", pnginfo=about or own_output())
     return path

@@ -160,3 +160,30 @@ def test_path_and_pil_image_of_a_turned_photo_agree(orientation: int, tmp_path: 
     assert np.array_equal(read_rgb(tmp_path / "a.png"), turns[orientation](stored))
     with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(images.rgb_of(image), turns[orientation](stored))
+
+
+def test_pictures_of_a_folder(tmp_path: Path) -> None:
+    """Hidden files, those of macOS, and what twostage wrote are no pictures; folders below are read, hidden ones are not."""
+    for name in ("b.JPG", "a.png", "sub/c.webp", ".hidden.png", "._a.png", ".cache/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a_overlay.png", pnginfo=images.own_output())
+    assert [p.relative_to(tmp_path).as_posix() for p in images.list_images([tmp_path])] == [
+        "a.png",
+        "b.JPG",
+        "sub/c.webp",
+    ]
+    # A file that is named is taken, whatever it is.
+    assert images.list_images([str(tmp_path / "a_overlay.png")]) == [tmp_path / "a_overlay.png"]
+    with pytest.raises(UserError, match="holds no pictures"):
+        images.list_images([tmp_path / "empty"])
+    with pytest.raises(UserError, match=r"'.*missing' does not exist"):
+        images.list_images([tmp_path / "missing"])
+
+
+def test_every_picture_has_a_name_for_its_result() -> None:
+    files = ["a/x.jpg", "a/x.png", "a/x_2.jpg", "b/X.jpg", "b/x.tar.jpg", "b/cafe\u0301.jpg", "c/caf\u00e9.png"]
+    stems = images.unique_stems([Path(name) for name in files])
+    assert stems == ["x", "x_2", "x_2_2", "X_3", "x.tar", "caf\u00e9", "caf\u00e9_2"]

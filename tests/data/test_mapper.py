@@ -81,7 +81,7 @@ def test_recipe_order_and_sizes() -> None:
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (32, 48, 96), "choice"
     steps = training_augmentations(cfg, 255)
     assert [type(step).__name__ for step in steps] == [
-        "ResizeShortestEdge",
+        "ResizeShortEdge",
         "RandomCrop_CategoryAreaConstraint",
         "ColorAugSSDTransform",
         "RandomFlip",

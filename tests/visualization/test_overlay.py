@@ -80,6 +80,18 @@ def test_enlarged_small_pictures_only() -> None:
     assert enlarged(large, halves(400, 500))[0] is large
 
 
+def test_no_drawing_is_longer_than_the_longest_side() -> None:
+    """Scan lines are enlarged by what fits, longer pictures are reduced, both keep at least one pixel."""
+    image, labels = enlarged(picture(4, 1200), halves(4, 1200))
+    assert image.shape[:2] == labels.shape == (12, 3600)
+    for height, width, shown in ((3, 20000, (1, 4096)), (6000, 4500, (4096, 3072)), (1, 1, (384, 384))):
+        image, labels = enlarged(np.zeros((height, width, 3), np.uint8), halves(height, width)[:height])
+        assert image.shape[:2] == labels.shape == shown and labels.dtype == np.int64
+    long = halves(8, 16384)
+    _, labels = enlarged(np.zeros((8, 16384, 3), np.uint8), long)
+    assert labels.shape == (2, 4096) and np.array_equal(labels[0], long[0, ::4])
+
+
 def test_names_are_on_their_regions() -> None:
     labels = np.zeros((200, 400), np.int64)
     labels[:, 200:] = 1

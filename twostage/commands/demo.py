@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from twostage.api import Segmenter, build_from_config
 from twostage.config import load_config
-from twostage.data.images import list_images
+from twostage.data.images import list_images, unique_stems
 from twostage.data.views import find_info, own_folders, with_class_names
 from twostage.errors import UserError
 from twostage.files import check_writable
@@ -31,9 +31,15 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     unknown = [name for name in things if name not in vocabulary.names]
     if unknown:
         raise UserError(f"--things has {unknown[0]!r}, which is not in the vocabulary")
+    if not 0 <= args.min_score <= 1:
+        raise UserError(f"--min-score is {args.min_score}; it must lie between 0 and 1")
     images = list_images(args.input)
     output = Path(args.output)
     check_writable(output, "choose another --output")
+    if any(Path(folder).is_dir() and Path(folder).samefile(output) for folder in args.input):
+        print(
+            f"note: results go into the folder of the pictures, '{output}'; a later run does not take them as pictures"
+        )
     segmenter = Segmenter(build_from_config(cfg), cfg)
     # Also checks the words, before the first picture.
     segmenter.model.embed_vocabulary(vocabulary)
@@ -52,17 +58,3 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         tqdm.write(f"{path}: {shares}")
     if broken:
         raise UserError(f"{len(broken)} of {len(images)} pictures were skipped: {'; '.join(broken)}")
-
-
-def unique_stems(paths: list[Path]) -> list[str]:
-    """File names without suffix, numbered where two pictures share one.
-
-    >>> unique_stems([Path("a/x.jpg"), Path("b/x.png")])
-    ['x', 'x_2']
-    """
-    counts: dict[str, int] = {}
-    stems = []
-    for path in paths:
-        counts[path.stem] = counts.get(path.stem, 0) + 1
-        stems.append(path.stem if counts[path.stem] == 1 else f"{path.stem}_{counts[path.stem]}")
-    return stems

@@ -14,6 +14,7 @@ from twostage.data.preparation.colored import ORIGINALS, prepare_folder
 from twostage.data.preparation.jobs import Report
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.recipes import download_of
+from twostage.data.preparation.symptoms import never_labelled
 from twostage.data.preparation.verify import verify
 from twostage.data.toybox.dataset import ensure_panoptic, ensure_toybox
 from twostage.data.toybox.splits import toybox_infos
@@ -129,11 +130,17 @@ def run_verify(args: argparse.Namespace) -> None:
     infos = [info for info in infos_of(args.name) if not args.splits or info.split in args.splits]
     if not infos:
         raise UserError(f"'{args.name}' has no split {' or '.join(args.splits)}")
-    wrong = False
+    verdicts = []
     for info in infos:
-        verdict = verify(info, workers=args.workers, skip_broken=args.skip_broken)
-        print(f"{info.name}\n{verdict.text()}")
-        wrong |= bool(verdict.problems)
+        verdicts.append(verify(info, workers=args.workers, skip_broken=args.skip_broken))
+        print(f"{info.name}\n{verdicts[-1].text()}")
+    wrong = any(verdict.problems for verdict in verdicts)
+    # Of a small split a class may be missing, of all of them together it should not.
+    if Path(args.name).is_dir() and len(infos) > 1 and not args.splits:
+        absent = frozenset.intersection(*(verdict.absent for verdict in verdicts))
+        for problem in never_labelled(infos[0], absent):
+            print(f"{args.name}\n  WRONG: {problem}")
+            wrong = True
     if wrong:
         sys.exit(1)
 

@@ -38,6 +38,17 @@ class PadRightBottom(T.Augmentation):
         return PadTransform(0, 0, right, down, width, height, pad_value=self.value, seg_pad_value=self.label)
 
 
+class ResizeShortEdge(T.ResizeShortestEdge):
+    """Detectron2's resize, in which a very thin picture keeps at least one pixel."""
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """The resize of an `[H, W, C]` image; draws the size where there are several."""
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform):
+            resize.new_h, resize.new_w = max(1, resize.new_h), max(1, resize.new_w)
+        return resize
+
+
 class ResizeWithin(T.Augmentation):
     """mmsegmentation's resize: as large as fits into `long` x `short` pixels in either orientation, the ratio kept."""
 
@@ -54,7 +65,7 @@ class ResizeWithin(T.Augmentation):
         """The resize of an `[H, W, 3]` image; sizes are rounded half up."""
         height, width = image.shape[:2]
         factor = min(self.long / max(height, width), self.short / min(height, width))
-        return OpenCvResize(height=int(height * factor + 0.5), width=int(width * factor + 0.5))
+        return OpenCvResize(height=max(1, int(height * factor + 0.5)), width=max(1, int(width * factor + 0.5)))
 
 
 class OpenCvResize(Transform):
@@ -85,7 +96,7 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
         UserError: a crop larger than the size that images are padded to.
     """
     steps: list[T.Augmentation | T.Transform] = [
-        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+        ResizeShortEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     ]
     if cfg.INPUT.CROP.ENABLED:
         steps.append(
@@ -112,4 +123,4 @@ def evaluation_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]
     """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`, as `INPUT.RESIZE_TEST` says."""
     if cfg.INPUT.RESIZE_TEST == "opencv":
         return [ResizeWithin(long=cfg.INPUT.MAX_SIZE_TEST, short=cfg.INPUT.MIN_SIZE_TEST)]
-    return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+    return [ResizeShortEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]

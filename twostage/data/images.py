@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from twostage.errors import UserError
+from twostage.machine import user_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# Key of the text chunk that marks what twostage writes.
+_MARK = "Software"
 
 # Grey of 16 bits, integers and floats.
 _DEEP_MODES = ("I", "F")
@@ -32,10 +40,14 @@ def open_image(source: Source, *, what: str = "image", cure: str = "replace or r
     Raises:
         UserError: missing, empty, cut off, damaged, too large or no picture; names the file.
     """
-    name = _named(source, what)
+    with _one_error(_named(source, what), cure), Image.open(source) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _one_error(name: str, cure: str) -> Iterator[None]:
     try:
-        with Image.open(source) as image:
-            yield image
+        yield
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -56,26 +68,48 @@ def read_rgb(source: Source) -> np.ndarray:
     """
     with open_image(source) as image:
         try:
-            return rgb_of(image)
+            return _upright(image)
         except UserError as error:
             raise UserError(f"{_named(source, 'image')}: {error}") from error
 
 
 def rgb_of(image: Image.Image) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]` of a PIL image, turned upright as its EXIF data says.
+    """The same of an image that Pillow has opened."""
+    with _one_error("the PIL image", "was its file closed or cut off?"):
+        return _upright(image)
 
-    Raises:
-        UserError: numbers that `eight_bits` can't read.
-    """
+
+def _upright(image: Image.Image) -> np.ndarray:
+    if 0 in image.size:
+        raise UserError(f"the picture has no pixels ({image.size[0]} x {image.size[1]})")
     # Pillow would cut modes of more than 8 bits off at 255.
     if image.mode.startswith(_DEEP_MODES):
         # An old Pillow opens 16-bit PNGs as 32-bit integers.
         values = np.asarray(ImageOps.exif_transpose(image))
         sixteen = image.mode.startswith("I;16") or image.format == "PNG"
-        grey = eight_bits(values.astype(np.uint16) if sixteen else values)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        return np.repeat(eight_bits(values.astype(np.uint16) if sixteen else values)[..., None], 3, axis=-1)
     # A copy, because decoded pictures may be read-only and torch wants to own its memory.
     return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def rgb_of_array(array: np.ndarray) -> np.ndarray:
+    """uint8 RGB `[H, W, 3]` of an array `[H, W, 3]`, `[H, W]` or `[H, W, 1]` (grey) or `[H, W, 4]` (the fourth is dropped).
+
+    Raises:
+        UserError: another shape (says how to turn it), no pixels, or numbers that `eight_bits` can't read.
+    """
+    shape = list(array.shape)
+    if array.ndim == 3 and shape[2] not in (1, 3, 4) and shape[0] in (1, 3, 4):
+        raise UserError(f"an image array is [H, W, 3]; this is {shape}, channels first: give array.transpose(1, 2, 0)")
+    if array.ndim == 4:
+        raise UserError(f"an image array is [H, W, 3]; this is {shape}: give its pictures one at a time")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
+        raise UserError(f"an image array must be uint8 RGB of shape [H, W, 3]; this is {array.dtype} {shape}")
+    if not array.size:
+        raise UserError(f"the image array {shape} has no pixels")
+    channels = array[..., None] if array.ndim == 2 else array[..., :3]
+    pixels = eight_bits(channels)
+    return np.array(np.broadcast_to(pixels, (*shape[:2], 3)))
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:
@@ -112,24 +146,28 @@ def _check_range(low: float, high: float, most: float, allowed: str) -> None:
 
 
 def _named(source: Source, what: str) -> str:
-    return f"{what} '{source}'" if isinstance(source, str | Path) else f"{what} that was handed over as a file or bytes"
+    return f"{what} '{source}'" if isinstance(source, str | Path) else f"the {what} that was handed over"
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty or in no format of pictures that is known"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def list_images(paths: list[str]) -> list[Path]:
-    """Files as given and, for folders, the pictures in them (sorted, not recursive).
+def list_images(paths: Sequence[str | Path]) -> list[Path]:
+    """Files as given and, for folders, the pictures in them and in the folders below, sorted.
+
+    Hidden files (`._a.jpg` of macOS among them) are no pictures, and neither is what twostage has written itself.
 
     Raises:
         UserError: a path does not exist, or a folder holds no picture.
     """
     found: list[Path] = []
     for name in paths:
-        path = Path(name)
+        path = user_path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = [file for file in _files_below(path) if is_picture_name(file.name) and not is_own_output(file)]
             if not inside:
                 raise UserError(f"folder '{path}' holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
             found += inside
@@ -138,3 +176,63 @@ def list_images(paths: list[str]) -> list[Path]:
         else:
             raise UserError(f"input '{path}' does not exist")
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files in `folder` and in the folders below that are not hidden; those of a folder before those below it."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"folder '{error.filename}' can't be read ({error.strerror}); check its permissions")
+
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent) / name for name in sorted(names)]
+    return found
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file's name is that of a picture; hidden files are none."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def own_output() -> PngInfo:
+    """The mark that pictures written by twostage carry as a text chunk of their PNG."""
+    mark = PngInfo()
+    mark.add_text(_MARK, "twostage")
+    return mark
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether a file carries the mark of `own_output`; reads its head only."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.info.get(_MARK) == "twostage"
+    except Exception:
+        return False  # whoever reads it says what is wrong
+
+
+def unique_stems(paths: Sequence[Path]) -> list[str]:
+    """A name for the result of every picture: its own without suffix, numbered where another has it.
+
+    Names that differ in upper and lower case or in how they are composed in Unicode are one name to many file systems.
+
+    >>> unique_stems([Path("a/x.jpg"), Path("b/X.png"), Path("a/X_2.jpg")])
+    ['x', 'X_2', 'X_2_2']
+    """
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        own = composed(path.stem)
+        names = itertools.chain([own], (f"{own}_{number}" for number in itertools.count(2)))
+        stem = next(name for name in names if name.casefold() not in taken)
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def composed(name: str) -> str:
+    """A file's name in Unicode's composed form (NFC), in which names are compared: macOS decomposes them."""
+    return unicodedata.normalize("NFC", name)

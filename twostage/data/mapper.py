@@ -14,7 +14,7 @@ from torch import Tensor
 
 from twostage.data.augmentation import evaluation_augmentations, training_augmentations
 from twostage.data.images import read_rgb
-from twostage.data.labels import read_label_map
+from twostage.data.labels import Color, read_label_map
 from twostage.data.views import dataset_view
 from twostage.errors import UserError
 
@@ -40,10 +40,16 @@ class SemanticTrainingMapper:
         augmentations: Sequence[T.Augmentation | T.Transform],
         num_classes: int,
         ignore_label: int,
+        colors: Sequence[Color] | None = None,
     ) -> None:
+        """
+        Args:
+            colors: of the classes, where they are known; see `read_label_map`.
+        """
         self.augmentations = T.AugmentationList(list(augmentations))
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self.colors = colors
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTrainingMapper:
@@ -53,6 +59,7 @@ class SemanticTrainingMapper:
             augmentations=training_augmentations(cfg, info.ignore_label),
             num_classes=len(info.class_names),
             ignore_label=info.ignore_label,
+            colors=info.colors,
         )
 
     def __call__(self, record: Record) -> Record:
@@ -77,7 +84,7 @@ class SemanticTrainingMapper:
 
     def _read_labels(self, file_name: str, image: np.ndarray) -> np.ndarray:
         largest = max(self.num_classes - 1, self.ignore_label)
-        labels = read_label_map(file_name, largest=largest)
+        labels = read_label_map(file_name, largest=largest, colors=self.colors)
         if labels.shape != image.shape[:2]:
             raise UserError(
                 f"label map '{file_name}' is {labels.shape[0]}x{labels.shape[1]} (height x width), its image is "

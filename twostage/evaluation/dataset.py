@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from twostage.data.catalogue import DatasetInfo
+from twostage.data.labels import read_label_map
 from twostage.errors import UserError
 
 
@@ -41,6 +44,10 @@ class EvaluatedDataset:
     def largest_label(self) -> int:
         """The largest value that a label file may hold."""
         return max(self.num_labelled - 1, self.ignore_label)
+
+    def read_labels(self, path: str | Path) -> np.ndarray:
+        """The label map `[H, W]` int64 at `path`. Raises UserError where it can't be one of this dataset."""
+        return read_label_map(path, largest=self.largest_label, colors=self.info.colors)
 
     @classmethod
     def of(cls, info: DatasetInfo) -> EvaluatedDataset:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from twostage.batch import batch_vocabulary, output_sizes
-from twostage.data.labels import read_label_map
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.label_files import LabelFiles
 from twostage.segmenter import OpenVocabularySegmenter
@@ -53,7 +52,7 @@ class OracleClasses(nn.Module):
 
     def shown_prompts(self, record: Mapping[str, Any]) -> Tensor:
         """int64, ascending: the prompts that count as a class of the image's label or as the background."""
-        labels = read_label_map(self._label_files[record], largest=self.dataset.largest_label)
+        labels = self.dataset.read_labels(self._label_files[record])
         present = torch.from_numpy(labels).unique()
         present = present[present != self.dataset.ignore_label]
         if len(present) and self.dataset.background_class is not None:

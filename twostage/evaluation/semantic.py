@@ -22,7 +22,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from twostage.data.catalogue import DatasetInfo
-from twostage.data.labels import read_label_map, write_label_map
+from twostage.data.labels import write_label_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.journal import Journal
@@ -198,7 +198,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self, record: Mapping[str, Any], output: Mapping[str, Any], prediction: torch.Tensor
     ) -> EvaluatedImage:
         label_file = self._label_files[record]
-        label = torch.from_numpy(read_label_map(label_file, largest=self.dataset.largest_label)).to(prediction.device)
+        label = torch.from_numpy(self.dataset.read_labels(label_file)).to(prediction.device)
         if label.shape != prediction.shape:
             raise UserError(
                 f"label '{label_file}' is {_size(label)} but the prediction for '{record['file_name']}' is "

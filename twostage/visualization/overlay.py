@@ -20,6 +20,8 @@ PAPER = (250, 250, 248)
 INK = (32, 36, 42)
 # Small pictures are enlarged to about this short side, so that names and outlines fit in.
 _READABLE_SIDE = 384
+# No picture that is drawn becomes longer, in pixels: it is to be looked at, and scan lines would fill the memory.
+LONGEST_SIDE = 4096
 # Regions below this share of the picture get no name.
 _NAMED_SHARE = 0.015
 
@@ -63,8 +65,19 @@ def class_borders(labels: np.ndarray) -> np.ndarray:
 
 
 def enlarged(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Picture (smooth) and labels (nearest) times a whole number, so that small ones become readable."""
-    factor = max(1, round(_READABLE_SIDE / min(labels.shape)))
+    """Picture (smooth) and labels (nearest) times a whole number, so that small ones become readable.
+
+    No side becomes longer than `LONGEST_SIDE`; pictures that are longer are reduced to it.
+    """
+    height, width = labels.shape
+    longest = max(height, width)
+    if longest > LONGEST_SIDE:
+        scale = LONGEST_SIDE / longest
+        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+        reduced = cv2.resize(image, shown, interpolation=cv2.INTER_AREA)
+        # OpenCV resizes no 64-bit integers.
+        return reduced, cv2.resize(labels.astype(np.int32), shown, interpolation=cv2.INTER_NEAREST).astype(labels.dtype)
+    factor = max(1, min(round(_READABLE_SIDE / min(height, width)), LONGEST_SIDE // longest))
     if factor == 1:
         return image, labels
     size = (labels.shape[1] * factor, labels.shape[0] * factor)
@@ -182,7 +195,7 @@ def draw_segmentation(
         alpha: share of the class colour.
 
     Returns:
-        uint8 RGB; at least as large as the picture, small ones are enlarged by a whole number.
+        uint8 RGB; small pictures are enlarged by a whole number, those longer than `LONGEST_SIDE` reduced.
     """
     chosen = palette(len(names)) if colors is None else np.asarray(colors, np.uint8)
     picture, bigger = enlarged(image, labels)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from twostage.visualization.overlay import draw_segmentation
+from twostage.visualization.overlay import draw_segmentation, enlarged
 from twostage.visualization.palette import palette
 
 # Shades of the things of one class go from this much darker to as much lighter.
@@ -28,7 +28,7 @@ def draw_panoptic(
         segments: with `id`, `category_id` (index into `names`) and `isthing`.
     """
     if not segments:
-        return image.copy()
+        return enlarged(image, ids)[0].copy()
     place = np.full(int(ids.max(initial=max(s["id"] for s in segments))) + 1, -1)
     for index, segment in enumerate(segments):
         place[segment["id"]] = index

@@ -129,3 +129,42 @@ def test_wrong_folders(folder: Path, tmp_path: Path) -> None:
     taken = load_config(opts=["DATASETS.FOLDERS", f"('toybox_train={folder}',)"])
     with pytest.raises(UserError, match=r"'toybox_train', which is taken.*my_name="):
         dataset_view(taken, "toybox_train")
+
+
+def sequences(root: Path) -> None:
+    """`b` becomes part of seq/ in both folders."""
+    for kind in ("images", "labels"):
+        (root / kind / "seq").mkdir()
+        (root / kind / "b.png").rename(root / kind / "seq" / "b.png")
+
+
+def test_folders_beside_files_are_one_dataset(folder: Path) -> None:
+    sequences(folder)
+    (info,) = folder_infos([str(folder)])
+    assert info.name == "pets"
+    assert [Path(record["sem_seg_file_name"]).name for record in info.records()] == ["a.png", "b.png"]
+
+
+def test_splits_are_not_mixed(folder: Path) -> None:
+    for kind in ("images", "labels"):
+        (folder / kind / "val").mkdir()
+        shutil.copy(folder / kind / "a.png", folder / kind / "val")
+    with pytest.raises(UserError, match=r"'labels/a\.png' beside 'labels/val/'"):
+        folder_infos([str(folder)])
+    for name in ("a", "b"):
+        (folder / "labels" / f"{name}.png").unlink()
+    assert [info.name for info in folder_infos([str(folder)])] == ["pets_val"]
+    (folder / "labels" / "train").mkdir()
+    with pytest.raises(UserError, match=r"'labels/train/' but no 'images/train/'"):
+        folder_infos([str(folder)])
+
+
+def test_names_from_macos_fit_others(folder: Path) -> None:
+    """One name decomposed, the other composed; `._` files beside them are no pictures."""
+    (folder / "images" / "a.png").rename(folder / "images" / "cafe\u0301.png")
+    (folder / "labels" / "a.png").rename(folder / "labels" / "caf\u00e9.png")
+    (folder / "labels" / "._b.png").write_bytes(b"\0\5\x16\7")
+    (folder / "labels" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(folder / "labels" / "b.png", folder / "labels" / ".ipynb_checkpoints" / "c.png")
+    (info,) = folder_infos([str(folder)])
+    assert [Path(record["file_name"]).name for record in info.records()] == ["b.png", "cafe\u0301.png"]

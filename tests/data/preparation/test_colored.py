@@ -180,3 +180,17 @@ def test_classes_without_colours(folder: Path) -> None:
     (folder / "classes.json").write_text(json.dumps({"classes": ["a"], "palette": [[1, 1, 1]], "ignore_colors": [300]}))
     with pytest.raises(UserError, match="ignore_colors must be a list of colours"):
         prepare_folder(folder, workers=1)
+
+
+def test_palette_pictures_are_mapped_by_their_colours(folder: Path, tmp_path: Path) -> None:
+    """As image editors save them: the numbers of the colours differ from file to file."""
+    for path in sorted((folder / "labels").rglob("*.png")):
+        with Image.open(path) as picture:
+            if picture.mode != "L":
+                picture.convert("RGB").quantize(colors=4, method=Image.Quantize.MEDIANCUT).save(path)
+    before = [read_label_map(path) for path in sorted((folder / "labels").rglob("*.png"))]
+    prepare_folder(folder, workers=1)
+    after = [read_label_map(path) for path in sorted((folder / "labels").rglob("*.png"))]
+    truth = [read_label_map(path) for path in sorted((tmp_path / "indices").rglob("*.png"))]
+    assert all(np.array_equal(a, b) for a, b in zip(after, truth, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(before, truth, strict=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import miniatures
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from twostage.data.catalogue import find_benchmark
+from twostage.data.catalogue.folders import folder_infos
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.scanning import grey_of, voc_colors
@@ -26,6 +29,84 @@ def put(name: str, labels: np.ndarray, stem: str = "a", image_size: tuple[int, i
     path = info.label_root / f"{stem}.png"
     miniatures.save(path, labels)
     return path
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[..., str]:
+    """What is wrong with a folder of one's own of these label maps and classes."""
+
+    def check(*labels: Image.Image | np.ndarray, classes: object = ("sky", "sea")) -> str:
+        root = tmp_path / "own"
+        for kind in ("images", "labels"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        for index, values in enumerate(labels):
+            picture = values if isinstance(values, Image.Image) else Image.fromarray(np.asarray(values, np.uint8))
+            picture.save(root / "labels" / f"{index}.png")
+            Image.new("RGB", picture.size, (9, 9, 9)).save(root / "images" / f"{index}.png")
+        (root / "classes.json").write_text(json.dumps(classes))
+        return "\n".join(verify(folder_infos([str(root)])[0], workers=1).problems)
+
+    return check
+
+
+def test_own_labels_that_are_well(own: Callable[..., str]) -> None:
+    assert own([[0, 1, 1]], [[0, 255, 1]]) == ""
+
+
+def test_black_and_white_masks(own: Callable[..., str]) -> None:
+    assert "hold 0 and 255 only" in own([[0, 255, 255]], [[0, 0, 255]])
+    assert "'sea' is never learnt" in own([[0, 255, 255]], [[0, 0, 255]])
+    # With another ignore label 255 is just no class.
+    assert "labels hold the values 255" in own([[0, 255, 255]], classes={"classes": ["sky", "sea"], "ignore_label": 2})
+
+
+def test_listed_classes_that_never_occur(own: Callable[..., str]) -> None:
+    assert "2 of the 4 listed classes never occur ('a', 'd')" in own([[1, 2]], classes=["a", "b", "c", "d"])
+
+
+def test_label_maps_that_are_mostly_ignored(own: Callable[..., str]) -> None:
+    text = own(np.full((10, 10), 255) * (np.arange(100).reshape(10, 10) > 1) + [[0, 1] + 8 * [0]], [[0, 1]])
+    assert "1 of 2 label maps are ignored nearly everywhere" in text and "0.png" in text
+
+
+def palette_picture(indices: list[list[int]], *palette: tuple[int, int, int]) -> Image.Image:
+    picture = Image.fromarray(np.array(indices, np.uint8), "P")
+    picture.putpalette([value for color in palette for value in color])
+    return picture
+
+
+def test_palettes_that_number_colours_anew(own: Callable[..., str]) -> None:
+    red, blue = (200, 30, 30), (30, 30, 200)
+    maps = palette_picture([[0, 1]], red, blue), palette_picture([[0, 0, 1]], blue, red)
+    assert "the palettes of the label maps differ (0 is [200, 30, 30] in one and another colour in" in own(*maps)
+    assert own(maps[0], maps[0]) == ""
+    colors = [{"name": "sky", "color": red}, {"name": "sea", "color": blue}]
+    assert "1 label maps are colour pictures (the colours in classes.json), the first is" in own(*maps, classes=colors)
+    assert own(maps[0], maps[0], classes=colors) == ""
+
+
+def test_sizes_are_compared_after_turning_the_picture(tmp_path: Path) -> None:
+    """A photo that lies on its side and its label, drawn on the upright one."""
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 4)).save(tmp_path / "images" / "a.jpg", exif=exif)
+    Image.fromarray(np.array([[0, 1]] * 4, np.uint8).repeat(2, 1)).resize((4, 9)).save(tmp_path / "labels" / "a.png")
+    (tmp_path / "classes.txt").write_text("sky\nsea\n")
+    info = folder_infos([str(tmp_path)])[0]
+    assert verify(info, workers=1).problems == []
+    Image.new("RGB", (9, 4)).save(tmp_path / "images" / "a.jpg")
+    assert "another size than their picture" in verify(info, workers=1).problems[0]
+
+
+def test_cut_off_pictures_are_found(own: Callable[..., str], tmp_path: Path) -> None:
+    assert own([[0, 1]]) == ""
+    picture = tmp_path / "own" / "images" / "0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(picture)
+    picture.write_bytes(picture.read_bytes()[:3000])
+    text = "\n".join(verify(folder_infos([str(tmp_path / "own")])[0], workers=1).problems)
+    assert "1 files can't be read" in text and "0.png" in text
 
 
 def problems(name: str) -> str:

@@ -6,6 +6,7 @@
       classes.txt   one class per line in label order, synonyms separated by commas
 
 With splits, images/ and labels/ hold folders of the same names (train/, val/, ...), each its own dataset `my_set_train`, ...
+Where label maps lie beside such folders (sequences, say), all of them together are one dataset.
 Instead of classes.txt, classes.json says more: a list of names, or
 `{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
 or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
@@ -21,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from twostage.data.catalogue.info import DatasetInfo
-from twostage.data.catalogue.records import files_by_key
-from twostage.data.labels import is_color_picture
+from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
+from twostage.data.labels import Color, is_color_picture
 from twostage.errors import UserError, shown
 from twostage.words import check_distinct, class_name, read_text, with_synonyms
 
-Color = tuple[int, int, int]
+# Parts of a dataset that must not be mixed.
+_USUAL_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,7 @@ def _infos(name: str, folder: Path) -> list[DatasetInfo]:
         if not (folder / part).is_dir():
             raise UserError(f"dataset folder '{folder}' has no '{part}/'; it needs images/, labels/ and classes.txt")
     classes = read_folder_classes(folder)
-    splits = sorted(
-        p.name for p in (folder / "labels").iterdir() if p.is_dir() and (folder / "images" / p.name).is_dir()
-    )
+    splits = _splits(folder)
     root = folder.resolve()
     return [
         DatasetInfo(
@@ -96,6 +96,33 @@ def _infos(name: str, folder: Path) -> list[DatasetInfo]:
     ]
 
 
+def _splits(folder: Path) -> list[str]:
+    """Names of the splits; none where the folders below labels/ are parts of one set, which has files beside them.
+
+    Raises:
+        UserError: files beside train/, val/ and the like, or a split of labels without pictures.
+    """
+    below = [path for path in (folder / "labels").iterdir() if not path.name.startswith(".")]
+    folders = sorted(path.name for path in below if path.is_dir())
+    splits = [name for name in folders if (folder / "images" / name).is_dir()]
+    loose = sorted(p.name for p in below if p.is_file() and p.name.lower().endswith(LABEL_SUFFIXES))
+    usual = [name for name in splits if name.lower() in _USUAL_SPLITS]
+    if loose and usual:
+        raise UserError(
+            f"dataset folder '{folder}' has label maps beside its splits ('labels/{loose[0]}' beside 'labels/{usual[0]}/'); "
+            "move them into one of the splits, or the splits elsewhere"
+        )
+    if loose:
+        return []
+    missing = [name for name in folders if name not in splits]
+    if splits and missing:
+        raise UserError(
+            f"dataset folder '{folder}' has 'labels/{missing[0]}/' but no 'images/{missing[0]}/'; the splits of both need "
+            "the same names"
+        )
+    return splits
+
+
 def check_labels(info: DatasetInfo) -> None:
     """See that the labels of a folder of one's own are no colour pictures; looks at one file.
 
@@ -105,16 +132,16 @@ def check_labels(info: DatasetInfo) -> None:
     if not Path(info.benchmark).is_absolute():
         return  # a benchmark, whose labels are prepared by us
     first = next(iter(files_by_key(info.label_root, info.label_suffixes).values()), None)
-    if first is not None and _is_colored(first):
+    if first is not None and _is_colored(first, info.colors):
         command = f"`python tools/prepare_datasets.py prepare {info.benchmark}` turns them into class indices"
         if info.colors is None:
             command = f"give every class in classes.json its 'color', then {command}"
         raise UserError(f"the labels of '{info.name}' are colour pictures ('{first}'): {command}")
 
 
-def _is_colored(file: Path) -> bool:
+def _is_colored(file: Path, colors: Sequence[Color] | None) -> bool:
     try:
-        return is_color_picture(file)
+        return is_color_picture(file, colors)
     except UserError:
         return False  # whoever reads it says so
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twostage.data.images import IMAGE_SUFFIXES
+from twostage.data.images import IMAGE_SUFFIXES, composed
 from twostage.errors import UserError
 
 # 16-bit PNG is ours, TIFF what other repositories write.
@@ -17,7 +17,8 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 def files_by_key(folder: Path, suffixes: Sequence[str], prefix: str = "") -> dict[str, Path]:
     """Path below `folder` without suffix -> file, folders below it included, sorted.
 
-    Where two suffixes fit the same key, the earlier one of `suffixes` wins.
+    Where two suffixes fit the same key, the earlier one of `suffixes` wins. Keys are composed Unicode (NFC), so that names
+    from macOS fit others; hidden files and folders are left out.
 
     Raises:
         UserError: the folder can't be read.
@@ -27,10 +28,10 @@ def files_by_key(folder: Path, suffixes: Sequence[str], prefix: str = "") -> dic
     for file in _walk(folder):
         name = file.name.lower()
         fitting = [i for i, suffix in enumerate(suffixes) if name.endswith(suffix.lower())]
-        if not fitting or not file.name.startswith(prefix) or name.startswith("."):
+        if not fitting or not file.name.startswith(prefix):
             continue
         order = fitting[0]
-        key = file.relative_to(folder).as_posix()[: -len(suffixes[order])]
+        key = composed(file.relative_to(folder).as_posix()[: -len(suffixes[order])])
         if order < rank.get(key, len(suffixes)):
             rank[key], found[key] = order, file
     return dict(sorted(found.items()))
@@ -41,8 +42,11 @@ def _walk(folder: Path) -> list[Path]:
         raise UserError(f"folder '{folder}' can't be read ({error.strerror}); prepare the dataset or check the path")
 
     # Datasets often lie behind symbolic links.
-    tree = os.walk(folder, followlinks=True, onerror=fail)
-    return [Path(parent) / name for parent, _, names in tree for name in names]
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent) / name for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def list_records(

@@ -1,4 +1,5 @@
-"""Label maps of one's own folder that are colour pictures: to class indices, by the colours in classes.json.
+"""Label maps of one's own folder that are colour pictures, or palette pictures whose palette holds the meaning: to class
+indices, by the colours in classes.json.
 
 The originals go to `labels_color/` beside `labels/`. All pictures are converted into a hidden folder first, and only then
 put in place, so that a colour nobody declared leaves everything as it was and a stopped run goes on.
@@ -9,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from twostage.data.catalogue.folders import Color, FolderClasses, read_folder_classes
+from twostage.data.catalogue.folders import FolderClasses, read_folder_classes
 from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
 from twostage.data.images import open_image
-from twostage.data.labels import is_color_picture
+from twostage.data.labels import Color, is_color_picture
 from twostage.data.preparation.jobs import Report, parallel, write_labels
 from twostage.errors import UserError
 from twostage.files import write_text
@@ -65,7 +66,7 @@ def prepare_folder(folder: Path, *, workers: int = 2, skip_broken: bool = False)
         raise UserError(f"dataset folder '{folder}' has no 'labels/'; it needs images/, labels/ and classes.json")
     _same_colors_or_anew(partly, classes)
     bits = np.uint16 if max(classes.ignore_label, len(classes.names) - 1) > 255 else np.uint8
-    convert = partial(_convert, labels=labels, target=partly, table=table, dtype=bits)
+    convert = partial(_convert, labels=labels, target=partly, colors=classes.colors or (), table=table, dtype=bits)
     files = list(files_by_key(labels, LABEL_SUFFIXES).values())
     outcomes = list(parallel(convert, files, workers=workers, title=f"colours of {folder.name}"))
     unknown = _together(outcomes)
@@ -107,12 +108,14 @@ def _code(color: Color) -> int:
     return color[0] + 256 * color[1] + 65536 * color[2]
 
 
-def _convert(file: Path, *, labels: Path, target: Path, table: np.ndarray, dtype: type) -> _Outcome:
+def _convert(
+    file: Path, *, labels: Path, target: Path, colors: Sequence[Color], table: np.ndarray, dtype: type
+) -> _Outcome:
     place = (target / file.relative_to(labels)).with_suffix(".png")
     if place.is_file():  # of a run that was stopped
         return _Outcome(file)
     try:
-        if not is_color_picture(file):
+        if not is_color_picture(file, colors):
             return _Outcome(file, colored=False)
         with open_image(file, what="label file") as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.label_ids import label_ids
@@ -16,7 +17,12 @@ _CLEARLY = 0.1
 
 def symptoms(info: DatasetInfo, totals: Totals) -> list[str]:
     """Everything that is wrong with a split's label maps, one sentence each."""
-    return [*_wrong_kind(info, totals), *_wrong_values(info, totals), *_wrong_order(info, totals)]
+    return [
+        *_wrong_kind(info, totals),
+        *_wrong_values(info, totals),
+        *_wrong_order(info, totals),
+        *_own_labels(info, totals),
+    ]
 
 
 def _wrong_kind(info: DatasetInfo, totals: Totals) -> Iterator[str]:
@@ -87,6 +93,54 @@ def _wrong_values(info: DatasetInfo, totals: Totals) -> Iterator[str]:
             f"labels hold {_some(outside)}, but there are only the {classes} classes 0..{classes - 1} and {ignore} (ignore); "
             f"{where}; is it another class list, or were the labels not prepared?"
         )
+
+
+def _own_labels(info: DatasetInfo, totals: Totals) -> Iterator[str]:
+    """What is wrong with the labels of a folder of one's own; benchmarks are what they are."""
+    if not Path(info.benchmark).is_absolute() or not totals.pixels:
+        return
+    if totals.other_palette and info.colors is None:
+        value, file = next(iter(sorted(totals.other_palette.items())))
+        yield (
+            f"the palettes of the label maps differ ({value} is {list(totals.palette[value])} in one and another colour in "
+            f"'{file}'): an image editor has numbered the colours anew in every file; give each class its 'color' in "
+            f"classes.json and run `python tools/prepare_datasets.py prepare {info.benchmark}`"
+        )
+    if set(totals.pixels) == {0, info.ignore_label} and info.num_classes > 1:
+        yield (
+            f"labels hold 0 and {info.ignore_label} only, and {info.ignore_label} is ignored: masks of foreground and "
+            f"background seem to be saved as black and white, and '{info.class_names[1]}' is never learnt or measured; write "
+            "1 for it, or give another ignore_label in classes.json"
+        )
+        return
+    if not info.split:
+        yield from never_labelled(info, absent_classes(info, totals))
+    if totals.mostly_ignored:
+        yield (
+            f"{len(totals.mostly_ignored)} of {totals.files} label maps are ignored nearly everywhere (over 90 % of pixels "
+            f"hold {info.ignore_label}), the first is '{totals.mostly_ignored[0]}'; label them, leave them out, or make "
+            "the unlabelled pixels a class"
+        )
+
+
+def absent_classes(info: DatasetInfo, totals: Totals) -> frozenset[int]:
+    """The classes that no label map holds."""
+    return frozenset(index for index in range(info.num_classes) if not totals.pixels[index])
+
+
+def never_labelled(info: DatasetInfo, absent: frozenset[int]) -> Iterator[str]:
+    """What it means that `absent` classes occur in no split of a folder of one's own."""
+    if absent:
+        names = _named([info.class_names[index] for index in sorted(absent)])
+        yield (
+            f"{len(absent)} of the {info.num_classes} listed classes never occur ({names}): the list is longer than the "
+            "labels or in another order, or their numbers begin at 1; take out classes that nobody has labelled"
+        )
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return f"{shown}{', ...' if len(names) > 5 else ''}"
 
 
 def _shifted_within(info: DatasetInfo, totals: Totals) -> Iterator[str]:

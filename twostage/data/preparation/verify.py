@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 from twostage.data.catalogue import DatasetInfo, benchmarks, class_list_hash
@@ -11,7 +12,7 @@ from twostage.data.catalogue.records import files_by_key
 from twostage.data.preparation.jobs import parallel
 from twostage.data.preparation.prepare import STAMP
 from twostage.data.preparation.scanning import Totals, scan
-from twostage.data.preparation.symptoms import symptoms
+from twostage.data.preparation.symptoms import absent_classes, symptoms
 from twostage.data.preparation.verify_panoptic import verify_panoptic
 from twostage.errors import UserError
 
@@ -24,11 +25,13 @@ class Verdict:
         problems: what is wrong, one sentence each; empty where all is well.
         notes: worth knowing, not wrong.
         figures: counts and shares.
+        absent: classes that occur nowhere.
     """
 
     problems: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    absent: frozenset[int] = frozenset()
 
     def text(self) -> str:
         """All of it, for the terminal."""
@@ -57,8 +60,13 @@ def verify(info: DatasetInfo, *, workers: int = 2, skip_broken: bool = False) ->
     except UserError as error:
         verdict.problems.append(str(error))
         return verdict
-    totals = Totals()
-    for facts in parallel(scan, records, workers=workers, title=f"verify {info.benchmark} {info.split}".strip()):
+    totals = Totals(ignore_label=info.ignore_label)
+    for facts in parallel(
+        partial(scan, class_colors=info.colors),
+        records,
+        workers=workers,
+        title=f"verify {info.benchmark} {info.split}".strip(),
+    ):
         totals.add(facts)
     if skip_broken:
         verdict.notes += [*unpaired, *totals.errors]
@@ -68,6 +76,7 @@ def verify(info: DatasetInfo, *, workers: int = 2, skip_broken: bool = False) ->
     _check_counts(info, len(records), verdict)
     _check_stamp(info, verdict)
     verdict.problems += symptoms(info, totals)
+    verdict.absent = absent_classes(info, totals)
     _figures(info, totals, len(records), verdict)
     if info.panoptic is not None:
         _check_panoptic(info, records, verdict, workers=workers, skip_broken=skip_broken)
