@@ -102,6 +102,8 @@ class Segmentation:
         Raises:
             UserError: the system predicts no masks, or a thing is not in the vocabulary.
         """
+        if not 0 <= score_threshold <= 1:
+            raise UserError(f"score_threshold is {score_threshold!r}; it must lie between 0 and 1")
         if not isinstance(self.prediction, MaskPrediction):
             raise UserError("panoptic segments need a system that predicts masks, such as SAN, Mask2Former or OVSeg")
         for name in things:

@@ -18,12 +18,12 @@ from twostage.clip.loading import load_clip
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.config import load_config
+from twostage.data.nouns import noun_phrases
 from twostage.data.toybox.captioned import NAMES, SIZED_TEMPLATES, sentence
 from twostage.data.toybox.captioned import TEMPLATES as CAPTION_TEMPLATES
 from twostage.errors import UserError
 from twostage.systems.two_stage.ovseg.adaptation.accuracy import masked_accuracy
 from twostage.systems.two_stage.ovseg.adaptation.merging import merge_clip
-from twostage.systems.two_stage.ovseg.adaptation.nouns import noun_phrases
 from twostage.systems.two_stage.ovseg.adaptation.pair_data import PairDataset, centre_crop
 from twostage.systems.two_stage.ovseg.adaptation.pairs import (
     BLANK,

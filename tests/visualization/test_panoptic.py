@@ -63,6 +63,8 @@ def test_what_can_be_wrong():
     result = segmentation()
     with pytest.raises(UserError, match="'cot' is not in the vocabulary"):
         result.panoptic(["cot"])
+    with pytest.raises(UserError, match="score_threshold is 7; it must lie between 0 and 1"):
+        result.panoptic(["cat"], score_threshold=7)
     geometry = Geometry(padded=(8, 16), images=[(8, 16)])
     dense = DensePrediction(logits=torch.zeros(1, 2, 8, 16), geometry=geometry, num_classes=2)
     other = Segmentation(labels=result.labels, names=result.names, image=result.image, prediction=dense)

@@ -47,11 +47,19 @@ def load_weights(model: nn.Module, content: dict[str, Any], source: str) -> None
             "'%s' is an official %s checkpoint: %d tensors, all accounted for", source, table.system, len(tensors)
         )
         model.load_state_dict(renamed, strict=False)
+        _say_licence(tensors, source)
         return
     if set(tensors) != set(expected):
         _check_not_official(tensors, name, source)
     check_complete(tensors, expected, fresh=(), source=source, model=name)
     model.load_state_dict(tensors)
+
+
+def _say_licence(names: Iterable[str], source: str) -> None:
+    """Say under which licence an official checkpoint with these tensor names was published, where the system's card knows."""
+    recognised = recognise_checkpoint(names)
+    if recognised is not None and recognised[0].weights_licence:
+        logger.warning("The weights '%s' were published under %s", source, recognised[0].weights_licence)
 
 
 def _check_written_by(written: object, name: str, source: str) -> None:

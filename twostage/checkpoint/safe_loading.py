@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from twostage.checkpoint.lightning import is_lightning, load_lightning_tensors
 from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_tensors
 from twostage.errors import UserError
 
@@ -24,7 +25,7 @@ _CHUNK = 1 << 20
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """The whole content of a checkpoint: safetensors, a torch file that holds only tensors and plain containers, or the
-    tensors of a TorchScript archive.
+    tensors of a TorchScript archive or of a Lightning checkpoint.
 
     Raises:
         UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
@@ -49,6 +50,8 @@ def _load_torch(path: Path) -> dict[str, Any]:
         )
     if is_torchscript(path):
         return dict(load_torchscript_tensors(path))
+    if is_lightning(path):
+        return {"state_dict": load_lightning_tensors(path)}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

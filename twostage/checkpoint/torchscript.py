@@ -7,30 +7,16 @@ views of the stored bytes. Any other name is refused, so the archive's own code 
 
 from __future__ import annotations
 
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from twostage.checkpoint.tensor_reader import read_archive
 from twostage.errors import UserError
 
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+_LISTS = tuple(f"build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
 
 
 class _Shell:
@@ -55,16 +41,7 @@ def load_torchscript_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the archive is damaged or its pickle holds a name that a module tree does not need.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (data,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            with archive.open(data) as file:
-                root = _Reader(file, archive, data.removesuffix("data.pkl"), path).load()
-    except UserError:
-        raise
-    # A damaged pickle calls its few names with anything: TypeError, IndexError, AttributeError, OverflowError and others.
-    except Exception as error:
-        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+    root = read_archive(path, _stand_in)
     if not isinstance(root, _Shell):
         raise UserError(f"checkpoint '{path}' is no module of TorchScript but a {type(root).__name__}; get it again")
     return dict(_tensors(root, ""))
@@ -80,45 +57,11 @@ def _tensors(module: Any, prefix: str) -> list[tuple[str, Tensor]]:
     return found
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows shells, tensors and plain containers, and nothing else."""
-
-    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str, path: Path) -> None:
-        super().__init__(file)
-        self._archive = archive
-        self._folder = folder
-        self._path = path
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """The stand-in for a pickled name."""
-        if module_name.startswith("__torch__"):
-            return _Shell
-        if module_name == "torch" and global_name in _DTYPES:
-            return _DTYPES[global_name]
-        allowed: dict[tuple[str, str], Callable[..., Any]] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _view,
-            ("torch.jit._pickle", "restore_type_tag"): lambda value, _tag: value,
-            **{("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")},
-        }
-        found = allowed.get((module_name, global_name))
-        if found is None:
-            raise UserError(
-                f"checkpoint '{self._path}' holds {module_name}.{global_name} besides tensors and was not loaded, because "
-                "it could run code; save its state dict alone, best as .safetensors"
-            )
-        return found
-
-    def persistent_load(self, pid: Any, /) -> Tensor:
-        """The flat storage that a tensor is a view of."""
-        _, dtype, key, _, count = pid
-        content = bytearray(self._archive.read(f"{self._folder}data/{key}"))
-        storage = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        if len(storage) < count:
-            raise ValueError(f"storage {key} is too short")
-        return storage
-
-
-def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    # A copy, so that tensors that share a storage do not share changes.
-    return storage.as_strided(size, stride, offset).clone()
+def _stand_in(module_name: str, global_name: str) -> Any:
+    if module_name.startswith("__torch__"):
+        return _Shell
+    if module_name != "torch.jit._pickle":
+        return None
+    if global_name == "restore_type_tag":
+        return lambda value, _tag: value
+    return list if global_name in _LISTS else None

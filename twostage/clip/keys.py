@@ -28,7 +28,7 @@ PositionRule = Literal["size", "size_by_count", "scale", "antialias", "bilinear"
 
 # Sets of prompt templates (clip/templates.py): 1 for "single" and for "scene" (CAT-Seg), 14 for "vild", 80 for "imagenet",
 # 85 for "imagenet_scene" (MaskCLIP).
-TemplateSet = Literal["single", "scene", "vild", "imagenet", "imagenet_scene"]
+TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene"]
 
 # Choice of which parameters are trained -> regular expression for their names (open_clip's).
 TRAINED_PARAMETERS = {

@@ -23,6 +23,8 @@ _IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 TEMPLATES: dict[TemplateSet, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
+    # No template: the name itself (ODISE's category head).
+    "bare": ("{}",),
     "vild": _VILD,
     # CAT-Seg (Cho et al., CVPR 2024), as in its released configs.
     "scene": ("A photo of a {} in the scene",),

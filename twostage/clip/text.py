@@ -72,6 +72,7 @@ class TextEmbedder:
         first_synonym: bool = False,
         per_template: bool = False,
         unit_prompts: bool = True,
+        plain: bool = False,
         batch_size: int = 256,
         cache_folder: str = "",
     ) -> None:
@@ -82,6 +83,8 @@ class TextEmbedder:
             unit_prompts: the mean is that of unit vectors; of the plain features with False.
             split_synonyms: "sofa, couch" is two names whose embeddings are averaged, instead of one.
             first_synonym: of split names, only the first is embedded.
+            plain: names have CLIP's text features as they are, not unit vectors (one template; for heads that project
+                them).
             per_template: one unit vector per template (averaged over synonyms) instead of the mean over templates.
             batch_size: prompts per forward pass.
             cache_folder: folder of the cache on disk, "" for none.
@@ -93,6 +96,7 @@ class TextEmbedder:
         self._first_synonym = first_synonym
         self._per_template = per_template
         self._unit_prompts = unit_prompts
+        self._plain = plain
         self._batch_size = batch_size
         self._cache_folder = _writable_cache(cache_folder) if cache_folder else None
         self._memory: dict[str, Tensor] = {}
@@ -136,7 +140,8 @@ class TextEmbedder:
             return self._matrices[vocabulary.names].to(self._device)
 
     def embed_names(self, names: Sequence[str]) -> Tensor:
-        """Unit embeddings `[N, D]` (`[N, P, D]` per template), one row per name as it stands, synonyms not split.
+        """Unit embeddings `[N, D]` (`[N, P, D]` per template; `plain`: of CLIP's length), one row per name as it stands,
+        synonyms not split.
 
         Raises:
             UserError: a prompt is longer than the context length.
@@ -216,6 +221,8 @@ class TextEmbedder:
         """`embed_names` through the text tower."""
         prompts = [prompt for name in names for prompt in self.prompts(name)]
         embeddings = self.encode_prompts(prompts).unflatten(0, (len(names), len(self._templates)))
+        if self._plain:
+            return embeddings.mean(dim=1)
         if self._per_template:
             return F.normalize(embeddings, dim=-1)
         if self._unit_prompts:
@@ -276,6 +283,8 @@ class TextEmbedder:
         # Two networks with equal weights differ by activation (QuickGELU or GELU), which is not a tensor.
         digest.update(repr(self._tower.transformer).encode())
         digest.update(repr((self._templates, self._unit_prompts, self._per_template)).encode())
+        if self._plain:
+            digest.update(b"plain")
         return digest.hexdigest()[:32]
 
     def _file(self, name: str) -> Path:

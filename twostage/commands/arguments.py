@@ -9,6 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
+from twostage.errors import UserError
 from twostage.machine import expand_home, user_path
 
 
@@ -57,7 +58,7 @@ def demo_parser(text: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
     parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
     parser.add_argument("--things", help="names that are countable: also write panoptic segments")
-    parser.add_argument("--min-score", type=float, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
+    parser.add_argument("--min-score", type=_fraction, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
     parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
     _add_overrides(parser)
     return parser
@@ -169,6 +170,17 @@ def train_mask_prompt_parser(text: str | None = None) -> argparse.ArgumentParser
     merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
     merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
     return parser
+
+
+def _fraction(text: str) -> float:
+    """A number between 0 and 1. Raises UserError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise UserError(f"{text!r} is no share; give a number between 0 and 1")
+    return value
 
 
 def _parser(text: str | None) -> argparse.ArgumentParser:

@@ -7,6 +7,8 @@ A record is one pair: `file_name` and `caption`; a picture with five captions ma
 |-------------------------------|---------------------------------------------------------------------------------------|
 | `toybox_captions`             | writes itself on first use                                                            |
 | `toybox_scene_captions`       | the same; scenes of several things, all of them named                                 |
+| `toybox_train_captions`       | of the pictures of `toybox_train`; what each was planned to show                      |
+| `coco_2017_train_captions`    | `coco/train2017/`, `coco/annotations/captions_train2017.json`                         |
 | `coco_2014_karpathy_captions` | `coco/{train,val}2014/`, `coco/dataset_coco.json` (Karpathy's file; "train" part)     |
 | `cc3m_captions`               | `cc3m/captions.jsonl`, pictures where it says                                         |
 
@@ -25,6 +27,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.data.toybox.caption_set import ensure_toybox_captions, ensure_toybox_scene_captions
+from twostage.data.toybox.scene_sentences import toybox_train_captions
 from twostage.errors import UserError
 from twostage.machine import datasets_root
 
@@ -84,6 +87,23 @@ def read_karpathy(folder: Path, parts: tuple[str, ...] = ("train",)) -> list[Rec
         ) from error
 
 
+def read_coco_captions(folder: Path) -> list[Record]:
+    """Pairs of `folder/annotations/captions_train2017.json`.
+
+    Raises:
+        UserError: the file is missing or of another kind.
+    """
+    path = folder / "annotations" / "captions_train2017.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        files = {image["id"]: str(folder / "train2017" / image["file_name"]) for image in content["images"]}
+        return [{"file_name": files[e["image_id"]], "caption": e["caption"].strip()} for e in content["annotations"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"captions '{path}' can't be read ({type(error).__name__}: {error}); it is part of COCO 2017's annotations"
+        ) from error
+
+
 def register_caption_set(name: str, load: Callable[[], list[Record]]) -> None:
     """Register image-caption pairs under `name`, where nobody has yet.
 
@@ -108,5 +128,7 @@ def builtin_caption_sets() -> Iterator[tuple[str, Callable[[], list[Record]]]]:
     """The caption sets that we know: name, and what gives their records."""
     yield "toybox_captions", partial(_toybox, ensure_toybox_captions)
     yield "toybox_scene_captions", partial(_toybox, ensure_toybox_scene_captions)
+    yield "toybox_train_captions", lambda: toybox_train_captions(datasets_root())
+    yield "coco_2017_train_captions", partial(_below_root, "coco", read_coco_captions)
     yield "coco_2014_karpathy_captions", partial(_below_root, "coco", read_karpathy)
     yield "cc3m_captions", partial(_below_root, "cc3m", read_caption_lines)

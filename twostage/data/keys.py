@@ -18,6 +18,8 @@ def _add_data(cfg: CN) -> None:
     # Further names that compete with the test sets' own classes and that no label holds: a file with one name per line, or
     # "toybox:N" for N names made from toybox's words. A pixel called by one of them is wrong.
     cfg.DATASETS.DISTRACTORS = ""
+    # A set of captions (see twostage/data/captions.py) of the training pictures, for systems that learn words beside masks.
+    cfg.DATASETS.CAPTIONS = ""
     # Leave broken training pictures and labels out, count and list them in the log, instead of stopping. (The command
     # option --skip-broken sets this and TEST.SKIP_BROKEN.)
     cfg.DATALOADER.SKIP_BROKEN = False
@@ -39,6 +41,8 @@ def _add_captions(cfg: CN) -> None:
     # part covers (least, most).
     cfg.INPUT.CAPTIONS.SIZE = 224
     cfg.INPUT.CAPTIONS.AREA = (0.5, 1.0)
+    # Words drawn from a picture's caption, where masks come with captions (DATASETS.CAPTIONS).
+    cfg.INPUT.CAPTIONS.WORDS = 8
     # Superpixels of the whole picture (Felzenszwalb): scale, blur before, and least size in pixels.
     cfg.INPUT.CAPTIONS.SUPERPIXEL_SCALE = 224.0
     cfg.INPUT.CAPTIONS.SUPERPIXEL_SIGMA = 0.9
@@ -60,7 +64,12 @@ GROUPS = (
     ),
     KeyGroup(
         add=_add_captions,
-        positive=("INPUT.CAPTIONS.SIZE", "INPUT.CAPTIONS.SUPERPIXEL_SCALE", "INPUT.CAPTIONS.SUPERPIXEL_MIN_SIZE"),
+        positive=(
+            "INPUT.CAPTIONS.SIZE",
+            "INPUT.CAPTIONS.WORDS",
+            "INPUT.CAPTIONS.SUPERPIXEL_SCALE",
+            "INPUT.CAPTIONS.SUPERPIXEL_MIN_SIZE",
+        ),
         check=_check_captions,
     ),
 )

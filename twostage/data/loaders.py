@@ -23,6 +23,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from twostage.data.caption_mapper import CaptionMapper
+from twostage.data.caption_words import CaptionWords, with_captions
 from twostage.data.captions import CAPTIONS
 from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.folders import check_labels
@@ -292,6 +293,9 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     records = DatasetFromList(training_records(sets, skip_broken=skip_broken), copy=False)
     kind = CaptionMapper if sets[0].kind == CAPTIONS else SemanticTrainingMapper
     mapper = mapper or kind.from_config(cfg)
+    if cfg.DATASETS.CAPTIONS:
+        records = DatasetFromList(with_captions(list(records), cfg.DATASETS.CAPTIONS), copy=False)
+        mapper = CaptionWords(mapper, count=cfg.INPUT.CAPTIONS.WORDS)
     stream = SampleStream(records, mapper=mapper, seed=max(int(cfg.SEED), 0), skip_broken=skip_broken)
     return TrainingLoader(
         stream,

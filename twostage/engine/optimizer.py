@@ -46,13 +46,22 @@ def parameter_group(name: str) -> str | None:
     return next((group for group in ("backbone", "clip") if group in parts), None)
 
 
+def is_bias(name: str) -> bool:
+    """Whether the parameter `name` is a bias for SOLVER.WEIGHT_DECAY_BIAS: every one whose name ends so.
+
+    A model can decide otherwise with a method of this name and signature.
+    """
+    return name.endswith("bias")
+
+
 def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, ParameterSetting]:
     """Learning rate and weight decay of every trainable parameter of `model`, by name (shared ones by their first).
 
-    SOLVER.WEIGHT_DECAY_BIAS, where given, goes before the decay of norms and embeddings for every name ending in "bias".
+    SOLVER.WEIGHT_DECAY_BIAS, where given, goes before the decay of norms and embeddings for every bias (`is_bias`).
     """
     multipliers = {"backbone": cfg.SOLVER.BACKBONE_MULTIPLIER, "clip": cfg.SOLVER.CLIP_MULTIPLIER, None: 1.0}
     group_of = getattr(model, "parameter_group", parameter_group)
+    counts_as_bias = getattr(model, "is_bias", is_bias)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     settings: dict[str, ParameterSetting] = {}
     for prefix, module in model.named_modules():
@@ -61,7 +70,7 @@ def parameter_settings(cfg: CfgNode, model: nn.Module) -> dict[str, ParameterSet
             if name not in trainable:
                 continue
             decay = cfg.SOLVER.WEIGHT_DECAY
-            if cfg.SOLVER.WEIGHT_DECAY_BIAS is not None and own_name.endswith("bias"):
+            if cfg.SOLVER.WEIGHT_DECAY_BIAS is not None and counts_as_bias(name):
                 decay = cfg.SOLVER.WEIGHT_DECAY_BIAS
             elif isinstance(module, NORM_LAYERS):
                 decay = cfg.SOLVER.WEIGHT_DECAY_NORM

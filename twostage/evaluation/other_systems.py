@@ -6,23 +6,6 @@ from twostage.evaluation.figures import PublishedFigures
 
 OTHER_SYSTEMS = (
     PublishedFigures(
-        system="ODISE (label)",
-        variant="SD v1.3 UNet + CLIP ViT-L/14-336",
-        train="COCO panoptic",
-        miou={"A-847": 11.1, "PC-459": 14.5, "A-150": 29.9, "PC-59": 57.3, "PAS-21": 84.6},
-        pq={"A-150": 22.6},
-        source="README of the official repository",
-        note="a user re-ran PC-459 and got 17.9 (project issue 48): evaluator version",
-    ),
-    PublishedFigures(
-        system="ODISE (caption)",
-        variant="SD v1.3 UNet + CLIP ViT-L/14-336",
-        train="COCO captions+masks",
-        miou={"A-847": 11.0, "PC-459": 13.8, "A-150": 28.7, "PC-59": 55.3, "PAS-21": 82.7},
-        pq={"A-150": 23.4},
-        source="README of the official repository",
-    ),
-    PublishedFigures(
         system="MAFT+",
         variant="ConvNeXt-B",
         train="COCO-Stuff-171",

@@ -1,21 +1,26 @@
-"""SAN's mask recognition: CLIP's last blocks with one shadow [CLS] token per mask (SAN, section 3.2, figure 4).
+"""Mask recognition by CLIP's blocks with one shadow [CLS] token per mask (SAN, section 3.2, figure 4; ODISE, section 3.5).
 
-A shadow token starts as a copy of the class token and attends to the patches under its mask's attention bias and to
-itself. Patches and class token never see shadow tokens, so they evolve as in plain CLIP and are computed once for any
-number of masks; the published form, one sequence under a dense additive mask, gives the same values.
+A shadow token starts as a copy of the class token. In SAN it attends to the patches under its mask's attention bias and to
+itself, in ODISE to the patches inside its mask and to the class token. Patches and class token never see shadow tokens, so
+they evolve as in plain CLIP and are computed once for any number of masks; the published form, one sequence under a dense
+mask, gives the same values.
 
 Legend: B images, S shadow tokens, h x w CLIP's patch grid, H heads, W width, D embedding size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.clip.towers.vit import Block, Tokens, Tower, finish_block, merge_heads, project_qkv, project_tokens
+
+# From a token's own query, key and value `[B, H, S or 1, W / H]` and those of class token and patches, keys and values
+# `[B, H, 1 + N, W / H]`, to the attention's result `[B, H, S, W / H]`.
+Attend = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
 
 def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, attention_bias: Tensor) -> Tensor:
@@ -28,20 +33,51 @@ def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, atte
         attention_bias: `[B, H, S, h', w']` on the side adapter's grid; reduced to CLIP's by adaptive max pooling.
     """
     bias = pool_bias(attention_bias, tokens.grid)
+
+    def attend(own: Sequence[Tensor], k: Tensor, v: Tensor) -> Tensor:
+        return _attend(own[0], own[1], own[2], k[:, :, 1:], v[:, :, 1:], bias)
+
+    return F.normalize(project_tokens(visual, _run_shadows(blocks, tokens, attend, "qkv")), dim=-1)
+
+
+def read_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, inside: Tensor) -> Tensor:
+    """CLIP embeddings `[B, S, D]` of masks, not of unit length, by the rule of MaskCLIP (Ding et al., ICML 2023) and ODISE:
+    a shadow token attends to the class token and to the patches of its mask, not to itself.
+
+    Args:
+        visual: CLIP's image tower.
+        blocks: its last blocks; all of them as published.
+        tokens: what goes into them.
+        inside: which patches belong to each mask, bool `[B, S, h * w]`; a mask without any sees the class token only.
+    """
+    allowed = F.pad(inside, (1, 0), value=True)[:, None]
+
+    def attend(own: Sequence[Tensor], k: Tensor, v: Tensor) -> Tensor:
+        (q,) = own
+        return F.scaled_dot_product_attention(q.expand(-1, -1, inside.shape[1], -1), k, v, attn_mask=allowed)
+
+    return project_tokens(visual, _run_shadows(blocks, tokens, attend, "q"))
+
+
+def _run_shadows(blocks: Sequence[Block], tokens: Tokens, attend: Attend, parts: str) -> Tensor:
+    """Shadow tokens `[B, S, W]` behind the last block.
+
+    Args:
+        parts: what `attend` needs of a token's own query, key and value (letters of "qkv").
+    """
     x = tokens.x
     # All shadow tokens of an image are equal before the first block: one row serves until they differ.
     shadow = tokens.class_token
     for index, block in enumerate(blocks):
-        own_q, own_k, own_v = project_qkv(block.attn, block.ln_1(shadow))
+        own = project_qkv(block.attn, block.ln_1(shadow), parts)
         is_last = index == len(blocks) - 1
         # Nobody reads the patches behind the last block, so they need no queries there.
         projected = project_qkv(block.attn, block.ln_1(x), "kv" if is_last else "qkv")
         k, v = projected[-2:]
-        attended = _attend(own_q, own_k, own_v, k[:, :, 1:], v[:, :, 1:], bias)
-        shadow = finish_block(block, shadow, merge_heads(attended))
+        shadow = finish_block(block, shadow, merge_heads(attend(own, k, v)))
         if not is_last:
             x = finish_block(block, x, merge_heads(F.scaled_dot_product_attention(projected[0], k, v)))
-    return F.normalize(project_tokens(visual, shadow), dim=-1)
+    return shadow
 
 
 def pool_bias(attention_bias: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -52,7 +52,8 @@ def weigh_against_void(weights: Tensor, void: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeometricEnsemble:
-    """in^(1 - w) * out^w of the two softmaxes, w depending on whether a class was trained; void is the decoder's.
+    """in^(1 - w) * out^w of the two softmaxes, w depending on whether a class was trained (FC-CLIP; ODISE, Xu et al., CVPR
+    2023, section 3.6).
 
     Attributes:
         seen_weight, unseen_weight: CLIP's share w for classes of the training set, and for others (alpha and beta).
@@ -61,22 +62,35 @@ class GeometricEnsemble:
 
     seen_weight: float
     unseen_weight: float
-    valid_only: bool
+    valid_only: bool = False
 
     def __call__(self, decoder: Tensor, clip: Tensor, seen: Tensor, valid: Tensor) -> Tensor:
-        """Logarithms of joined probabilities `[B, Q, C + 1]`, void last.
+        """Logarithms of joined probabilities `[B, Q, C + 1]`, void last and the decoder's.
 
         Args:
             decoder, clip: logits `[B, Q, C + 1]`, void last; CLIP's void is not used.
             seen: bool `[C]`, classes of the training set.
             valid: bool `[B, Q]`, masks that are not empty for CLIP.
         """
-        share = torch.where(seen, self.seen_weight, self.unseen_weight).to(decoder.dtype)
-        log_decoder, log_clip = decoder[..., :-1].log_softmax(dim=-1), clip[..., :-1].log_softmax(dim=-1)
-        joined = (1 - share) * log_decoder + share * log_clip
+        joined = self.join(decoder[..., :-1], clip[..., :-1], seen)
         if self.valid_only:
-            joined = torch.where(valid[..., None], joined, log_decoder)
-        return _with_void(joined.softmax(dim=-1), decoder.softmax(dim=-1)[..., -1:]).log()
+            joined = torch.where(valid[..., None], joined, decoder[..., :-1].log_softmax(dim=-1))
+        return self.against_void(joined, decoder.softmax(dim=-1)[..., -1:])
+
+    def join(self, decoder: Tensor, clip: Tensor, seen: Tensor) -> Tensor:
+        """Logarithms `[B, Q, C]` of joined probabilities, which do not add up to one.
+
+        Args:
+            decoder, clip: logits `[B, Q, C]`, without void.
+            seen: bool `[C]`, classes of the training set.
+        """
+        share = torch.where(seen, self.seen_weight, self.unseen_weight).to(decoder.dtype)
+        return (1 - share) * decoder.log_softmax(dim=-1) + share * clip.log_softmax(dim=-1)
+
+    @staticmethod
+    def against_void(joined: Tensor, void: Tensor) -> Tensor:
+        """Logarithms of probabilities `[B, Q, C + 1]`, void last: the classes share what `void` `[B, Q, 1]` leaves."""
+        return _with_void(joined.softmax(dim=-1), void).log()
 
 
 def _with_void(classes: Tensor, void: Tensor) -> Tensor:

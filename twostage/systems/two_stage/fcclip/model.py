@@ -19,8 +19,6 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
-from twostage.data.views import dataset_view
-from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import build_decoders
@@ -33,8 +31,8 @@ from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.two_stage.ensemble import GeometricEnsemble
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table
 from twostage.systems.two_stage.heads import EncodedMasks, mask_losses, synonym_logits
+from twostage.systems.two_stage.trained_names import trained_names
 from twostage.vocabulary import Vocabulary
-from twostage.words import looks_like_file
 
 
 class SynonymText(NamedTuple):
@@ -104,7 +102,7 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
                 unseen_weight=keys.UNSEEN_WEIGHT,
                 valid_only=keys.ENSEMBLE_ON_VALID_MASK,
             ),
-            "train_names": _train_names(cfg),
+            "train_names": trained_names(cfg, keys.TRAIN_VOCABULARY, "MODEL.FCCLIP.TRAIN_VOCABULARY"),
             "resize_scores": cfg.MODEL.MASK2FORMER.RESIZE_SCORES,
         }
 
@@ -173,12 +171,3 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
         return mask_losses(
             self.criterion, encoded, lambda embeddings: self.class_logits(embeddings, text, self.logit_scale), batch
         )
-
-
-def _train_names(cfg: CfgNode) -> frozenset[str]:
-    """All names, synonyms apart, that count as trained."""
-    source = cfg.MODEL.FCCLIP.TRAIN_VOCABULARY or next(iter(cfg.DATASETS.TRAIN), "")
-    if not source:
-        raise UserError("MODEL.FCCLIP.TRAIN_VOCABULARY and DATASETS.TRAIN are empty; name the set it was trained on")
-    vocabulary = Vocabulary.from_file(source) if looks_like_file(source) else Vocabulary.of(dataset_view(cfg, source))
-    return frozenset(name for group in vocabulary.synonyms(split=True) for name in group)

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from twostage.api import Segmenter
 from twostage.data.images import read_rgb
 from twostage.data.labels import read_label_map
+from twostage.data.nouns import noun_phrases
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
-from twostage.systems.two_stage.ovseg.adaptation.nouns import noun_phrases
 from twostage.vocabulary import Vocabulary
 
 # ImageNet's mean colour, which the authors' pairs have; their inference paints CLIP's mean, which differs by one or two.

@@ -1,4 +1,4 @@
-"""The things a caption names, as candidates for what its picture's masks show (OVSeg, section 3.2).
+"""The things a caption names, as candidates for what its picture's masks show (OVSeg, section 3.2; ODISE, section 3.5).
 
 The authors take the nouns from a language parser. Ours is a chunker without a model: a caption is cut at words that are
 never part of a noun phrase, and what is left between the cuts are phrases with their adjectives, as class names have them.
