@@ -55,7 +55,8 @@ def _about(name: str, embedding: Tensor) -> dict[str, str]:
         return {}
     digest = hashlib.sha256(repr(tuple(embedding.shape)).encode())
     digest.update(embedding.contiguous().numpy().tobytes())
-    return {"name": name, "sha256": digest.hexdigest()}
+    # One entry, because safetensors writes several in any order, and the same words shall give the same file.
+    return {"about": f"{digest.hexdigest()} {name}"}
 
 
 class TextEmbedder:
