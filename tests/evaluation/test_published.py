@@ -30,9 +30,11 @@ def test_only_high_confidence_is_shipped(reference) -> None:
         for e in facts["fully_supervised_masks"]
         if e.get("confidence") == "high"
     }
-    ours = {(e.system, e.variant): {c: v for c, v in e.miou.items() if c in facts["columns"]} for e in TRANSFER}
+    # ODISE's figures stand in the facts of its own.
+    listed = [e for e in TRANSFER if not e.system.startswith("ODISE")]
+    ours = {(e.system, e.variant): {c: v for c, v in e.miou.items() if c in facts["columns"]} for e in listed}
     assert ours == high
-    for entry in TRANSFER:
+    for entry in listed:
         (fact,) = (
             e for e in facts["fully_supervised_masks"] if (e["system"], e["variant"]) == (entry.system, entry.variant)
         )

@@ -62,6 +62,8 @@ def test_splits_and_names(folder: Path) -> None:
     for kind in ("images", "labels"):
         for split in ("train", "val"):
             (folder / kind / split).mkdir()
+        for path in [path for path in (folder / kind).iterdir() if path.is_file()]:
+            path.rename(folder / kind / "train" / path.name)
     assert [info.name for info in folder_infos([f"mine={folder}"])] == ["mine_train", "mine_val"]
     infos = folder_infos([str(folder)])
     assert [info.name for info in infos] == ["pets_train", "pets_val"]

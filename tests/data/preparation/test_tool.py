@@ -97,6 +97,7 @@ def test_verify_a_folder_of_your_own(tool, tmp_path) -> None:
     code, out, _ = tool("verify", folder)
     assert code == 1 and "shifted by one: they hold 2" in out
     (folder / "classes.txt").write_text("cat\ndog\ncow\n")
+    Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5) % 3).save(folder / "labels" / "a.png")
     assert tool("verify", folder)[0] == 0
 
 

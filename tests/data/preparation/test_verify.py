@@ -65,7 +65,9 @@ def test_listed_classes_that_never_occur(own: Callable[..., str]) -> None:
 
 
 def test_label_maps_that_are_mostly_ignored(own: Callable[..., str]) -> None:
-    text = own(np.full((10, 10), 255) * (np.arange(100).reshape(10, 10) > 1) + [[0, 1] + 8 * [0]], [[0, 1]])
+    ignored = np.full((10, 10), 255)
+    ignored[0, :2] = 0, 1
+    text = own(ignored, [[0, 1]])
     assert "1 of 2 label maps are ignored nearly everywhere" in text and "0.png" in text
 
 
