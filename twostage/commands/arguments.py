@@ -129,6 +129,25 @@ def systems_parser(text: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def benchmark_diffusion_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/benchmark_diffusion.py`."""
+    parser = _parser(text)
+    parser.add_argument("--crops", type=int, default=4, help="a picture of 1024 x 1024 has 4")
+    parser.add_argument("--repeats", type=int, default=1)
+    return parser
+
+
+def train_toy_diffusion_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/train_toy_diffusion.py`."""
+    parser = _parser(text)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vae-steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--unet-steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
+    return parser
+
+
 def train_toy_clip_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Of `tools/train_toy_clip.py`."""
     parser = _parser(text)

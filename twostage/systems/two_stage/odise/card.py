@@ -47,16 +47,19 @@ CARDS = (
         figures=(
             PublishedFigures(
                 system="ODISE (label)",
-                variant="Stable Diffusion v1.3, CLIP ViT-L/14-336",
+                variant="SD v1.3 UNet + CLIP ViT-L/14-336",
                 train="COCO panoptic",
                 miou={"A-150": 29.9, "A-847": 11.1, "PC-59": 57.3, "PC-459": 14.5, "PAS-21": 84.6},
                 pq={"A-150": 22.6},
                 source=_README,
-                note="AP: A-150 14.4, COCO 46.0; COCO mIoU 65.2, PQ 55.4; a user re-ran PC-459 and got 17.9 (project issue 48): evaluator version",
+                note=(
+                    "AP: A-150 14.4, COCO 46.0; COCO mIoU 65.2, PQ 55.4; a user re-ran PC-459 and got 17.9 (project issue "
+                    "48): evaluator version"
+                ),
             ),
             PublishedFigures(
                 system="ODISE (caption)",
-                variant="Stable Diffusion v1.3, CLIP ViT-L/14-336",
+                variant="SD v1.3 UNet + CLIP ViT-L/14-336",
                 train="COCO panoptic masks, COCO captions",
                 miou={"A-150": 28.7, "A-847": 11.0, "PC-59": 55.3, "PC-459": 13.8, "PAS-21": 82.7},
                 pq={"A-150": 23.4},
