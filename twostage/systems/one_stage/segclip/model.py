@@ -213,7 +213,7 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
         windows = []
         for image, (height, width) in zip(images.tensor, geometry.images, strict=True):
             grid = window_grid((height, width), self.window)
-            tiles = grid.cut(image[None, :, :height, :width])
+            tiles = at_least_a_patch(grid.cut(image[None, :, :height, :width]), self.clip.visual.conv1.kernel_size)
             encoding = encode_image(self.clip.visual, self.semantic_layer, tiles, self.group_blocks)
             windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
         return Encoded(windows, geometry)
@@ -226,6 +226,12 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
                 affinities = add_background(affinities, self.background_threshold)
             scores.append(affinities)
         return region_prediction(encoded.windows, scores, encoded.geometry)
+
+
+def at_least_a_patch(tiles: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """Tiles `[N, 3, h, w]`, zero-padded right and bottom where a side is shorter than a patch (pictures a few pixels thin)."""
+    height, width = tiles.shape[-2:]
+    return F.pad(tiles, (0, max(0, patch[1] - width), 0, max(0, patch[0] - height)))
 
 
 def masking_noise(tokens: Tensor) -> Tensor:
