@@ -108,6 +108,7 @@ def test_it_has_one_owner(reference: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*a no-op")  # torch on loading into a model without memory
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_it_loads_into_its_own_system(
     reference: Path, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
