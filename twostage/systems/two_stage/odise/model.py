@@ -61,7 +61,7 @@ class Encoded(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class ODISE(OpenVocabularySegmenter):
+class ODISE(OpenVocabularySegmenter[Encoded, Words]):
     """A frozen text-to-image diffusion model as backbone of a Mask2Former decoder; masks are named by text and by CLIP.
 
     Trainable: the implicit captioner, the projections of the diffusion model's maps, the decoders and the heads.
