@@ -28,8 +28,10 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread for each of the processes, which are as many as there are cores; a file stays in one for what its tests share.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 clean:
 	rm -rf output build *.egg-info .ruff_cache .mypy_cache

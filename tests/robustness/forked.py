@@ -12,6 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+import torch
+
 ROOT = Path(__file__).parents[2]
 # Returns True once, at the moment at which the run is to be disturbed; given the seconds since its start.
 Disturb = Callable[[int], None]
@@ -60,10 +63,17 @@ def run_tool(
         time.sleep(0.004)
 
 
+def leave_threads_behind() -> None:
+    """To be called first in a forked child: the threads of its parent's pools don't exist in it, and waiting for them hangs."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
 def _become(name: str, args: Sequence[object], log: Path, env: dict[str, str], stdout: int | None) -> None:
     """Never returns."""
     code = 1
     try:
+        leave_threads_behind()
         err = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(err if stdout is None else stdout, 1)
         os.dup2(err, 2)

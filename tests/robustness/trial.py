@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustness.forked import leave_threads_behind
 from twostage.errors import UserError
 
 # Longer than any door may take, in seconds.
@@ -104,6 +105,7 @@ def _wait(child: int, report: Path) -> None:
 def _run_child(door: Door, trials: Sequence[Trial], first: int, folder: Path, report: Path) -> None:
     """Never returns."""
     try:
+        leave_threads_behind()
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)
