@@ -29,6 +29,7 @@ from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, PairMeasure, add_all
 from twostage.evaluation.metrics import image_miou
+from twostage.evaluation.prediction_files import PredictionFiles
 from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import content_sha256, write_text
 
@@ -79,11 +80,11 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self._config_text = config_text
         self._skip_broken = skip_broken
         self._measure_types: tuple[type[Measure], ...] = (PairMeasure, *measures)
-        self._predictions_dir: Path | None = None
+        self._predictions: PredictionFiles | None = None
         if save_predictions:
             if self._output_dir is None:
                 raise UserError(f"predictions on '{info.name}' can't be saved without a folder; set OUTPUT_DIR")
-            self._predictions_dir = self._output_dir / f"predictions-{info.name}"
+            self._predictions = PredictionFiles(info, self._output_dir / f"predictions-{info.name}")
         self._label_files = LabelFiles(info)
         self._journal: Journal | None = None
         self._subject: dict[str, Any] = {}
@@ -109,7 +110,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
             "measures": [measure.name for measure in self._measure_types],
-            "predictions": self._predictions_dir is not None,
+            "predictions": self._predictions is not None,
         }
         if self._output_dir is None:
             return frozenset()
@@ -249,12 +250,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self.images.append(ImageResult(**entry["image"]))
 
     def _save(self, file_name: str, prediction: torch.Tensor) -> str | None:
-        if self._predictions_dir is None:
+        if self._predictions is None:
             return None
-        root = self.dataset.image_root
-        inside = root is not None and Path(file_name).is_relative_to(root)
-        name = Path(file_name).relative_to(root) if root is not None and inside else Path(Path(file_name).name)
-        path = self._predictions_dir / name.with_suffix(".png")
+        path = self._predictions[file_name]
         write_label_map(path, prediction.cpu().numpy())
         return str(path)
 
