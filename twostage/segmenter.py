@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from twostage.batch import batch_things, batch_vocabulary, output_sizes
+from twostage.batch import batch_things, batch_vocabulary, output_sizes, places_by_size
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
@@ -110,16 +110,24 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, else one dict per image.
 
-        What batch entries hold is described in `twostage.batch`; all images of a batch share one vocabulary.
+        What batch entries hold is described in `twostage.batch`; all images of a batch share one vocabulary. Images of other
+        sizes are predicted apart, so that padding changes nobody's result.
         """
         if not self.training:
-            return finish(self.predict(batch), output_sizes(batch), things=batch_things(batch), settings=self.outputs)
+            found: dict[int, dict[str, Any]] = {}
+            for places in places_by_size(batch):
+                part = [batch[place] for place in places]
+                results = finish(
+                    self.predict(part), output_sizes(part), things=batch_things(part), settings=self.outputs
+                )
+                found.update(zip(places, results, strict=True))
+            return [found[place] for place in range(len(batch))]
         images = self.preprocess(batch)
         text = self.embed_vocabulary(batch_vocabulary(batch))
         return self.losses(self.encode(images), text, batch, images)
 
     def predict(self, batch: list[dict[str, Any]]) -> Prediction:
-        """The prediction of which `forward` makes its dicts."""
+        """The prediction of which `forward` makes its dicts; smaller images of the batch are padded to the largest."""
         images = self.preprocess(batch)
         text = self.embed_vocabulary(batch_vocabulary(batch))
         return self.decode(self.encode(images), text)
