@@ -19,7 +19,7 @@ CONFIGS = (
 WITH_MASKS = {"san", "ovseg", "scan", "fcclip", "mask2former", "odise", "segclip"}
 WORDS = ["grass", "blue star", "sky"]
 OTHERS = ["lava", "red circle", "marble", "wood"]
-OPTS = ["MODEL.CLIP.TEXT_CACHE", ""]
+OPTS = ["MODEL.CLIP.TEXT_CACHE", "", "MODEL.ODISE.DIFFUSION.PRETRAINED", ""]
 
 
 def pixels(seed: int = 0) -> np.ndarray:
