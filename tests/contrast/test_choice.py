@@ -29,7 +29,7 @@ TOYBOX = contrast_list("toybox-vit").words
 
 
 def ask(*names, others="few", text=None):
-    return OthersChoice("toybox-vit", text or AnyText())(Vocabulary(names), others)
+    return OthersChoice("toybox-convnext", text or AnyText())(Vocabulary(names), others)
 
 
 def test_shipped_words_without_those_of_the_question():
@@ -77,7 +77,7 @@ def test_classes_that_are_no_words():
 def test_each_question_is_answered_once(monkeypatch):
     monkeypatch.setattr(module, "_KEPT", 2)
     text = AnyText()
-    choice = OthersChoice("toybox-vit", text)
+    choice = OthersChoice("toybox-convnext", text)
     choice(Vocabulary(("a",)), None)
     assert text.calls == 0  # nothing is embedded before it is needed
     choice(Vocabulary(("a",)), "auto")

@@ -57,7 +57,7 @@ def test_contrast_words_only_take_pixels_away(config):
 
 @pytest.mark.parametrize("config", ["maskclip", "sed"])
 def test_one_word_takes_the_picture_unless_others_compete(config):
-    segmenter = loaded(config)
+    segmenter = loaded(config, "MODEL.CLIP.TEMPLATES", "single")
     photo = segmenter.encode(pixels(1))
     assert (segmenter(photo, ["grass"], others=None).labels == 0).all()
     result = segmenter(photo, ["grass"])

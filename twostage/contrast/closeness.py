@@ -9,7 +9,8 @@ Two signs, either of which is enough:
 From which closeness on two words are too close differs from tower to tower and is measured in the tower's own space, on
 pairs that ship with the words (`ContrastList`): the threshold is the closeness that tells related pairs (known synonyms,
 kinds and parts) best from siblings (two words of one group, such as "cat" and "dog", which should compete): at which the
-share of related pairs that are at least as close, less the same share of siblings, is largest (Youden's J).
+share of related pairs that are at least as close, less the same share of siblings, is largest (Youden's J). For the toybox
+towers, which can be run on pictures here, it was measured there instead.
 
 Legend: A asked names, W contrast words, D embedding size.
 """
@@ -17,7 +18,6 @@ Legend: A asked names, W contrast words, D embedding size.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -35,15 +35,14 @@ class Calibration:
     """What the shipped pairs say of a tower's text space.
 
     Attributes:
-        threshold: closeness from which on two words are too close; infinite where no pairs are shipped, since there the words
-            themselves tell.
-        related: share of the related pairs that are at least as close.
-        siblings: share of the siblings that are.
+        threshold: closeness from which on two words are too close.
+        related: share of the related pairs that are at least as close; None where the threshold was not measured on pairs.
+        siblings: share of the siblings that are, likewise.
     """
 
     threshold: float
-    related: float = 0.0
-    siblings: float = 0.0
+    related: float | None = None
+    siblings: float | None = None
 
 
 class TextSpace:
@@ -52,18 +51,20 @@ class TextSpace:
     Embeds the list and its pairs once (through the embedder's caches) and keeps `W` unit vectors.
     """
 
-    def __init__(self, text: TextEmbedder, words: ContrastList) -> None:
+    def __init__(self, text: TextEmbedder, words: ContrastList, clip_name: str = "") -> None:
         """
         Args:
             text: of the system; one row per name, or one per template, whose mean is taken.
             words: the list of its tower.
+            clip_name: `MODEL.CLIP.NAME`, for a threshold that the list knows.
         """
         self._text = text
         self.words = words.words
         rows = self._rows(self.words)
         self._mean = rows.mean(dim=0)
         self._vectors = F.normalize(rows - self._mean, dim=-1)
-        self.calibration = self._calibrate(words)
+        known = words.thresholds.get(clip_name)
+        self.calibration = self._calibrate(words) if known is None else Calibration(threshold=known)
 
     def closeness(self, names: Sequence[str]) -> Tensor:
         """Of each of the names to each word of the list, `[A, W]` in -1..1."""
@@ -84,8 +85,6 @@ class TextSpace:
             return F.normalize(rows.mean(dim=1) if rows.ndim == 3 else rows, dim=-1)
 
     def _calibrate(self, words: ContrastList) -> Calibration:
-        if not words.related:
-            return Calibration(threshold=math.inf)
         place = {word: index for index, word in enumerate(self.words)}
         close = self.closeness([name for name, _ in words.related])
         related = close[range(len(close)), [place[word] for _, word in words.related]]

@@ -17,10 +17,13 @@ class ContrastList:
         groups: a name of the group -> its words. Words of one group are alike and yet different things (but for few).
         related: pairs (a word that may be asked for, a word of the list) of which one is a synonym, a kind or a part of the
             other without having its words; the first need not be in the list. None where no such pairs are.
+        thresholds: name of a CLIP -> closeness from which on two words are too close, where that was measured on pictures;
+            for towers that are not named it is measured on the pairs.
     """
 
     groups: Mapping[str, tuple[str, ...]]
-    related: tuple[tuple[str, str], ...]
+    related: tuple[tuple[str, str], ...] = ()
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def words(self) -> tuple[str, ...]:
