@@ -113,7 +113,7 @@ def test_every_third_bit_of_an_archive(tmp_path):
         assert list(tensors) == ["w"] and torch.equal(tensors["w"], torch.ones(3)), place
         same += 1
     # Padding, dates and the like are read over.
-    assert 0 < same < len(content)
+    assert 0 < same < 4 * len(content) / 3
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
-# Bytes read at a time.
 # MS-DOS attribute of a part of a zip archive.
 _FOLDER = 0x10
+# Bytes read at a time.
 _CHUNK = 1 << 20
 
 
