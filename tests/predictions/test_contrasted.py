@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from twostage.errors import UserError
 from twostage.predictions.contrasted import ContrastedPrediction, FlooredPrediction, masks_of
 from twostage.predictions.dense import DensePrediction
 from twostage.predictions.geometry import Geometry
@@ -61,6 +62,12 @@ def test_least_score():
     prediction = FlooredPrediction(prediction=dense(scores), min_score=0.5)
     assert torch.equal(prediction.label_maps([SIZE])[0], torch.where(scores[1] >= 0.5, 1, UNLABELLED))
     assert torch.equal(prediction.scores([SIZE])[0], scores)
+
+
+@pytest.mark.parametrize("value", ["0.5", True, float("nan")])
+def test_a_least_score_is_a_number(value):
+    with pytest.raises(UserError, match="min_score is"):
+        FlooredPrediction(prediction=dense(torch.zeros(1, *SIZE)), min_score=value)
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from twostage.errors import UserError, shown
 from twostage.inference.resampling import Size
 from twostage.predictions.masks import MaskPrediction
 from twostage.predictions.prediction import UNLABELLED, Prediction
@@ -55,6 +57,12 @@ class FlooredPrediction:
 
     prediction: Prediction
     min_score: float
+
+    def __post_init__(self) -> None:
+        """UserError where the least score is no number."""
+        is_number = isinstance(self.min_score, int | float) and not isinstance(self.min_score, bool)
+        if not is_number or math.isnan(self.min_score):
+            raise UserError(f"min_score is {shown(self.min_score)}; give a number on the scale of the scores, or None")
 
     def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Those of the prediction."""
