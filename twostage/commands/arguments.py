@@ -267,10 +267,9 @@ def _fraction(text: str) -> float:
 
 def _add_config(parser: Parser, *, required: bool = True) -> None:
     which = parser.add_mutually_exclusive_group(required=required)
-    which.add_argument(
-        "--system", dest="config_file", default="", type=_system, metavar="SYSTEM", help="by its config's name"
-    )
-    which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="or by a yaml file")
+    # The first of them gives the default.
+    which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
+    which.add_argument("--system", dest="config_file", type=_system, metavar="SYSTEM", help="or a config's name")
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint, ours or official; as MODEL.WEIGHTS FILE")
 
 
