@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence, Sized
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,13 @@ from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config
 from twostage.config.finding import find_config
+from twostage.contrast.choice import Others, OthersChoice
 from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 from twostage.machine import resolve_device
 from twostage.pictures import Picture, as_rgb, read_ahead
+from twostage.predictions.contrasted import FlooredPrediction
 from twostage.results.panoptic import PanopticSegmentation
 from twostage.results.segmentation import Segmentation
 from twostage.segmenter import OpenVocabularySegmenter
@@ -70,31 +73,61 @@ class Segmenter:
     def __init__(self, model: OpenVocabularySegmenter, cfg: CfgNode) -> None:
         self.model = model.eval()
         self.cfg = cfg
+        self._choice = OthersChoice(cfg.MODEL.CLIP.NAME, model.text)
 
-    def __call__(self, image: Picture | EncodedImage, vocabulary: Sequence[str] | Vocabulary) -> Segmentation:
+    def __call__(
+        self,
+        image: Picture | EncodedImage,
+        vocabulary: Sequence[str] | Vocabulary,
+        *,
+        others: Others = "few",
+        min_score: float | None = None,
+    ) -> Segmentation:
         """Segment `image` into the names of `vocabulary` ("sofa, couch" names one class by two synonyms).
 
         Args:
             image: a picture in any form that `as_rgb` reads, or what `encode` returned.
+            others: contrast words, whose pixels are none of the names (-1): "auto" for the shipped ones, "few" for these
+                where there are fewer than five names, words of your own, or None, which gives every pixel to a name.
+            min_score: pixels whose best name scores less are none of them, either; on the scale of `Segmentation.scores`.
 
         Raises:
-            UserError: unreadable picture, empty or duplicate vocabulary, a name too long for CLIP's context.
+            UserError: unreadable picture, empty or duplicate vocabulary, a name too long for CLIP's context, contrast words
+                that are asked for, or for a system whose classes are not words.
         """
         if not isinstance(vocabulary, Vocabulary):
             vocabulary = Vocabulary.from_words(vocabulary)
-        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         with torch.inference_mode():
-            prediction = self.model.decode(encoded.features, self.model.embed_vocabulary(vocabulary))
+            rivals = self.competitors(vocabulary, others)
+            encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+            prediction = self.model.answer(encoded.features, vocabulary, rivals)
+            if min_score is not None:
+                prediction = FlooredPrediction(prediction=prediction, min_score=min_score)
             labels = prediction.label_maps([encoded.pixels.shape[:2]])[0]
         return Segmentation(
-            labels=labels.cpu().numpy(), names=vocabulary.names, image=encoded.pixels, prediction=prediction
+            labels=labels.cpu().numpy(),
+            names=vocabulary.names,
+            others=rivals,
+            image=encoded.pixels,
+            prediction=prediction,
         )
+
+    def competitors(self, vocabulary: Vocabulary, others: Others = "few") -> tuple[str, ...]:
+        """The contrast words that `others` means for `vocabulary`; see `__call__`.
+
+        >>> segmenter = load("toybox/maskclip", device="cpu")
+        >>> segmenter.competitors(Vocabulary(("blue star",)), ["grass", "red star"])
+        ('grass', 'red star')
+        """
+        return self._choice(vocabulary, others)
 
     def map(
         self,
         pictures: Iterable[Picture],
         vocabulary: Sequence[str] | Vocabulary,
         *,
+        others: Others = "few",
+        min_score: float | None = None,
         progress: bool = True,
         ahead: int = 2,
     ) -> Iterator[Mapped]:
@@ -102,6 +135,7 @@ class Segmenter:
 
         Args:
             pictures: each in any form that `as_rgb` reads, taken one by one.
+            others, min_score: as in a call for one picture.
             progress: show a bar on stderr.
             ahead: pictures that are read while another is segmented, and held in memory until their turn.
 
@@ -119,20 +153,22 @@ class Segmenter:
             vocabulary = Vocabulary.from_words(vocabulary)
         with torch.inference_mode():
             self.model.embed_vocabulary(vocabulary)
+            others = self.competitors(vocabulary, others) or None
         if isinstance(pictures, str | bytes):
             raise UserError("map takes several pictures; give a list of them, or call the segmenter with the one")
         total = len(pictures) if isinstance(pictures, Sized) else None
         read = read_ahead(pictures, count=ahead)
-        return self._map(tqdm(read, total=total, desc="segmenting", disable=not progress), vocabulary)
+        segment = functools.partial(self, vocabulary=vocabulary, others=others, min_score=min_score)
+        return self._map(tqdm(read, total=total, desc="segmenting", disable=not progress), segment)
 
     def _map(
-        self, pictures: Iterable[tuple[Picture, np.ndarray | UserError]], vocabulary: Vocabulary
+        self, pictures: Iterable[tuple[Picture, np.ndarray | UserError]], segment: Callable[[np.ndarray], Segmentation]
     ) -> Iterator[Mapped]:
         for picture, pixels in pictures:
             if isinstance(pixels, UserError):
                 yield Mapped(picture, None, pixels)
             else:
-                yield Mapped(picture, self(pixels, vocabulary), None)
+                yield Mapped(picture, segment(pixels), None)
 
     def encode(self, image: Picture) -> EncodedImage:
         """Everything of a picture that does not depend on the words, so that changing them is cheap.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from twostage.errors import UserError, near_names
 from twostage.files import write_text
-from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.contrasted import masks_of
 from twostage.predictions.prediction import Prediction
 from twostage.predictions.segments import panoptic_segments
 from twostage.results import notebook, shapes
@@ -36,8 +36,9 @@ class Segmentation:
     """Which of the names each pixel shows.
 
     Attributes:
-        labels: int64 `[H, W]`, indices into `names`; -1 where a system says that it is none of them.
+        labels: int64 `[H, W]`, indices into `names`; -1 where it is none of them.
         names: the vocabulary.
+        others: the contrast words that competed with the names; their pixels are -1.
         image: uint8 RGB `[H, W, 3]`.
         prediction: the system's own output, for scores or panoptic segments.
     """
@@ -46,6 +47,7 @@ class Segmentation:
     names: tuple[str, ...]
     image: np.ndarray
     prediction: Prediction
+    others: tuple[str, ...] = ()
 
     def mask(self, name: str) -> np.ndarray:
         """bool `[H, W]`: where `name` is.
@@ -118,15 +120,14 @@ class Segmentation:
         """
         if not 0 <= score_threshold <= 1:
             raise UserError(f"score_threshold is {score_threshold!r}; it must lie between 0 and 1")
-        if not isinstance(self.prediction, MaskPrediction):
+        masks = masks_of(self.prediction)
+        if masks is None:
             raise UserError("panoptic segments need a system that predicts masks, such as SAN, Mask2Former or OVSeg")
         for name in things:
             if name not in self.names:
                 raise UserError(f"thing {name!r} is not in the vocabulary{near_names(name, self.names)}")
         indices = [self.names.index(name) for name in things]
-        ((ids, segments),) = panoptic_segments(
-            self.prediction, [self.labels.shape], indices, score_threshold=score_threshold
-        )
+        ((ids, segments),) = panoptic_segments(masks, [self.labels.shape], indices, score_threshold=score_threshold)
         return PanopticSegmentation(ids=ids.cpu().numpy(), segments=tuple(segments), names=self.names, image=self.image)
 
     def to_coco(self, *, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
@@ -138,8 +139,8 @@ class Segmentation:
     def to_dict(self) -> dict[str, Any]:
         """All of it but the picture and the scores, of numbers, strings, lists and dicts, so that json takes it.
 
-        `height`, `width`, `names`, `none` (share that is none of them) and `found`: per name in the picture `name`, `share`,
-        `box` and `segmentation` (COCO's compressed run lengths), largest first.
+        `height`, `width`, `names`, `others` (contrast words), `none` (share that is none of the names) and `found`: per name
+        in the picture `name`, `share`, `box` and `segmentation` (COCO's compressed run lengths), largest first.
         """
         found = []
         for index, share in self._found():
@@ -150,6 +151,7 @@ class Segmentation:
             "height": self.labels.shape[0],
             "width": self.labels.shape[1],
             "names": list(self.names),
+            "others": list(self.others),
             "none": float((self.labels < 0).mean()),
             "found": found,
         }

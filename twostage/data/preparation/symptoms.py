@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twostage.data.catalogue import DatasetInfo
+from twostage.data.catalogue.folders import black_and_white
 from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.scanning import Totals, grey_of, voc_colors
 
@@ -107,11 +108,7 @@ def _own_labels(info: DatasetInfo, totals: Totals) -> Iterator[str]:
             f"classes.json and run `twostage prepare {info.benchmark}`"
         )
     if set(totals.pixels) == {0, info.ignore_label} and info.num_classes > 1:
-        yield (
-            f"labels hold 0 and {info.ignore_label} only, and {info.ignore_label} is ignored: masks of foreground and "
-            f"background seem to be saved as black and white, and '{info.class_names[1]}' is never learnt or measured; write "
-            "1 for it, or give another ignore_label in classes.json"
-        )
+        yield black_and_white(info)
         return
     if not info.split:
         yield from never_labelled(info, absent_classes(info, totals))
