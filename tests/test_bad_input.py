@@ -136,6 +136,16 @@ def test_segment_says_what_it_replaces_and_spares_what_is_not_its_own(command, p
     assert (out / "c_labels.png").read_bytes() == content
 
 
+def test_segment_says_what_competes(command, pictures, tmp_path):
+    words = [pictures / "a.jpg", "--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out"]
+    code, printed, err = command("segment", *words, "--others", "dog, sky", "--set", *RANDOM)
+    assert code == 0 and "competing with your words: dog, sky (" in printed and "none of the words" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--set", *RANDOM)
+    assert code == 0 and "competing" not in printed and "cat 100.0 %" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--min-score", "1e9", "--set", *RANDOM)
+    assert code == 0 and "a.jpg: none of the words 100.0 %" in printed + err
+
+
 def test_segment_things(command, pictures, tmp_path):
     words = ["--words", "cat, sofa", "--output", tmp_path / "out"]
     said(

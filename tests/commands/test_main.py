@@ -33,7 +33,7 @@ SEGMENT = ["segment", "a.jpg", "--words", "cat", "--output", "out"]
         ([*SEGMENT, "--system", "san_vit_b"], "'san_vitb'"),
         ([*SEGMENT, "--system", "SAN"], "san_vitb, san_vitl, toybox/san"),
         ([*SEGMENT, "--system", "san_vitb", "--format", "pngs"], "'png'"),
-        ([*SEGMENT, "--system", "san_vitb", "--min-score", "7"], "between 0 and 1"),
+        ([*SEGMENT, "--system", "san_vitb", "--segment-score", "7"], "between 0 and 1"),
         (SEGMENT, "--system"),
         (["segment", "a.jpg", "--system", "san_vitb"], "--words, --output"),
         (["segment", "a.jpg", "--wrds", "x"], "'--words'"),

@@ -55,6 +55,10 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
         "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
     )
     _add_config(parser)
+    parser.add_argument(
+        "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
+    )
+    _add_segment_score(parser, "--segment-score")
     _add_results(parser)
     parser.add_argument(
         "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
@@ -72,14 +76,33 @@ def demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--vocabulary", required=True, metavar="WORDS", help="names, a file of names, a dataset or a dataset folder"
     )
+    _add_segment_score(parser, "--min-score")
     _add_results(parser)
     _add_overrides(parser)
+    parser.set_defaults(min_score=None)
     return parser
 
 
+def _add_segment_score(parser: Parser, option: str) -> None:
+    parser.add_argument(
+        option,
+        dest="segment_score",
+        type=_fraction,
+        default=0.8,
+        metavar="SCORE",
+        help="of panoptic segments, 0 to 1 (default 0.8)",
+    )
+
+
 def _add_results(parser: Parser) -> None:
+    parser.add_argument(
+        "--others",
+        default="few",
+        metavar="WORDS",
+        help="contrast words, whose pixels are none of yours: your own, auto (the shipped ones), none, or few (default: auto "
+        "where you ask for fewer than five)",
+    )
     parser.add_argument("--things", metavar="WORDS", help="names that are countable: also write panoptic segments")
-    parser.add_argument("--min-score", type=_fraction, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
     parser.add_argument(
         "--format", type=parse_formats, default=("png",), help="several behind commas: png (default), coco, npz"
     )
