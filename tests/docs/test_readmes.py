@@ -25,7 +25,10 @@ SUFFIXES = tuple(
     f".{x}" for x in ("py", "yaml", "md", "json", "npz", "safetensors", "pth", "bin", "txt", "csv", "toml", "html")
 )
 # What authors publish, what users have, what commands write.
-NOT_OURS = "*.pth segclip.bin .* datasets/ output/* classes.txt classes.json names.txt pairs.csv"
+NOT_OURS = (
+    "*.pth segclip.bin .* datasets/ output/* out/* classes.txt classes.json names.txt pairs.csv coco.json results.md config.yaml "
+    "log.txt metrics.json"
+)
 # Python's and the house's own words in capitals.
 WORDS = {"CARDS", "SYSTEMS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
 KEY = re.compile(r"\b(?:[A-Z][A-Z0-9_]*\.)+[A-Z][A-Z0-9_]*\b")
