@@ -129,6 +129,30 @@ def systems_parser(text: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def weights_parser(text: str | None = None) -> argparse.ArgumentParser:
+    """Of `tools/weights.py`."""
+    parser = _parser(text)
+    add_weights_commands(parser)
+    return parser
+
+
+def add_weights_commands(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the commands `list`, `get` and `verify` in `weights_command`."""
+    commands = parser.add_subparsers(dest="weights_command", required=True)
+    listing = commands.add_parser("list", help="what was published, and what of it is here")
+    listing.add_argument("system", nargs="?", default="", help="of this system or config only")
+    listing.add_argument("--json", action="store_true", help="print everything that is known as JSON")
+    getting = commands.add_parser("get", help="download")
+    getting.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a checkpoint's name, a config's, hf://owner/repository/file or https://...",
+    )
+    verifying = commands.add_parser("verify", help="check that what is here is what it was on first use")
+    verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that is here")
+
+
 def benchmark_diffusion_parser(text: str | None = None) -> argparse.ArgumentParser:
     """Of `tools/benchmark_diffusion.py`."""
     parser = _parser(text)
