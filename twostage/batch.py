@@ -25,6 +25,21 @@ def output_sizes(batch: Batch) -> list[tuple[int, int]]:
     return [(int(e.get("height", e["image"].shape[-2])), int(e.get("width", e["image"].shape[-1]))) for e in batch]
 
 
+def places_by_size(batch: Batch) -> list[list[int]]:
+    """Positions in the batch of the images of each size, sizes in the order of their first image.
+
+    Raises:
+        UserError: the images differ in their vocabulary or things, which all share.
+    """
+    for key in ("vocabulary", "dataset_name", "things"):
+        if key in batch[0]:
+            _common(batch, key)
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, entry in enumerate(batch):
+        places.setdefault(tuple(entry["image"].shape[-2:]), []).append(place)
+    return list(places.values())
+
+
 def batch_vocabulary(batch: Batch) -> Vocabulary:
     """The one vocabulary of a batch.
 

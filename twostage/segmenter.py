@@ -14,12 +14,13 @@ from typing import Any, Generic, TypeVar, cast
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from twostage.batch import batch_things, batch_vocabulary, output_sizes
+from twostage.batch import batch_things, batch_vocabulary, output_sizes, places_by_size
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
+from twostage.predictions.contrasted import ContrastedPrediction
 from twostage.predictions.outputs import OutputSettings, finish
 from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
@@ -70,6 +71,22 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
     def decode(self, encoded: Encoded, text: Text) -> Prediction:
         """Prediction from what `encode` returned and what `embed_vocabulary` returned."""
 
+    def decode_rivalled(self, encoded: Encoded, text: Text) -> Prediction:
+        """`decode` where only the best word of a pixel matters, asked or contrast word.
+
+        A system whose label maps overrule the best word by a rule of their own, such as a threshold, overrides this.
+        """
+        return self.decode(encoded, text)
+
+    def answer(self, encoded: Encoded, vocabulary: Vocabulary, others: Sequence[str] = ()) -> Prediction:
+        """What `encode`d images show of `vocabulary`; pixels that one of the contrast words `others` wins are none of it."""
+        asked = self.decode(encoded, self.embed_vocabulary(vocabulary))
+        if not others:
+            return asked
+        everything = Vocabulary((*vocabulary.names, *others))
+        rivalled = self.decode_rivalled(encoded, self.embed_vocabulary(everything))
+        return ContrastedPrediction(asked=asked, rivalled=rivalled, num_asked=len(vocabulary))
+
     def embed_vocabulary(self, vocabulary: Vocabulary) -> Text:
         """Everything about the words that does not depend on images: unit text embeddings `[C, D]`.
 
@@ -93,16 +110,24 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, else one dict per image.
 
-        What batch entries hold is described in `twostage.batch`; all images of a batch share one vocabulary.
+        What batch entries hold is described in `twostage.batch`; all images of a batch share one vocabulary. Images of other
+        sizes are predicted apart, so that padding changes nobody's result.
         """
         if not self.training:
-            return finish(self.predict(batch), output_sizes(batch), things=batch_things(batch), settings=self.outputs)
+            found: dict[int, dict[str, Any]] = {}
+            for places in places_by_size(batch):
+                part = [batch[place] for place in places]
+                results = finish(
+                    self.predict(part), output_sizes(part), things=batch_things(part), settings=self.outputs
+                )
+                found.update(zip(places, results, strict=True))
+            return [found[place] for place in range(len(batch))]
         images = self.preprocess(batch)
         text = self.embed_vocabulary(batch_vocabulary(batch))
         return self.losses(self.encode(images), text, batch, images)
 
     def predict(self, batch: list[dict[str, Any]]) -> Prediction:
-        """The prediction of which `forward` makes its dicts."""
+        """The prediction of which `forward` makes its dicts; smaller images of the batch are padded to the largest."""
         images = self.preprocess(batch)
         text = self.embed_vocabulary(batch_vocabulary(batch))
         return self.decode(self.encode(images), text)

@@ -351,3 +351,16 @@ def test_boundary_figures_and_confusions(make_dataset, tmp_path: Path) -> None:
         assert found[0]["share"] == pytest.approx(column.max() / dense[:, g].sum())
     row = (tmp_path / f"results-{dataset.name}.md").read_text().splitlines()[2]
     assert row.startswith(f"| {dataset.name} ") and f"{results['mIoU']:.2f}" in row
+
+
+def test_a_set_without_labelled_pixels_says_so(make_dataset, tmp_path: Path, caplog) -> None:
+    dataset = make_dataset(num_images=2)
+    for record in dataset.records:
+        write_label_map(record["sem_seg_file_name"], np.full((record["height"], record["width"]), 255))
+    results, _ = evaluate(dataset, output_dir=tmp_path)
+    assert "mIoU" not in results
+    record = json.loads((tmp_path / f"results-{dataset.name}.json").read_text())
+    assert record["figures"].get("mIoU") is None
+    (note,) = record["notes"]
+    assert "no pixel" in note and note in caplog.text
+    assert note in (tmp_path / f"results-{dataset.name}.md").read_text()

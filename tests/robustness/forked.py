@@ -64,7 +64,7 @@ def run_tool(
 
 
 def leave_threads_behind() -> None:
-    """To be called first in a forked child: the threads of its parent's pools don't exist in it, and waiting for them hangs."""
+    """First thing in a forked child: the threads of its parent's pools don't exist in it, and waiting for them hangs."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

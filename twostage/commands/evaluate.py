@@ -81,7 +81,7 @@ def _present(cfg: CfgNode) -> tuple[str, ...]:
             found.append(name)
     if not found:
         names = ", ".join(cfg.DATASETS.TEST)
-        raise UserError(f"none of {names} is on this machine; `python tools/prepare_datasets.py list` helps")
+        raise UserError(f"none of {names} is on this machine; `twostage datasets` helps")
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from twostage.files import atomic_path
 Color = tuple[int, int, int]
 
 # What to do with labels in colours.
-_COLORS_CURE = "`python tools/prepare_datasets.py prepare FOLDER` does it by the colours of the folder's classes.json"
+_COLORS_CURE = "`twostage prepare FOLDER` does it by the colours of the folder's classes.json"
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 

@@ -33,7 +33,6 @@ class EvaluatedDataset:
     seen: tuple[int, ...]
     unseen: tuple[int, ...]
     things: tuple[int, ...]
-    image_root: str | None
     num_labelled: int
 
     @property
@@ -72,7 +71,6 @@ class EvaluatedDataset:
             seen=info.seen if info.zero_shot else (),
             unseen=info.unseen if info.zero_shot else (),
             things=info.things or (),
-            image_root=str(info.image_root) if info.images else None,
             num_labelled=info.num_classes,
         )
         found._check_indices()

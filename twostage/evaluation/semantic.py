@@ -6,14 +6,12 @@ file on the device the prediction lives on, and keeps of an image only what its 
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +27,12 @@ from twostage.evaluation.journal import Journal
 from twostage.evaluation.label_files import LabelFiles
 from twostage.evaluation.measures import Counts, EvaluatedImage, Measure, PairMeasure, add_all
 from twostage.evaluation.metrics import image_miou
-from twostage.evaluation.results import peak_memory, shown_figures, tables, text_hash, versions, without_nan, write_json
-from twostage.files import content_sha256, write_text
+from twostage.evaluation.prediction_files import PredictionFiles
+from twostage.evaluation.report import ImageResult, Report, read_report, with_nan
+from twostage.evaluation.results import peak_memory, text_hash
+from twostage.files import content_sha256
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """One evaluated image: its files, its gt-present mIoU in percent (NaN where all labels are ignored), and its time."""
-
-    file_name: str
-    sem_seg_file_name: str
-    prediction: str | None
-    miou: float
-    seconds: float  # reading, model and counting
-    files: list[str]  # what the counts depend on,
-    files_sha256: str  # and what these held
 
 
 class SemanticSegmentationEvaluator(DatasetEvaluator):
@@ -79,11 +66,11 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self._config_text = config_text
         self._skip_broken = skip_broken
         self._measure_types: tuple[type[Measure], ...] = (PairMeasure, *measures)
-        self._predictions_dir: Path | None = None
+        self._predictions: PredictionFiles | None = None
         if save_predictions:
             if self._output_dir is None:
                 raise UserError(f"predictions on '{info.name}' can't be saved without a folder; set OUTPUT_DIR")
-            self._predictions_dir = self._output_dir / f"predictions-{info.name}"
+            self._predictions = PredictionFiles(info, self._output_dir / f"predictions-{info.name}")
         self._label_files = LabelFiles(info)
         self._journal: Journal | None = None
         self._subject: dict[str, Any] = {}
@@ -109,7 +96,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
             "measures": [measure.name for measure in self._measure_types],
-            "predictions": self._predictions_dir is not None,
+            "predictions": self._predictions is not None,
         }
         if self._output_dir is None:
             return frozenset()
@@ -130,14 +117,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         """What `evaluate` returned in an earlier run of the same subject, from its results file; None without one."""
         assert self._output_dir is not None
         path = self._output_dir / f"results-{self.dataset.name}.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+        record = read_report(path, self._subject)
+        if record is None:
             return None
-        if not isinstance(record, dict) or record.get("subject") != self._subject:
-            return None
-        if record.pop("sha256", None) != _record_hash(record):
-            return None  # damaged or edited: evaluated again
         listed = {entry["file_name"]: entry for entry in (*record["images"], *record["skipped"])}
         here = {str(entry["file_name"]) for entry in self.dataset.info.records()}
         if listed.keys() != here or len(self._unchanged(listed)) < len(listed):
@@ -145,7 +127,7 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
                 "%s holds results of other pictures or labels; '%s' is evaluated anew", path, self.dataset.name
             )
             return None
-        return OrderedDict((task, OrderedDict(_with_nan(values))) for task, values in record["results"].items())
+        return OrderedDict((task, OrderedDict(with_nan(values))) for task, values in record["results"].items())
 
     def _unchanged(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Those `entries` of earlier runs, by `file_name`, whose picture and labels are what they were."""
@@ -249,12 +231,9 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         self.images.append(ImageResult(**entry["image"]))
 
     def _save(self, file_name: str, prediction: torch.Tensor) -> str | None:
-        if self._predictions_dir is None:
+        if self._predictions is None:
             return None
-        root = self.dataset.image_root
-        inside = root is not None and Path(file_name).is_relative_to(root)
-        name = Path(file_name).relative_to(root) if root is not None and inside else Path(Path(file_name).name)
-        path = self._predictions_dir / name.with_suffix(".png")
+        path = self._predictions[file_name]
         write_label_map(path, prediction.cpu().numpy())
         return str(path)
 
@@ -281,51 +260,27 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         for measure in self.measures:
             results.setdefault(measure.task, OrderedDict()).update(measure.figures())
         if self._output_dir:
-            self._write(self._output_dir, results, [memory for *_, memory in parts])
+            self._report(results, [memory for *_, memory in parts]).write(self._output_dir)
         if self._journal is not None:
             self._journal.clear()
         return results
 
-    def _write(self, folder: Path, results: Mapping[str, Mapping[str, float]], memory: list[dict[str, float]]) -> None:
-        figures = {key: value for group in results.values() for key, value in group.items()}
-        record = {**self._record(figures, memory), "results": results, "subject": self._subject}
-        record["sha256"] = _record_hash(without_nan(record))
-        write_json(folder / f"results-{self.dataset.name}.json", record)
-        write_text(folder / f"results-{self.dataset.name}.md", tables([(self.dataset.name, figures)]) + "\n")
-        logger.info("Results of %s are in %s", self.dataset.name, folder / f"results-{self.dataset.name}.json")
-        if self.skipped:
-            logger.warning("%d images of %s were skipped (listed there)", len(self.skipped), self.dataset.name)
-
-    def _record(self, figures: Mapping[str, float], memory: list[dict[str, float]]) -> dict[str, Any]:
-        """What the results file holds; figures without a meaning are null."""
-        seconds = [image.seconds for image in self.images]
-        record = {
-            "dataset": self.dataset.name,
-            "num_images": len(self.images),
-            "figures": shown_figures(figures),
-            "rules": {"mIoU": "gt-present", "mIoU-pred-or-gt": "pred-or-gt"},
-            "class_names": self.dataset.class_names,
-            "class_colors": self.dataset.info.colors,
-            "seen_classes": self.dataset.seen,
-            "unseen_classes": self.dataset.unseen,
-            "ignore_label": self.dataset.ignore_label,
-            "images": [asdict(image) for image in self.images],
-            "skipped": sorted(self.skipped, key=lambda entry: entry["file_name"]),
-            "seconds": round(time.perf_counter() - self._started, 3),
-            "seconds_of_images": round(math.fsum(seconds), 3),
-            "continued_images": len(self._finished),
-            "processes": comm.get_world_size(),
-            "memory": {key: max(part[key] for part in memory) for key in memory[0]},
-            "config": self._config_text or None,
-            "config_sha256": text_hash(self._config_text) if self._config_text else None,
-            "class_names_sha256": text_hash("\n".join(self.dataset.class_names)),
-            "prompts_sha256": text_hash("\n".join(self.dataset.prompt_names)),
-            "weights_sha256": self._subject.get("weights_sha256"),
-            "versions": versions(),
-        }
+    def _report(self, results: Mapping[str, Mapping[str, float]], memory: Sequence[Mapping[str, float]]) -> Report:
+        measured: dict[str, Any] = {}
         for measure in self.measures:
-            record |= measure.record()
-        return record
+            measured |= measure.record()
+        return Report(
+            dataset=self.dataset,
+            results=results,
+            images=self.images,
+            skipped=self.skipped,
+            subject=self._subject,
+            config_text=self._config_text,
+            seconds=time.perf_counter() - self._started,
+            continued=len(self._finished),
+            memory={key: max(part[key] for part in memory) for key in memory[0]},
+            measured=measured,
+        )
 
 
 def _state_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,16 +294,6 @@ def _predicted_labels(output: Mapping[str, Any]) -> torch.Tensor:
     if "sem_seg_labels" in output:
         return output["sem_seg_labels"].long()
     return output["sem_seg"].argmax(dim=0)
-
-
-def _record_hash(record: Any) -> str:
-    """Tells whether a results file is as it was written."""
-    return text_hash(json.dumps(record))
-
-
-def _with_nan(figures: Mapping[str, float | None]) -> dict[str, float]:
-    """Figures as they were before JSON, which has no NaN."""
-    return {key: math.nan if value is None else value for key, value in figures.items()}
 
 
 def _size(labels: torch.Tensor) -> str:

@@ -170,3 +170,29 @@ def test_names_from_macos_fit_others(folder: Path) -> None:
     shutil.copy(folder / "labels" / "b.png", folder / "labels" / ".ipynb_checkpoints" / "c.png")
     (info,) = folder_infos([str(folder)])
     assert [Path(record["file_name"]).name for record in info.records()] == ["b.png", "cafe\u0301.png"]
+
+
+def test_black_and_white_masks_are_refused_before_a_run(folder: Path) -> None:
+    """255 is ignored: a foreground that is saved as white would never be learnt."""
+    for name, values in (("a", (0, 255)), ("b", (255, 0))):
+        Image.fromarray(np.resize(np.uint8(values), (6, 8))).save(folder / "labels" / f"{name}.png")
+    (info,) = folder_infos([str(folder)])
+    with pytest.raises(UserError, match=r"black and white, and 'sofa, couch' is never learnt.*write 1"):
+        check_dataset(info)
+    (folder / "classes.txt").write_text("cat\n")  # the only class there is, partly labelled
+    check_dataset(folder_infos([str(folder)])[0])
+    (folder / "classes.txt").write_text("cat\nsofa\n")
+    Image.fromarray(np.resize(np.uint8([0, 1, 255]), (6, 8))).save(folder / "labels" / "b.png")
+    check_dataset(folder_infos([str(folder)])[0])
+
+
+def test_two_pictures_of_one_label_are_not_chosen_from(folder: Path) -> None:
+    shutil.copy(folder / "images" / "a.png", folder / "images" / "a.jpeg")
+    (info,) = folder_infos([str(folder)])
+    with pytest.raises(
+        UserError, match=r"a\.png' has two pictures, '.*images/a\.jpeg' and '.*images/a\.png'; take one"
+    ):
+        info.records()
+    broken: list[str] = []
+    assert [Path(record["file_name"]).name for record in info.records(broken=broken)] == ["b.png"]
+    assert len(broken) == 1

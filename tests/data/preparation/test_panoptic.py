@@ -12,6 +12,7 @@ from PIL import Image
 
 from twostage.data.catalogue import find_benchmark
 from twostage.data.catalogue.label_ids import label_ids
+from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.loaders import dataset_records
 from twostage.data.preparation.prepare import prepare
 from twostage.data.preparation.verify import verify
@@ -212,3 +213,20 @@ def test_verify(root: Path, downloads: Path) -> None:
     assert problem.startswith("1 panoptic labels are missing or broken") and "its json does not list" in problem
     info.panoptic.file.write_text(json.dumps({"annotations": []}))
     assert any("has no panoptic label in" in problem for problem in verify(info, workers=1).problems)
+
+
+def test_names_in_either_form_of_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A json from one machine beside PNGs and pictures that another one has renamed."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    (tmp_path / "png").mkdir()
+    for written, listed in ((composed, decomposed), (decomposed, composed)):
+        for path in (tmp_path / "png").iterdir():
+            path.unlink()
+        write_segment_map(tmp_path / "png" / f"{written}.png", np.ones((2, 2), np.int64))
+        content = {"annotations": [{"file_name": f"{listed}.png", "segments_info": [{"id": 1, "category_id": 7}]}]}
+        (tmp_path / "p.json").write_text(json.dumps(content))
+        labels = PanopticLabels(folders=("png",), files=("p.json",), category_ids=(7,))
+        for picture in (composed, decomposed):
+            (record,) = labels.add_to([{"file_name": f"/x/{picture}.jpg"}], image_suffixes=(".jpg",))
+            assert read_segment_map(record["pan_seg_file_name"]).sum() == 4

@@ -10,7 +10,7 @@ Where label maps lie beside such folders (sequences, say), all of them together 
 Instead of classes.txt, classes.json says more: a list of names, or
 `{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
 or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
-into indices by `tools/prepare_datasets.py prepare my_set/`; "ignore_colors", a list, become the ignore label.
+into indices by `twostage prepare my_set/`; "ignore_colors", a list, become the ignore label.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twostage.data.catalogue.info import DatasetInfo
 from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
-from twostage.data.labels import Color, is_color_picture
+from twostage.data.labels import Color, is_color_picture, read_label_map
 from twostage.errors import UserError, shown
 from twostage.words import check_distinct, class_name, read_text, with_synonyms
 
+# So many label maps of a folder are looked at before a run starts; usually the first settles it.
+_SEEN_FILES = 32
 # Parts of a dataset that must not be mixed.
 _USUAL_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -124,19 +128,43 @@ def _splits(folder: Path) -> list[str]:
 
 
 def check_labels(info: DatasetInfo) -> None:
-    """See that the labels of a folder of one's own are no colour pictures; looks at one file.
+    """See that the labels of a folder of one's own are neither colour pictures nor black and white; looks at some files.
 
     Raises:
-        UserError: they are; names the command that turns them into indices.
+        UserError: they are; says what to do.
     """
     if not Path(info.benchmark).is_absolute():
         return  # a benchmark, whose labels are prepared by us
-    first = next(iter(files_by_key(info.label_root, info.label_suffixes).values()), None)
+    files = list(files_by_key(info.label_root, info.label_suffixes).values())
+    first = next(iter(files), None)
     if first is not None and _is_colored(first, info.colors):
-        command = f"`python tools/prepare_datasets.py prepare {info.benchmark}` turns them into class indices"
+        command = f"`twostage prepare {info.benchmark}` turns them into class indices"
         if info.colors is None:
             command = f"give every class in classes.json its 'color', then {command}"
         raise UserError(f"the labels of '{info.name}' are colour pictures ('{first}'): {command}")
+    if _are_black_and_white(files[:: max(1, len(files) // _SEEN_FILES)], info):
+        raise UserError(f"the labels of '{info.name}' ('{first}'): {black_and_white(info)}")
+
+
+def black_and_white(info: DatasetInfo) -> str:
+    """What is wrong with labels that hold 0 and the ignore label only."""
+    return (
+        f"labels hold 0 and {info.ignore_label} only, and {info.ignore_label} is ignored: masks of foreground and "
+        f"background seem to be saved as black and white, and '{info.class_names[1]}' is never learnt or measured; write "
+        "1 for it, or give another ignore_label in classes.json"
+    )
+
+
+def _are_black_and_white(files: Sequence[Path], info: DatasetInfo) -> bool:
+    values: set[int] = set()
+    for file in files if info.num_classes > 1 else ():
+        try:
+            values |= set(np.unique(read_label_map(file)).tolist())
+        except UserError:
+            return False  # whoever reads it says so
+        if values - {0, info.ignore_label}:
+            return False
+    return values == {0, info.ignore_label}
 
 
 def _is_colored(file: Path, colors: Sequence[Color] | None) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from twostage.data.images import composed
 from twostage.data.segment_maps import read_panoptic_json
 from twostage.errors import UserError
 from twostage.machine import datasets_root
@@ -53,8 +55,8 @@ class PanopticLabels:
         missing = next((path for path in (self.file, self.folder) if not path.exists()), None)
         if missing is not None:
             raise UserError(
-                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); make them by `python "
-                f"tools/prepare_datasets.py prepare {benchmark} --source DIR`, or set TEST.PANOPTIC False"
+                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); make them by "
+                f"`twostage prepare {benchmark} --source DIR`, or set TEST.PANOPTIC False"
             )
 
     def add_to(
@@ -71,14 +73,15 @@ class PanopticLabels:
         path, folder = self.file, self.folder
         classes = {category: index for index, category in enumerate(self.category_ids)}
         known = {
-            entry["file_name"].removesuffix(self.suffix): entry for entry in read_panoptic_json(path)["annotations"]
+            composed(entry["file_name"]).removesuffix(self.suffix): entry
+            for entry in read_panoptic_json(path)["annotations"]
         }
         found = []
         for record in records:
-            entry = known.get(_stem(record["file_name"], image_suffixes))
+            entry = known.get(composed(_stem(record["file_name"], image_suffixes)))
             if entry is not None:
                 segments = [_with_class(segment, classes, path) for segment in entry["segments_info"]]
-                name = str(folder / entry["file_name"])
+                name = str(_as_written(folder, entry["file_name"]))
                 found.append({**record, "pan_seg_file_name": name, "segments_info": segments})
                 continue
             reason = f"picture '{record['file_name']}' has no panoptic label in '{path}'"
@@ -102,6 +105,12 @@ def _stem(file_name: str, suffixes: Sequence[str]) -> str:
     name = Path(file_name).name
     suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), "")
     return name[: len(name) - len(suffix)]
+
+
+def _as_written(folder: Path, name: str) -> Path:
+    """The file `name`, whose letters may be composed on disk and decomposed in the json, or the other way round."""
+    forms = [folder / name, *(folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+    return next((path for path in forms if path.exists()), forms[0])
 
 
 def _first(places: Sequence[str]) -> Path:

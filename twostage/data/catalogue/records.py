@@ -14,11 +14,13 @@ from twostage.errors import UserError
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 
 
-def files_by_key(folder: Path, suffixes: Sequence[str], prefix: str = "") -> dict[str, Path]:
+def files_by_key(
+    folder: Path, suffixes: Sequence[str], prefix: str = "", *, others: dict[str, Path] | None = None
+) -> dict[str, Path]:
     """Path below `folder` without suffix -> file, folders below it included, sorted.
 
-    Where two suffixes fit the same key, the earlier one of `suffixes` wins. Keys are composed Unicode (NFC), so that names
-    from macOS fit others; hidden files and folders are left out.
+    Where two suffixes fit the same key, the earlier one of `suffixes` wins, and the other goes into `others`. Keys are
+    composed Unicode (NFC), so that names from macOS fit others; hidden files and folders are left out.
 
     Raises:
         UserError: the folder can't be read.
@@ -32,6 +34,8 @@ def files_by_key(folder: Path, suffixes: Sequence[str], prefix: str = "") -> dic
             continue
         order = fitting[0]
         key = composed(file.relative_to(folder).as_posix()[: -len(suffixes[order])])
+        if others is not None and key in found:
+            others[key] = max((file, order), (found[key], rank[key]), key=lambda pair: pair[1])[0]
         if order < rank.get(key, len(suffixes)):
             rank[key], found[key] = order, file
     return dict(sorted(found.items()))
@@ -62,13 +66,14 @@ def list_records(
     """Records of all label maps and their pictures; pictures without labels are left out (JPEGImages holds all years).
 
     Args:
-        broken: labels without a picture are described here and left out; None makes them an error.
+        broken: labels without a picture, or with two, are described here and left out; None makes them an error.
 
     Raises:
-        UserError: no label map, or a picture is missing.
+        UserError: no label map, or a picture is missing, or two pictures of one name have a label.
     """
     label_files = files_by_key(labels, label_suffixes, prefix)
-    image_files = files_by_key(images, image_suffixes, prefix)
+    doubles: dict[str, Path] = {}
+    image_files = files_by_key(images, image_suffixes, prefix, others=doubles)
     if not label_files:
         raise UserError(
             f"dataset '{dataset}' holds no images: '{labels}' has no label map ({', '.join(label_suffixes)}); "
@@ -87,8 +92,16 @@ def list_records(
         )
     if broken is not None:
         broken += [f"label '{label_files[key]}' has no picture in '{images}'" for key in missing]
+    unclear = [key for key in label_files if key in doubles]
+    said = [
+        f"label '{label_files[key]}' has two pictures, '{image_files[key]}' and '{doubles[key]}'" for key in unclear
+    ]
+    if said and broken is None:
+        raise UserError(f"dataset '{dataset}': {said[0]}; take one of them out, or leave these out by --skip-broken")
+    if broken is not None:
+        broken += said
     return [
         {"file_name": str(image_files[key]), "sem_seg_file_name": str(label)}
         for key, label in label_files.items()
-        if key in image_files
+        if key in image_files and key not in doubles
     ]
