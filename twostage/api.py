@@ -36,6 +36,7 @@ from twostage.results.segmentation import Segmentation
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
 from twostage.vocabulary import Vocabulary
+from twostage.weights.find import weights_file
 
 __all__ = [
     "EncodedImage",
@@ -192,7 +193,9 @@ def load(
 
     Args:
         config: a name under configs/ ("san_vitb", "toybox/san") or a yaml file.
-        weights: a checkpoint, ours or an official one; None keeps the config's `MODEL.WEIGHTS`.
+        weights: a checkpoint, ours or an official one: a file, "official" for the one that was published for the config, its
+            name on the system's card, `hf://owner/repository/file` or an https address. None keeps the config's
+            `MODEL.WEIGHTS`.
         device: "auto", "cpu", "cuda", ...
         opts: further `KEY VALUE` overrides.
 
@@ -215,7 +218,7 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = resolve_device(cfg)
     # Read before the model is built: a wrong path should not cost the time of building.
-    content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+    content = load_checkpoint_file(weights_file(cfg.MODEL.WEIGHTS)) if cfg.MODEL.WEIGHTS else None
     model = build_model(cfg)
     if not isinstance(model, OpenVocabularySegmenter):
         raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")

@@ -208,6 +208,40 @@ def systems_tool_parser(text: str | None = None, prog: str | None = None) -> Par
     return parser
 
 
+def weights_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage weights` and `tools/weights.py`: `list`, `get` and `verify` in `weights_command`."""
+    parser = Parser(text, prog)
+    commands = parser.add_subparsers(dest="weights_command", required=True)
+    listing = commands.add_parser("list", help="what was published, and what of it is here")
+    listing.add_argument("system", nargs="?", default="", help="of this system or config only")
+    listing.add_argument("--json", action="store_true", help="print everything that is known as JSON")
+    getting = commands.add_parser("get", help="download")
+    getting.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a checkpoint's name, a config's, hf://owner/repository/file or https://...",
+    )
+    verifying = commands.add_parser("verify", help="check that what is here is what it was on first use")
+    verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that is here")
+    return parser
+
+
+def serve_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage serve` and `tools/serve.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument(
+        "--system", action="append", default=[], metavar="SYSTEM", help="a config's name or file; may be given again"
+    )
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME_OR_FILE", help="of each --system, in the same order"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; the default serves this machine only")
+    parser.add_argument("--port", type=int, default=7860, help="0: any free one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")
+    return parser
+
+
 def completion_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `twostage completion`."""
     parser = Parser(text, prog)

@@ -50,6 +50,21 @@ COMMANDS = {
         "file (.txt, one class per line), a dataset (ade20k_150_val) or a dataset folder of your own. Prints what covers how\n"
         "much. A picture that can't be read is reported at the end, and the others still get done.",
     ),
+    "serve": Command(
+        "paint pictures on a web page of this machine",
+        f"{_ARGUMENTS}:serve_parser",
+        "twostage.commands.serve",
+        "twostage serve --system toybox/san --weights output/san/model_final.pth\n\n"
+        "Without --system, every published system whose weights are on this machine. Listens on 127.0.0.1, so that only this\n"
+        "machine sees it. Needs the extra: pip install 'twostage[web]'.",
+    ),
+    "weights": Command(
+        "list published weights, get them, check them",
+        f"{_ARGUMENTS}:weights_parser",
+        "twostage.commands.weights",
+        "twostage weights list\ntwostage weights get san_vitb\ntwostage weights verify\n\n"
+        "Files are kept in TWOSTAGE_HOME (default: the user's cache folder); TWOSTAGE_OFFLINE=1 forbids the network.",
+    ),
     "train": Command(
         "train a system",
         f"{_ARGUMENTS}:train_parser",
