@@ -119,7 +119,9 @@ def test_weights_round_trip(segmenter, pixels, tmp_path):
     save_file({k: v.contiguous() for k, v in segmenter.model.state_dict().items()}, path)
     torch.manual_seed(1)
     again = twostage.load("toybox/san", weights=path, device="cpu", opts=RANDOM)
-    assert np.array_equal(again(pixels, ["a", "b"], others=None).labels, segmenter(pixels, ["a", "b"], others=None).labels)
+    assert np.array_equal(
+        again(pixels, ["a", "b"], others=None).labels, segmenter(pixels, ["a", "b"], others=None).labels
+    )
 
 
 def test_unknown_config_name():

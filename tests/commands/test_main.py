@@ -116,7 +116,7 @@ def completed(script: str, words: list[str], folder: Path) -> set[str]:
 def test_bash_completes_commands_options_values_and_files(tmp_path: Path) -> None:
     script = completion.bash()
     (tmp_path / "photo.jpg").touch()
-    assert completed(script, ["se"], tmp_path) == {"segment"}
+    assert completed(script, ["seg"], tmp_path) == {"segment"}
     assert completed(script, [""], tmp_path) == set(COMMANDS)
     assert completed(script, ["segment", "--wor"], tmp_path) == {"--words"}
     assert completed(script, ["segment", "--words", "cat", "--system", "san_"], tmp_path) == {"san_vitb", "san_vitl"}
