@@ -235,7 +235,9 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     # The first of them gives the default.
     which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
     which.add_argument("--system", dest="config_file", type=_system, metavar="SYSTEM", help="or a config's name")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, ours or official; as MODEL.WEIGHTS FILE")
+    parser.add_argument(
+        "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
+    )
 
 
 def _system(name: str) -> str:
