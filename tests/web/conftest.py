@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,19 +68,28 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser(downloads: Path) -> Iterator[object]:
+def browser(downloads: Path) -> Iterator[Any]:
     """A headless Chromium under selenium."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
+    pytest.importorskip("selenium.webdriver", reason="the browser tests need selenium")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("the browser tests need Debian's chromium and chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):
-        options.add_argument(argument)
-    options.add_argument("--force-prefers-reduced-motion")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    running = selenium.Chrome(options=options, service=selenium.ChromeService(executable_path=driver))
-    running.set_page_load_timeout(120)
+    running = start_chromium(downloads)
     yield running
     running.quit()
+
+
+def start_chromium(downloads: Path) -> Any:
+    """A headless Chromium that puts what it downloads into a folder."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):
+        options.add_argument(argument)
+    # Three files at once are downloaded without a question.
+    options.add_experimental_option("prefs", {"profile.default_content_setting_values.automatic_downloads": 1})
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    running = webdriver.Chrome(options=options, service=service)
+    running.set_page_load_timeout(120)
+    running.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    return running

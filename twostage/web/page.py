@@ -109,12 +109,24 @@ def open_page(page: gr.Blocks, *, host: str, port: int, block: bool = True) -> s
         ssr_mode=False,
         quiet=True,
         footer_links=["api"],
-        # Of this machine, so that nothing is fetched from elsewhere.
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=_theme(),
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(_FOLDER / 'viewer.js').read_text(encoding='utf-8')}</script>",
     )
     return str(address)
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own, with fonts of the reader's machine, so that nothing is fetched from elsewhere, and text dark enough to read."""
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
 
 
 def _free_port(host: str) -> int:
