@@ -2,8 +2,9 @@
 
 python tests/web/load.py --clients 32 --requests 200
 
-Starts `tools/serve.py` with toybox/maskclip, sends pictures of toybox with words of each client's own, and compares every answer with
-what the system says in this process. Prints requests a second, the slowest one, and the server's memory after each fifth of them.
+Starts `tools/serve.py` with toybox/maskclip, sends pictures of toybox with words of each client's own, and compares every
+answer with what the system says in this process. Prints requests a second, the slowest one, and the server's memory after each
+fifth of them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def questions(folder: Path) -> list[tuple[Path, str]]:
 
     pictures = toybox_examples(folder)
     lists = [words.split(", ") for _, words in pictures]
-    return [(Path(path), ", ".join(words[: 2 + shift])) for path, _ in pictures for words in lists for shift in range(3)]
+    return [
+        (Path(path), ", ".join(words[: 2 + shift])) for path, _ in pictures for words in lists for shift in range(3)
+    ]
 
 
 def expected(asked: Sequence[tuple[Path, str]]) -> list[dict[str, Any]]:
@@ -54,7 +57,13 @@ def expected(asked: Sequence[tuple[Path, str]]) -> list[dict[str, Any]]:
 
 
 def put_under_load(
-    address: str, process: int, asked: Sequence[tuple[Path, str]], right: Sequence[dict[str, Any]], *, clients: int, total: int
+    address: str,
+    process: int,
+    asked: Sequence[tuple[Path, str]],
+    right: Sequence[dict[str, Any]],
+    *,
+    clients: int,
+    total: int,
 ) -> Outcome:
     """Ask `total` questions from `clients` threads."""
     from web.client import Client
@@ -109,7 +118,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         asked = questions(Path(folder))
         right = expected(asked)
-        server = [sys.executable, str(ROOT / "tools" / "serve.py"), "--system", SYSTEM, "--port", "0", "--device", "cpu"]
+        server = [
+            sys.executable,
+            str(ROOT / "tools" / "serve.py"),
+            "--system",
+            SYSTEM,
+            "--port",
+            "0",
+            "--device",
+            "cpu",
+        ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
@@ -118,8 +136,10 @@ def main() -> int:
             put_under_load(address, process.pid, asked, right, clients=4, total=2 * len(asked))
             outcome = put_under_load(address, process.pid, asked, right, clients=args.clients, total=args.requests)
             process.send_signal(signal.SIGINT)
-    print(f"{args.requests} requests of {args.clients} clients: {args.requests / outcome.seconds:.1f} a second, slowest "
-          f"{outcome.slowest:.1f} s, {len(outcome.wrong)} wrong")
+    print(
+        f"{args.requests} requests of {args.clients} clients: {args.requests / outcome.seconds:.1f} a second, slowest "
+        f"{outcome.slowest:.1f} s, {len(outcome.wrong)} wrong"
+    )
     print(f"resident MiB: {', '.join(f'{value:.0f}' for value in outcome.memory)}")
     print("\n".join(outcome.wrong[:10]))
     return int(bool(outcome.wrong))

@@ -36,7 +36,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     path, words = toybox_examples(folder)[1]
     loads = (args.weights, None)
-    desk = Desk([Served(n, functools.partial(twostage.load, n, weights=w)) for n, w in zip(SYSTEMS, loads, strict=True)])
+    desk = Desk(
+        [Served(n, functools.partial(twostage.load, n, weights=w)) for n, w in zip(SYSTEMS, loads, strict=True)]
+    )
     page = build_page(desk)
     address = open_page(page, host="127.0.0.1", port=0, block=False)
     browser = start_chromium(folder)
@@ -46,7 +48,9 @@ def main() -> None:
             give(browser, path, words)
             if width > 1000:
                 choose(browser, "Compare with", SYSTEMS[1])
-                until(lambda: browser.find_elements("css selector", "#ts-second .ts-view[data-painted]"), "second answer")
+                until(
+                    lambda: browser.find_elements("css selector", "#ts-second .ts-view[data-painted]"), "second answer"
+                )
             browser.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
             shot = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
             target = ROOT / "docs" / f"web-{width}-{theme}.png"

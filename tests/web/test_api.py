@@ -110,7 +110,9 @@ def test_a_failure_says_nothing_of_the_machine(client: Client, examples: list[Ex
     with pytest.raises(AskError, match="toybox/sam is not in the list of choices"):
         client.segment(client.upload(Path(examples[0][0])), "cat", "toybox/sam")
     with pytest.raises(AskError) as caught:
-        client.segment(client.upload(Path(examples[0][0])), "<img src=x onerror=alert(1)>; <img src=x onerror=alert(1)>", DENSE)
+        client.segment(
+            client.upload(Path(examples[0][0])), "<img src=x onerror=alert(1)>; <img src=x onerror=alert(1)>", DENSE
+        )
     assert "<img" not in str(caught.value)
 
 

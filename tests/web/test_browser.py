@@ -79,8 +79,8 @@ def pixels(browser: Browser, at: str = "#ts-first") -> np.ndarray:
 def rows(browser: Browser, at: str = "#ts-first") -> dict[str, str]:
     """Words and their shares, as the table shows them."""
     found = browser.find_elements("css selector", f"{at} .ts-areas tbody tr")
-    cells = [[cell.text.strip() for cell in row.find_elements("css selector", "td")] for row in found]
-    return {name: share for name, share in cells}
+    cells = ([cell.text.strip() for cell in row.find_elements("css selector", "td")] for row in found)
+    return {row[0]: row[1] for row in cells}
 
 
 def color_of(browser: Browser, number: int) -> tuple[int, ...]:
@@ -88,9 +88,7 @@ def color_of(browser: Browser, number: int) -> tuple[int, ...]:
     return tuple(bytes.fromhex(row.get_attribute("data-color")))
 
 
-def test_from_upload_to_download(
-    browser: Browser, address: str, examples: list[list[str]], downloads: Path
-) -> None:
+def test_from_upload_to_download(browser: Browser, address: str, examples: list[list[str]], downloads: Path) -> None:
     path, words = examples[0]
     names = words.split(", ")
     direct = twostage.load(DENSE, device="cpu")(path, names)
@@ -113,8 +111,7 @@ def test_from_upload_to_download(
     assert "other words competed" in browser.find_element("css selector", "#ts-first summary").text
 
     css(browser, "#ts-collect").click()
-    links = until(lambda: [a for a in browser.find_elements("css selector", "#ts-files a[download]")][2:] and True, "files")
-    assert links
+    until(lambda: len(browser.find_elements("css selector", "#ts-files a[download]")) == 3, "files")
     for link in browser.find_elements("css selector", "#ts-files a[download]"):
         browser.execute_script("arguments[0].click()", link)
     saved = {"segmentation_overlay.png", "segmentation_labels.png", "segmentation_coco.json"}
@@ -128,7 +125,9 @@ def test_from_upload_to_download(
     )
 
 
-def test_toggles_opacity_and_the_word_under_the_pointer(browser: Browser, address: str, examples: list[list[str]]) -> None:
+def test_toggles_opacity_and_the_word_under_the_pointer(
+    browser: Browser, address: str, examples: list[list[str]]
+) -> None:
     path, words = examples[1]
     open_at(browser, address)
     give(browser, path, words)
@@ -147,12 +146,16 @@ def test_toggles_opacity_and_the_word_under_the_pointer(browser: Browser, addres
         "const r = arguments[0]; r.value = 20; r.dispatchEvent(new Event('input', {bubbles: true}));"
         "return getComputedStyle(document.querySelector('#ts-first canvas')).opacity"
     )
-    assert float(browser.execute_script(script, browser.find_element("css selector", "#ts-first .ts-opacity input"))) == 0.2
+    assert (
+        float(browser.execute_script(script, browser.find_element("css selector", "#ts-first .ts-opacity input")))
+        == 0.2
+    )
     y, x = (int(v[len(v) // 2]) for v in np.nonzero(where))
     hover = (
         "const c = document.querySelector('#ts-first canvas'), b = c.getBoundingClientRect();"
         "c.dispatchEvent(new PointerEvent('pointermove', {bubbles: true,"
-        "clientX: b.left + (arguments[0] + 0.5) * b.width / c.width, clientY: b.top + (arguments[1] + 0.5) * b.height / c.height}));"
+        "clientX: b.left + (arguments[0] + 0.5) * b.width / c.width,"
+        "clientY: b.top + (arguments[1] + 0.5) * b.height / c.height}));"
         "return document.querySelector('#ts-first .ts-tip').textContent"
     )
     name = browser.find_element("css selector", f"#ts-first tr[data-number='{number}'] label").text.strip()
@@ -171,7 +174,9 @@ def test_two_systems_side_by_side(browser: Browser, address: str, examples: list
     give(browser, examples[0][0], examples[0][1])
     choose(browser, "Compare with", MASKS)
     until(lambda: browser.execute_script(LAYERS) == 2, "second answer")
-    left, right = (browser.find_element("css selector", f"{at} figcaption b").text for at in ("#ts-first", "#ts-second"))
+    left, right = (
+        browser.find_element("css selector", f"{at} figcaption b").text for at in ("#ts-first", "#ts-second")
+    )
     assert (left, right) == (DENSE, MASKS)
     assert not np.array_equal(pixels(browser), pixels(browser, "#ts-second"))
 
@@ -222,7 +227,8 @@ function light(color) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 let behind = arguments[0];
-while (behind && /rgba\\(0, 0, 0, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+const isClear = (element) => /rgba\\(0, 0, 0, 0\\)|transparent/.test(getComputedStyle(element).backgroundColor);
+while (behind && isClear(behind)) behind = behind.parentElement;
 const a = light(getComputedStyle(arguments[0]).color);
 const b = behind ? light(getComputedStyle(behind).backgroundColor) : 1;
 return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);

@@ -213,7 +213,9 @@ def serve_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--weights", action="append", default=[], metavar="NAME_OR_FILE", help="of each --system, in the same order"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; the default serves this machine only")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; the default serves this machine only"
+    )
     parser.add_argument("--port", type=int, default=7860, help="0: any free one")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")
     return parser

@@ -24,7 +24,9 @@ def asked_systems(systems: Sequence[str], weights: Sequence[str], device: str) -
         UserError: more weights than systems, an unknown config, one system twice, or weights that aren't on this machine.
     """
     if len(weights) > len(systems):
-        raise UserError(f"{len(weights)} --weights for {len(systems)} --system; give one for each system, in the same order")
+        raise UserError(
+            f"{len(weights)} --weights for {len(systems)} --system; give one for each system, in the same order"
+        )
     if len(set(systems)) < len(systems):
         raise UserError("a --system is given twice; give each once")
     served = []

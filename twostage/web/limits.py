@@ -1,4 +1,4 @@
-"""What the page takes from strangers: how large a file, how many pixels, how many words, and nothing of this machine's files."""
+"""What the page takes from strangers: how large a file, how many pixels and words, and no path of this machine."""
 
 from __future__ import annotations
 

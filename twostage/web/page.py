@@ -27,20 +27,11 @@ _FOLDER = Path(__file__).parent
 _ABOUT = """
 # Words in, masks out
 
-Drop, paste or choose a picture, write words, press Enter. The picture is looked at once; other words for it are answered at once.
+Drop, paste or choose a picture, write words, press Enter. The picture is looked at once; other words for it take
+no second look.
 """
 
 T = TypeVar("T")
-
-
-class PictureField(gr.Image):
-    """Gradio's, but handing over the file as it was sent: what is wrong with it is said by our own reader."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Path of the uploaded file; Gradio has seen that it lies among the uploads."""
-        return payload.path if payload else None
 
 
 def build_page(desk: Desk) -> gr.Blocks:
@@ -50,7 +41,7 @@ def build_page(desk: Desk) -> gr.Blocks:
         gr.Markdown(_ABOUT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                picture = PictureField(label="Picture", sources=["upload", "clipboard"], height=280, elem_id="ts-picture")
+                picture = _picture_field()
                 words = gr.Textbox("", label="Words", placeholder="cat, sofa", lines=1, max_lines=1, elem_id="ts-words")
                 with gr.Row():
                     system = gr.Dropdown(names, value=names[0], label="System", min_width=120)
@@ -71,10 +62,14 @@ def build_page(desk: Desk) -> gr.Blocks:
                     first_view = gr.HTML(elem_id="ts-first", min_height=40)
                     second_view = gr.HTML(elem_id="ts-second", visible=False)
                 collect = gr.Button("Files to download", elem_id="ts-collect")
-                files = gr.File(label="Overlay, label map, COCO's json", file_count="multiple", visible=False, elem_id="ts-files")
+                files = gr.File(
+                    label="Overlay, label map, COCO's json", file_count="multiple", visible=False, elem_id="ts-files"
+                )
         fields = [picture, words, system, mode, others, things]
         gr.Examples(toybox_examples(Path(tempfile.mkdtemp(prefix="twostage-web-"))), [picture, words], label="Examples")
-        mode.change(lambda chosen: gr.update(visible=chosen == OWN), mode, others, api_visibility="private", queue=False)
+        mode.change(
+            lambda chosen: gr.update(visible=chosen == OWN), mode, others, api_visibility="private", queue=False
+        )
         gr.on(
             [paint.click, words.submit, others.submit, things.submit, picture.upload, system.change, second.change],
             _shown(desk),
@@ -116,8 +111,19 @@ def open_page(page: gr.Blocks, *, host: str, port: int, block: bool = True) -> s
     return str(address)
 
 
+def _picture_field() -> gr.Image:
+    """Gradio's, but handing over the path of the file as it was sent: what is wrong with it is said by our own reader.
+
+    An instance's method and no subclass, for which Gradio would write a file beside this one. Gradio itself sees to it that
+    the path is one of an upload.
+    """
+    field = gr.Image(label="Picture", sources=["upload", "clipboard"], height=280, elem_id="ts-picture")
+    field.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    return field
+
+
 def _theme() -> gr.themes.Base:
-    """Gradio's own, with fonts of the reader's machine, so that nothing is fetched from elsewhere, and text dark enough to read."""
+    """Gradio's own, with fonts of the reader's machine, so that nothing is fetched, and text dark enough to read."""
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return theme.set(
         body_text_color_subdued="*neutral_600",

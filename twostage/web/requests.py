@@ -17,7 +17,7 @@ from twostage.web.viewer import object_layer, view, word_layer
 
 # What the page calls the ways in which other words compete.
 AUTOMATIC, NOTHING, OWN = "automatic", "nothing", "words of mine"
-NO_SECOND = "no other system"
+NO_SECOND = "no other"
 _STEM = "segmentation"
 
 

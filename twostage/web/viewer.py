@@ -79,7 +79,7 @@ def _table(layer: Layer) -> str:
         for number in order
     ]
     if counts[0]:
-        rows.append(f'<tr data-number="0"><td><span class="ts-swatch"></span>{NONE}</td><td>{100 * counts[0]:.1f} %</td></tr>')
+        rows.append(f'<tr data-number="0"><td>{NONE}</td><td>{100 * counts[0]:.1f} %</td></tr>')
     head = '<thead><tr><th scope="col">shown</th><th scope="col">of the picture</th></tr></thead>'
     return f'<table class="ts-areas">{head}<tbody>{"".join(rows)}</tbody></table>'
 
