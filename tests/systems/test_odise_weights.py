@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from twostage.api import build_from_config, find_config
 from twostage.checkpoint.safe_loading import load_checkpoint_file
+from twostage.clip.loading import load_clip
+from twostage.config import load_config
+from twostage.data.toybox.scenes import render_scene
+from twostage.data.toybox.textures import TextureBank
+from twostage.data.toybox.words import Thing
 from twostage.errors import UserError
 from twostage.systems.two_stage.odise.captioner import ImplicitCaptioner
 from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LatentDiffusion
@@ -19,6 +26,7 @@ from twostage.systems.two_stage.odise.diffusion.stable_diffusion import (
     read_diffusion_weights,
 )
 from twostage.systems.two_stage.odise.diffusion.text_encoder import empty_prompt
+from twostage.systems.two_stage.odise.diffusion.toybox import encode_pictures, prompt_tokens
 
 _WIDTH = 64
 _CHANNELS = (32, 32, 32, 32)
@@ -213,3 +221,17 @@ def test_a_lightning_file_runs_nothing(tmp_path):
             archive.writestr(name, content)
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint_file(path)
+
+
+def test_the_shipped_toybox_model_is_whole_and_knows_the_tiny_clips_empty_prompt() -> None:
+    model = build_from_config(load_config(find_config("toybox/odise"), ("MODEL.DEVICE", "cpu")))
+    clip, tokenizer = load_clip("toybox-vit", pretrained="toybox")
+    expected = prompt_tokens(clip, tokenizer, [""], model.features.captioner.empty_prompt.shape[1])
+    torch.testing.assert_close(model.features.captioner.empty_prompt, expected, rtol=1e-3, atol=2e-3)
+    # Trained latents have the scale of the published ones: deviation 1 on pictures of the kind that they learnt from.
+    rng = np.random.default_rng(0)
+    picture = render_scene(
+        rng, TextureBank(0, tiles_per_stuff=1), ("grass", "sand"), (Thing("plain", "red", "star"),), 128, 128
+    ).image
+    latents = encode_pictures(model.features.diffusion.vae, torch.from_numpy(picture).permute(2, 0, 1)[None])
+    assert 0.5 < latents.std() < 1.6
