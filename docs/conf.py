@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from twostage import __version__
 
@@ -26,16 +25,3 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Names in single backticks are code, as in the source.
 default_role = "code"
-# Shell and config snippets hold what their highlighters can't read; they are shown plain.
-suppress_warnings = ["misc.highlighting_failure"]
-
-
-def _without_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Detectron2's base classes bring docstrings in a format of their own; what is inherited is not described here."""
-    if getattr(obj, "__module__", "").startswith("torch"):
-        lines.clear()
-
-
-def setup(app: Any) -> None:
-    """Sphinx's hook."""
-    app.connect("autodoc-process-docstring", _without_examples)

@@ -30,7 +30,7 @@ def pixels():
 
 
 def test_result(segmenter, pixels):
-    result = segmenter(pixels, ["cat", "sofa, couch"])
+    result = segmenter(pixels, ["cat", "sofa, couch"], others=None)
     assert result.labels.shape == (70, 90) and result.names == ("cat", "sofa, couch")
     assert sum(result.areas().values()) == pytest.approx(1)
     assert int(result.mask("cat").sum()) == int((result.labels == 0).sum())
@@ -42,22 +42,22 @@ def test_result(segmenter, pixels):
 
 def test_encoded_once_equals_encoded_each_time(segmenter, pixels, monkeypatch):
     words = ["a", "b", "c"]
-    wanted = segmenter(pixels, words).labels
+    wanted = segmenter(pixels, words, others=None).labels
     encoded = segmenter.encode(pixels)
     monkeypatch.setattr(segmenter.model, "encode", lambda _: pytest.fail("encoded again"))
-    assert np.array_equal(segmenter(encoded, words).labels, wanted)
-    swapped = segmenter(encoded, words[::-1]).labels
+    assert np.array_equal(segmenter(encoded, words, others=None).labels, wanted)
+    swapped = segmenter(encoded, words[::-1], others=None).labels
     assert np.array_equal(2 - swapped, wanted)
 
 
 def test_every_kind_of_picture(segmenter, pixels, tmp_path):
-    wanted = segmenter(pixels, ["a", "b"]).labels
+    wanted = segmenter(pixels, ["a", "b"], others=None).labels
     Image.fromarray(pixels).save(tmp_path / "x.png")
     for picture in (tmp_path / "x.png", str(tmp_path / "x.png"), Image.fromarray(pixels)):
-        assert np.array_equal(segmenter(picture, ["a", "b"]).labels, wanted)
+        assert np.array_equal(segmenter(picture, ["a", "b"], others=None).labels, wanted)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    assert np.array_equal(segmenter(tensor, ["a", "b"]).labels, wanted)
-    assert np.array_equal(segmenter(pixels.astype(np.float32), ["a", "b"]).labels, wanted)
+    assert np.array_equal(segmenter(tensor, ["a", "b"], others=None).labels, wanted)
+    assert np.array_equal(segmenter(pixels.astype(np.float32), ["a", "b"], others=None).labels, wanted)
 
 
 def test_everything_that_is_a_picture_is_read_alike(pixels, tmp_path):
@@ -107,7 +107,7 @@ def test_what_is_no_picture_is_refused_in_words(picture, said):
 
 
 def test_saved_pictures(segmenter, pixels, tmp_path):
-    paths = segmenter(pixels, ["a", "b"]).save(tmp_path / "new", "x")
+    paths = segmenter(pixels, ["a", "b"], others=None).save(tmp_path / "new", "x")
     assert [p.name for p in paths] == ["x_overlay.png", "x_labels.png"]
     assert np.asarray(Image.open(paths[1])).shape == (70, 90)
 
@@ -119,7 +119,9 @@ def test_weights_round_trip(segmenter, pixels, tmp_path):
     save_file({k: v.contiguous() for k, v in segmenter.model.state_dict().items()}, path)
     torch.manual_seed(1)
     again = twostage.load("toybox/san", weights=path, device="cpu", opts=RANDOM)
-    assert np.array_equal(again(pixels, ["a", "b"]).labels, segmenter(pixels, ["a", "b"]).labels)
+    assert np.array_equal(
+        again(pixels, ["a", "b"], others=None).labels, segmenter(pixels, ["a", "b"], others=None).labels
+    )
 
 
 def test_unknown_config_name():

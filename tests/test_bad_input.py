@@ -81,7 +81,18 @@ def pictures(tmp_path):
 def test_demo_skips_the_broken_picture_and_does_the_others(tool, pictures, tmp_path):
     out = tmp_path / "out"
     result = tool(
-        "demo", "--config-file", MASKCLIP, "--input", pictures, "--vocabulary", "cat, sofa", "--output", out, *RANDOM
+        "demo",
+        "--config-file",
+        MASKCLIP,
+        "--input",
+        pictures,
+        "--vocabulary",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--output",
+        out,
+        *RANDOM,
     )
     said(result, "1 of 3", "b.jpg")
     assert sorted(p.name for p in out.iterdir()) == ["a_labels.png", "a_overlay.png", "c_labels.png", "c_overlay.png"]
@@ -112,7 +123,18 @@ def test_demo_vocabulary(tool, pictures, tmp_path, vocabulary, part):
 
 def test_segment_writes_every_format_and_reports_the_broken_picture(command, pictures, tmp_path):
     out = tmp_path / "out"
-    words = ["--words", "cat, sofa", "--system", "toybox/maskclip", "--output", out, "--format", "npz,coco,png"]
+    words = [
+        "--words",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--system",
+        "toybox/maskclip",
+        "--output",
+        out,
+        "--format",
+        "npz,coco,png",
+    ]
     result = command("segment", pictures / "c.png", pictures, *words, "--set", *RANDOM)
     said(result, "1 of 4", "b.jpg")
     pngs = [f"{stem}_{part}.png" for stem in ("a", "c", "c_2") for part in ("labels", "overlay")]
@@ -126,7 +148,18 @@ def test_segment_writes_every_format_and_reports_the_broken_picture(command, pic
 
 def test_segment_says_what_it_replaces_and_spares_what_is_not_its_own(command, pictures, tmp_path):
     out = tmp_path / "out"
-    words = ["--words", "cat, sofa", "--system", "toybox/maskclip", "--output", out, "--set", *RANDOM]
+    words = [
+        "--words",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--system",
+        "toybox/maskclip",
+        "--output",
+        out,
+        "--set",
+        *RANDOM,
+    ]
     assert command("segment", pictures / "a.jpg", *words)[0] == 0
     code, printed, _ = command("segment", pictures / "a.jpg", *words)
     assert code == 0 and "note: 2 files of an earlier run" in printed and "a_overlay.png" in printed
@@ -136,8 +169,18 @@ def test_segment_says_what_it_replaces_and_spares_what_is_not_its_own(command, p
     assert (out / "c_labels.png").read_bytes() == content
 
 
+def test_segment_says_what_competes(command, pictures, tmp_path):
+    words = [pictures / "a.jpg", "--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out"]
+    code, printed, err = command("segment", *words, "--others", "dog, sky", "--set", *RANDOM)
+    assert code == 0 and "competing with your words: dog, sky (" in printed and "none of the words" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--set", *RANDOM)
+    assert code == 0 and "competing" not in printed and "cat 100.0 %" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--min-score", "1e9", "--set", *RANDOM)
+    assert code == 0 and "a.jpg: none of the words 100.0 %" in printed + err
+
+
 def test_segment_things(command, pictures, tmp_path):
-    words = ["--words", "cat, sofa", "--output", tmp_path / "out"]
+    words = ["--words", "cat, sofa", "--others", "none", "--output", tmp_path / "out"]
     said(
         command(
             "segment", pictures / "a.jpg", *words, "--system", "toybox/maskclip", "--things", "caat", "--set", *RANDOM

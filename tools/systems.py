@@ -8,7 +8,7 @@ python tools/systems.py --update-readme    # writes our systems' rows into READM
 
 from __future__ import annotations
 
-from twostage.commands.arguments import systems_tool_parser
+from twostage.commands.tool_arguments import systems_tool_parser
 from twostage.errors import run_cli
 
 

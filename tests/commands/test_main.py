@@ -33,7 +33,7 @@ SEGMENT = ["segment", "a.jpg", "--words", "cat", "--output", "out"]
         ([*SEGMENT, "--system", "san_vit_b"], "'san_vitb'"),
         ([*SEGMENT, "--system", "SAN"], "san_vitb, san_vitl, toybox/san"),
         ([*SEGMENT, "--system", "san_vitb", "--format", "pngs"], "'png'"),
-        ([*SEGMENT, "--system", "san_vitb", "--min-score", "7"], "between 0 and 1"),
+        ([*SEGMENT, "--system", "san_vitb", "--segment-score", "7"], "between 0 and 1"),
         (SEGMENT, "--system"),
         (["segment", "a.jpg", "--system", "san_vitb"], "--words, --output"),
         (["segment", "a.jpg", "--wrds", "x"], "'--words'"),
@@ -116,7 +116,7 @@ def completed(script: str, words: list[str], folder: Path) -> set[str]:
 def test_bash_completes_commands_options_values_and_files(tmp_path: Path) -> None:
     script = completion.bash()
     (tmp_path / "photo.jpg").touch()
-    assert completed(script, ["se"], tmp_path) == {"segment"}
+    assert completed(script, ["seg"], tmp_path) == {"segment"}
     assert completed(script, [""], tmp_path) == set(COMMANDS)
     assert completed(script, ["segment", "--wor"], tmp_path) == {"--words"}
     assert completed(script, ["segment", "--words", "cat", "--system", "san_"], tmp_path) == {"san_vitb", "san_vitl"}

@@ -1,7 +1,8 @@
 """The examples of docs/ run as they stand: Python and `twostage` on toybox; what needs published weights is at least parsed.
 
 ```python and ```bash blocks are run in one folder per page, Python in one namespace; a ```text block right behind one is what
-it prints ("..." stands for anything). In ```console blocks commands are parsed, and their configs are there.
+it prints ("..." stands for anything). In ```console blocks commands are parsed, and their configs are there; ```py
+is compiled.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from twostage.data.toybox.dataset import plan_scenes, render
 DOCS = Path(__file__).parents[2] / "docs"
 # A complete package, which tests/systems/test_installed_system.py installs and runs.
 ELSEWHERE = ("add_a_system.md",)
-BLOCK = re.compile(r"^```(python|bash|console)\n(.*?)^```$(?:\n```text\n(.*?)^```$)?", re.M | re.S)
+BLOCK = re.compile(r"^```(python|py|bash|console)\n(.*?)^```$(?:\n```text\n(.*?)^```$)?", re.M | re.S)
 
 
 class Example(NamedTuple):
@@ -59,6 +60,9 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             for name, *words in commands(example.code):
                 COMMANDS[name].build_parser(name).parse_args(words)
             continue
+        if example.kind == "py":
+            compile(example.code, page.name, "exec")
+            continue
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             if example.kind == "python":
                 exec(compile(example.code, page.name, "exec"), names)
@@ -73,4 +77,4 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_blocks_are_found() -> None:
     kinds = {example.kind for page in PAGES for example in examples(page)}
-    assert kinds == {"python", "bash", "console"}
+    assert kinds == {"python", "py", "bash", "console"}

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from twostage.commands.parser import Parser
 from twostage.errors import UserError
-from twostage.machine import expand_home, user_path
+from twostage.machine import expand_home
 from twostage.results.formats import parse_formats
 
 
 def train_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Detectron2's arguments, by its names, and `--skip-broken`; on one machine the processes' address is chosen for you."""
     parser = Parser(text, prog)
-    _add_config(parser, required=False)
+    add_config(parser, required=False)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, don't train")
     parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
@@ -28,14 +27,14 @@ def train_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--dist-url", default="auto", metavar="tcp://HOST:PORT", help="of machine 0, if there are several"
     )
-    _add_overrides(parser)
+    add_overrides(parser)
     return parser
 
 
 def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/evaluate.py`."""
     parser = Parser(text, prog)
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
     parser.add_argument("--report", action="store_true", help="write an HTML report per dataset (predicts twice)")
@@ -43,7 +42,7 @@ def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument("--skip-broken", action="store_true", help="leave out and list images with broken files")
     parser.add_argument("--skip-missing", action="store_true", help="leave out datasets that are not on this machine")
     _add_processes(parser)
-    _add_overrides(parser)
+    add_overrides(parser)
     return parser
 
 
@@ -54,7 +53,11 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
     )
-    _add_config(parser)
+    add_config(parser)
+    parser.add_argument(
+        "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
+    )
+    _add_segment_score(parser, "--segment-score")
     _add_results(parser)
     parser.add_argument(
         "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
@@ -65,21 +68,40 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
 def demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/demo.py`, which gives the same as `twostage segment`."""
     parser = Parser(text, prog)
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument(
         "--input", nargs="+", dest="pictures", required=True, type=expand_home, metavar="FILE_OR_FOLDER"
     )
     parser.add_argument(
         "--vocabulary", required=True, metavar="WORDS", help="names, a file of names, a dataset or a dataset folder"
     )
+    _add_segment_score(parser, "--min-score")
     _add_results(parser)
-    _add_overrides(parser)
+    add_overrides(parser)
+    parser.set_defaults(min_score=None)
     return parser
 
 
+def _add_segment_score(parser: Parser, option: str) -> None:
+    parser.add_argument(
+        option,
+        dest="segment_score",
+        type=_fraction,
+        default=0.8,
+        metavar="SCORE",
+        help="of panoptic segments, 0 to 1 (default 0.8)",
+    )
+
+
 def _add_results(parser: Parser) -> None:
+    parser.add_argument(
+        "--others",
+        default="few",
+        metavar="WORDS",
+        help="contrast words, whose pixels are none of yours: your own, auto (the shipped ones), none, or few (default: auto "
+        "where you ask for fewer than five)",
+    )
     parser.add_argument("--things", metavar="WORDS", help="names that are countable: also write panoptic segments")
-    parser.add_argument("--min-score", type=_fraction, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
     parser.add_argument(
         "--format", type=parse_formats, default=("png",), help="several behind commas: png (default), coco, npz"
     )
@@ -89,34 +111,13 @@ def _add_results(parser: Parser) -> None:
 def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/benchmark.py`."""
     parser = Parser(text, prog)
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
     parser.add_argument("--output-size", default="512x683", help="size of the label map")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
-    _add_overrides(parser)
-    return parser
-
-
-def draw_attention_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/draw_attention.py`."""
-    parser = Parser(text, prog)
-    _add_config(parser)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--index", type=int, default=0, help="number of the image in the dataset")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="default: all")
-    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
-    return parser
-
-
-def make_demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/make_demo.py`."""
-    parser = Parser(text, prog)
-    parser.add_argument("--output", type=user_path, default=Path("output/demo"), metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-iter", type=int, default=0, metavar="N", help="default: what the config says")
+    add_overrides(parser)
     return parser
 
 
@@ -175,16 +176,6 @@ def systems_parser(text: str | None = None, prog: str | None = None) -> Parser:
     return parser
 
 
-def systems_tool_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/systems.py`."""
-    parser = Parser(text, prog)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--json", action="store_true", help="print the cards as JSON")
-    choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
-    parser.set_defaults(markdown=True)
-    return parser
-
-
 def weights_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `twostage weights` and `tools/weights.py`: `list`, `get` and `verify` in `weights_command`."""
     parser = Parser(text, prog)
@@ -228,68 +219,6 @@ def completion_parser(text: str | None = None, prog: str | None = None) -> Parse
     return parser
 
 
-def benchmark_diffusion_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/benchmark_diffusion.py`."""
-    parser = Parser(text, prog)
-    parser.add_argument("--crops", type=int, default=4, help="a picture of 1024 x 1024 has 4")
-    parser.add_argument("--repeats", type=int, default=1)
-    return parser
-
-
-def train_toy_diffusion_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/train_toy_diffusion.py`."""
-    parser = Parser(text, prog)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--unet-steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
-    return parser
-
-
-def train_toy_clip_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/train_toy_clip.py`."""
-    parser = Parser(text, prog)
-    parser.add_argument("--model", required=True, choices=("toybox-convnext", "toybox-vit"))
-    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
-    return parser
-
-
-def train_mask_prompt_parser(text: str | None = None, prog: str | None = None) -> Parser:
-    """Of `tools/train_mask_prompt.py`: `pairs`, `train`, `accuracy` and `merge` in `command`."""
-    parser = Parser(text, prog)
-    commands = parser.add_subparsers(dest="command", required=True)
-    pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
-    pairs.add_argument("--dataset", required=True)
-    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
-    pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
-    pairs.add_argument("--weights", help="its checkpoint")
-    pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
-    pairs.add_argument("--limit", type=int, help="take only this many pictures")
-    training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
-    _add_clip(training, depth=3)
-    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
-    training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
-    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
-    for field in ("epochs", "batch-size", "seed"):
-        training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
-    training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    training.add_argument("--workers", type=int, default=0, help="processes that read pictures")
-    measuring = commands.add_parser("accuracy", help="zero-shot accuracy on masked pictures of a labelled set")
-    _add_clip(measuring, depth=0)
-    measuring.add_argument("--dataset", required=True)
-    measuring.add_argument("--min-pixels", type=int, default=1)
-    measuring.add_argument("--limit", type=int, help="take only this many pictures")
-    merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
-    merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
-    merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
-    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
-    return parser
-
-
 def _fraction(text: str) -> float:
     """A number between 0 and 1. Raises UserError for anything else."""
     try:
@@ -301,12 +230,14 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _add_config(parser: Parser, *, required: bool = True) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> None:
     which = parser.add_mutually_exclusive_group(required=required)
     # The first of them gives the default.
     which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
     which.add_argument("--system", dest="config_file", type=_system, metavar="SYSTEM", help="or a config's name")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, ours or official; as MODEL.WEIGHTS FILE")
+    parser.add_argument(
+        "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
+    )
 
 
 def _system(name: str) -> str:
@@ -321,14 +252,5 @@ def _add_processes(parser: Parser) -> None:
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes; without GPUs on the CPU")
 
 
-def _add_overrides(parser: Parser) -> None:
+def add_overrides(parser: Parser) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
-
-
-def _add_clip(parser: Parser, *, depth: int) -> None:
-    parser.add_argument("--clip", required=True, help="name, as MODEL.CLIP.NAME")
-    parser.add_argument("--pretrained", required=True, help="tag or file, as MODEL.CLIP.PRETRAINED")
-    parser.add_argument("--quick-gelu", choices=("auto", "on", "off"), default="auto", help="as MODEL.CLIP.QUICK_GELU")
-    parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
-    parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")

@@ -11,8 +11,9 @@ from typing import Any
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from twostage.api import Segmenter, build_from_config
+from twostage.api import Segmentation, Segmenter, build_from_config
 from twostage.config import load_config
+from twostage.contrast.choice import parse_others
 from twostage.data.images import is_own_output, list_images, unique_stems
 from twostage.data.views import find_info, own_folders, with_class_names
 from twostage.errors import UserError, near_names
@@ -22,6 +23,8 @@ from twostage.vocabulary import Vocabulary
 
 # Of all pictures of a run.
 COCO_FILE = "coco.json"
+# Competing words that are listed.
+_SHOWN = 5
 # What is written of a picture behind its name, by format; panoptic segments come with --things.
 _ENDINGS = {"png": ("_overlay.png", "_labels.png"), "npz": (".npz",)}
 _PANOPTIC = ("_panoptic.png", "_segments.png", "_segments.json")
@@ -37,6 +40,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     vocabulary = asked_words(cfg, args.vocabulary)
     things = _things(args.things, vocabulary)
+    others = parse_others(args.others)
     images = list_images(args.pictures)
     stems = unique_stems(images)
     output = Path(args.output)
@@ -47,12 +51,16 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             f"note: results go into the folder of the pictures, '{output}'; a later run does not take them as pictures"
         )
     segmenter = Segmenter(build_from_config(cfg), cfg)
+    rivals = segmenter.competitors(vocabulary, others)
+    if rivals:
+        print(f"competing with your words: {_shortened(rivals)} (--others none turns that off)")
     # Annotations of all pictures go into one file.
     single = [name for name in args.format if name != "coco"]
     broken: list[str] = []
     found: list[dict[str, Any]] = []
     # The words are checked before the first picture is read.
-    for path, stem, (_, result, error) in zip(images, stems, segmenter.map(images, vocabulary), strict=True):
+    results = segmenter.map(images, vocabulary, others=others, min_score=args.min_score)
+    for path, stem, (_, result, error) in zip(images, stems, results, strict=True):
         if result is None:
             broken.append(f"{error}")
             continue
@@ -61,9 +69,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         if "coco" in args.format:
             found.append(result.to_coco(file_name=str(path)))
         if things is not None:
-            result.panoptic(things, score_threshold=args.min_score).save(output, stem)
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.areas().items())
-        tqdm.write(f"{path}: {shares or 'none of the words'}")
+            result.panoptic(things, score_threshold=args.segment_score).save(output, stem)
+        tqdm.write(f"{path}: {_shares(result)}")
     if "coco" in args.format:
         write_text(output / COCO_FILE, json.dumps(joined(found), ensure_ascii=False) + "\n")
     if broken:
@@ -91,6 +98,18 @@ def _things(text: str | None, vocabulary: Vocabulary) -> tuple[str, ...] | None:
             near = near_names(name, vocabulary.names)
             raise UserError(f"--things has {name!r}, which is not in the vocabulary{near}")
     return things
+
+
+def _shares(result: Segmentation) -> str:
+    """What covers how much, and how much is none of the words."""
+    shares = {**result.areas(), "none of the words": float((result.labels < 0).mean())}
+    return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items() if share)
+
+
+def _shortened(words: Sequence[str]) -> str:
+    """The first of many words, and how many there are."""
+    shown = ", ".join(words[:_SHOWN])
+    return shown if len(words) <= _SHOWN else f"{shown} and {len(words) - _SHOWN} more"
 
 
 def _files(output: Path, stems: Sequence[str], formats: Sequence[str], *, panoptic: bool) -> list[Path]:
