@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import open_clip
 
-from twostage.api import find_config, load
+from twostage.api import load
 from twostage.config import load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.systems.cards import all_cards
 from twostage.web.served import Served
