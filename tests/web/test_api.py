@@ -161,3 +161,11 @@ def test_load(address: str, examples: list[Example], desk: Desk, tmp_path: Path)
     right = [segmenter(path, words.split(", ")).to_dict() for path, words in asked]
     outcome = put_under_load(address, os.getpid(), asked, right, clients=8, total=24)
     assert not outcome.wrong
+
+
+def test_files_of_results_do_not_pile_up(desk: Desk, examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twostage.web.requests._RESULTS", 2)
+    monkeypatch.setattr(desk, "_results", type(desk._results)())
+    asked = Request(picture=examples[0][0], words="sky, sand", system=DENSE)
+    kept = [Path(desk.files(asked)[0]).parent for _ in range(4)]
+    assert [folder.exists() for folder in kept] == [False, False, True, True]

@@ -15,6 +15,9 @@ from PIL import Image
 import twostage
 from web.conftest import BROKEN, DENSE, MASKS
 
+# All of them together; a browser has to start.
+pytestmark = pytest.mark.slow
+
 Browser = Any
 WAIT = 120.0
 LAYERS = "return document.querySelectorAll('.ts-view[data-painted]').length"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import logging
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +65,7 @@ def build_page(desk: Desk) -> gr.Blocks:
                     label="Overlay, label map, COCO's json", file_count="multiple", visible=False, elem_id="ts-files"
                 )
         fields = [picture, words, system, mode, others, things]
-        gr.Examples(toybox_examples(Path(tempfile.mkdtemp(prefix="twostage-web-"))), [picture, words], label="Examples")
+        gr.Examples(toybox_examples(desk.folder), [picture, words], label="Examples")
         mode.change(
             lambda chosen: gr.update(visible=chosen == OWN), mode, others, api_visibility="private", queue=False
         )

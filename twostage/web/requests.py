@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from twostage.web.viewer import object_layer, view, word_layer
 AUTOMATIC, NOTHING, OWN = "automatic", "nothing", "words of mine"
 NO_SECOND = "no other"
 _STEM = "segmentation"
+# Folders of files to take away that are kept; more than are ever being made at once.
+_RESULTS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,10 +47,18 @@ class Request:
 
 
 class Desk:
-    """Takes requests to the systems that they name."""
+    """Takes requests to the systems that they name.
+
+    Attributes:
+        systems: by name.
+        folder: for files that exist as long as the page.
+    """
 
     def __init__(self, systems: Sequence[Served]) -> None:
         self.systems = {served.name: served for served in systems}
+        self._own = tempfile.TemporaryDirectory(prefix="twostage-web-")
+        self.folder = Path(self._own.name)
+        self._results: deque[Path] = deque()
 
     def answer(self, request: Request) -> Answer:
         """What the system of `request` says. Raises UserError for anything wrong in it."""
@@ -70,7 +82,7 @@ class Desk:
     def files(self, request: Request) -> list[str]:
         """The answer as files to take away: overlay, label map and COCO's json; with `things`, segments too."""
         answer = self.answer(request)
-        folder = Path(tempfile.mkdtemp(prefix="twostage-web-"))
+        folder = self._result_folder()
         paths = answer.result.save(folder, _STEM, format=("png", "coco"))
         if request.things.strip():
             things = parse_words(request.things, "objects").names
@@ -85,9 +97,18 @@ class Desk:
         return {"system": answer.system, **times, **answer.result.to_dict()}
 
     def close(self) -> None:
-        """End the queues of all systems."""
+        """End the queues of all systems and delete what the page has written."""
         for served in self.systems.values():
             served.close()
+        self._own.cleanup()
+
+    def _result_folder(self) -> Path:
+        """A new folder; the oldest of many are deleted, from which the page has copied its files long ago."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self._results.append(folder)
+        if len(self._results) > _RESULTS:
+            shutil.rmtree(self._results.popleft(), ignore_errors=True)
+        return folder
 
 
 def _others(request: Request) -> Others:
