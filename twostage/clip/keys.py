@@ -53,8 +53,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP = CN()
     # An open_clip model name, or one of ours ("toybox-vit", "toybox-convnext").
     cfg.MODEL.CLIP.NAME = "ViT-B-16"
-    # An open_clip tag ("openai", "laion2b_s34b_b88k"), a local file, "toybox" (shipped), or "" for random weights
-    # (for a MODEL.WEIGHTS file that holds CLIP as well, and for tests).
+    # An open_clip tag ("openai", "laion2b_s34b_b88k"), a file, `hf://owner/repository/file`, an https address, "toybox"
+    # (shipped), or "" for random weights (for a MODEL.WEIGHTS file that holds CLIP as well, and for tests).
     cfg.MODEL.CLIP.PRETRAINED = "openai"
     # auto: chosen from the tag (OpenAI weights need QuickGELU); on / off: forced, an error where the tag disagrees.
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
