@@ -40,7 +40,7 @@ def test_contrast_words_only_take_pixels_away(config):
         before = segmenter.model.decode(photo.features, segmenter.model.embed_vocabulary(Vocabulary(tuple(WORDS))))
         labels = before.label_maps([(70, 90)])[0].numpy()
         everything = Vocabulary((*WORDS, *OTHERS))
-        joint = segmenter.model.decode(photo.features, segmenter.model.embed_vocabulary(everything))
+        joint = segmenter.model.decode_rivalled(photo.features, segmenter.model.embed_vocabulary(everything))
         winners = joint.label_maps([(70, 90)])[0].numpy()
     without = segmenter(photo, WORDS, others=None)
     assert np.array_equal(without.labels, labels) and without.others == ()
@@ -76,6 +76,21 @@ def test_background_by_a_threshold_is_no_answer_to_contrast_words():
     segmenter.model.rule = LabelRule(logit_scale=segmenter.model.rule.logit_scale, probability_threshold=0.999)
     result = segmenter(photo, names, others=others).labels
     assert np.array_equal(result < 0, plain < 0)
+
+
+def test_refinement_sees_only_names_that_can_win():
+    """PAMR is asked for few of many contrast words, and the answer is nearly that of the whole competition."""
+    segmenter = loaded("naclip")
+    photo = segmenter.encode(pixels())
+    others = [
+        f"{colour} {shape}" for colour in ("red", "blue", "pink", "white") for shape in ("star", "ring", "rod", "bolt")
+    ]
+    with torch.inference_mode():
+        text = segmenter.model.embed_vocabulary(Vocabulary((*WORDS, *others)))
+        fewer = segmenter.model.decode_rivalled(photo.features, text)
+        whole, part = (p.label_maps([(70, 90)])[0] for p in (segmenter.model.decode(photo.features, text), fewer))
+    assert len(fewer.classes) < len(text.classes) and fewer.num_classes == len(text.classes)
+    assert (whole == part).float().mean() > 0.98
 
 
 def test_least_score():
