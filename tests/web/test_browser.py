@@ -91,8 +91,12 @@ def color_of(browser: Browser, number: int) -> tuple[int, ...]:
     return tuple(bytes.fromhex(row.get_attribute("data-color")))
 
 
-def test_from_upload_to_download(browser: Browser, address: str, examples: list[list[str]], downloads: Path) -> None:
-    path, words = examples[0]
+def test_from_upload_to_download(
+    browser: Browser, address: str, examples: list[list[str]], downloads: Path, tmp_path: Path
+) -> None:
+    # A file that no other test has shown to the page.
+    path, words = tmp_path / "own.png", examples[0][1]
+    Image.open(examples[0][0]).save(path, compress_level=1)
     names = words.split(", ")
     direct = twostage.load(DENSE, device="cpu")(path, names)
     open_at(browser, address)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from twostage.data.images import open_image, rgb_of
+from twostage.data.images import open_image, read_rgb
 from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ class Upload:
                 raise UserError(
                     f"the picture has {width} x {height} pixels; make it smaller, {PIXELS / 1e6:.0f} million are allowed"
                 )
-            return rgb_of(image)
+        return read_rgb(io.BytesIO(self.content))
 
 
 def read_upload(path: str | None) -> Upload:

@@ -142,7 +142,7 @@ def _weights_file(name: str, pretrained: str, known: dict[str, Any]) -> Path:
             ) from error
     if pretrained in known or not is_known(pretrained):
         raise UserError(
-            f"MODEL.VIT_GUIDE.PRETRAINED is {pretrained!r}: neither a file nor a published tag of {name!r}"
+            f"MODEL.VIT_GUIDE.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name!r}"
             f"{near_names(pretrained, list(known))}; tags: {', '.join(known) or 'none'}"
         )
     return weights_file(pretrained, key="MODEL.VIT_GUIDE.PRETRAINED")
