@@ -42,6 +42,12 @@ TRAINED_PARAMETERS = {
     "transformers": r"(visual\.)?transformer\..*",
     # SED ("full"): the image tower.
     "visual": r"visual\..*",
+    # ERR-Seg ("weight"): of a ConvNeXt its layer scales, depthwise and feed-forward weights (those of the projection head
+    # with them); of the text tower the attention's and the first feed-forward weights. Biases and norms stay frozen.
+    "weights": (
+        r"visual\.(.*gamma.*|.*(mlp|conv_dw).*weight.*)"
+        r"|transformer\..*(attn\.in_proj_weight|mlp\.c_fc\.weight)"
+    ),
 }
 
 
@@ -68,7 +74,7 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.SPLIT_SYNONYMS = True
     # Of split synonyms only the first is used.
     cfg.MODEL.CLIP.FIRST_SYNONYM = False
-    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED); see TRAINED_PARAMETERS.
+    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED, ERR-Seg); see TRAINED_PARAMETERS.
     cfg.MODEL.CLIP.FINETUNE = "none"
     # Prompts per batch of the text tower.
     cfg.MODEL.CLIP.TEXT_BATCH_SIZE = 256

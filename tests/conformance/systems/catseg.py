@@ -30,7 +30,8 @@ from twostage.clip.templates import TEMPLATES
 from twostage.data.mapper import to_tensor
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg.model import CATSeg
-from twostage.systems.one_stage.catseg.views import REJECTED, ClassScores
+from twostage.systems.one_stage.catseg.views import ClassScores
+from twostage.systems.one_stage.cost_aggregation.kept_classes import REJECTED
 from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("CAT-Seg", "catseg")

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from twostage.clip.statistics import PixelStatistics, PixelUnits
 from twostage.errors import UserError
 from twostage.proposals.backbones import build_backbone
-from twostage.systems.one_stage.catseg.aggregator import Aggregator, AggregatorLayer
+from twostage.systems.one_stage.catseg.aggregator import Aggregator
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide, TapGuide, ViTGuide
 from twostage.systems.one_stage.cost_aggregation.building import (
     build_backbone_guide,
@@ -18,6 +18,7 @@ from twostage.systems.one_stage.cost_aggregation.building import (
     build_spatial,
     cost_channels,
 )
+from twostage.systems.one_stage.cost_aggregation.layer import AggregatorLayer
 from twostage.systems.one_stage.cost_aggregation.parts import PassLosses
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
@@ -32,13 +31,7 @@ from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
 from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide
-from twostage.systems.one_stage.catseg.views import (
-    REJECTED,
-    ClassScores,
-    SlidingWindow,
-    WholeImage,
-    views_from_config,
-)
+from twostage.systems.one_stage.catseg.views import ClassScores, SlidingWindow, WholeImage, views_from_config
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
 from twostage.systems.one_stage.cost_aggregation.building import (
     build_correlation,
@@ -46,6 +39,7 @@ from twostage.systems.one_stage.cost_aggregation.building import (
     build_presence,
 )
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.kept_classes import among_all, take_classes
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.cost_aggregation.parts import Correlation, PassLosses, PresenceFilter
 
@@ -226,8 +220,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         scores = self.class_scores(encoded, text)
         logits = scores.logits
         if scores.kept is not None:
-            full = logits.new_full((len(logits), scores.num_classes, *logits.shape[2:]), REJECTED)
-            logits = full.scatter(1, scores.kept[..., None, None].expand_as(logits), logits)
+            logits = among_all(logits, scores.kept, scores.num_classes)
         losses = {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
         if self.presence is not None:
             losses |= self.presence.losses(encoded.embeddings, text, stacked)
@@ -244,8 +237,3 @@ def best_classes(cost: Tensor, count: int) -> Tensor | None:
     if not 0 < count < cost.shape[1]:
         return None
     return cost.flatten(2).amax(dim=2).topk(count, dim=1).indices.sort(dim=1).values
-
-
-def take_classes(values: Tensor, kept: Tensor) -> Tensor:
-    """`[V, T, ...]` at `[V, K]`: `[V, K, ...]`."""
-    return torch.stack([view[index] for view, index in zip(values, kept, strict=True)])
