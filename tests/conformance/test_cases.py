@@ -19,6 +19,8 @@ CASES = Path(__file__).with_name("cases")
 # depending on the processor.
 SECONDS = {
     "catseg/public-prompts": 4,
+    "errseg/public-decoder": 8,
+    "errseg/public-selection": 1,
     "fcclip/own-r50-small": 24,
     "mask2former/public-r50-train": 13,
     "ovseg/public-train-base": 26,

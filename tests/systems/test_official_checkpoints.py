@@ -45,6 +45,8 @@ OFFICIAL = {
     "catseg/keys-v1-swinb": ("CAT-Seg (v1)", "catseg_v1_vitl_swinb"),
     "sed/keys-base": ("SED", "sed_convnextb"),
     "sed/keys-large": ("SED", "sed_convnextl"),
+    "errseg/keys-b": ("ERR-Seg", "errseg_convnextb"),
+    "errseg/keys-l": ("ERR-Seg", "errseg_convnextl"),
     "segclip/keys-vitb16": ("SegCLIP", "segclip_vitb"),
     "trainingfree/keys-clip-vit-b-16": ("CLIP", "clip_vitb"),
     "trainingfree/keys-clip-rn50": ("CLIP", "maskclip_r50"),
