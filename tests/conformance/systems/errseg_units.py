@@ -62,7 +62,7 @@ def check_decoder(case: Case, cfg: CfgNode) -> list[Comparison]:
     case.told("what", "B", "T", "D", "h", "w", "clamp")
     inputs = {name: _drawn(text, meta["weight_seed"]) for name, text in meta["inputs"].items() if name != "note"}
     model = _model(cfg, case)
-    text = inputs["text"][0].transpose(0, 1)
+    text = inputs["text"][0]
     recorded: Recorded = defaultdict(list)
     with torch.inference_mode():
         costs = Costs(cost_map(inputs["emb16"], text), cost_map(inputs["emb32"], text))

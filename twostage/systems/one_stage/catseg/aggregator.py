@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
-from twostage.systems.one_stage.cost_aggregation.layer import AggregatorLayer, class_slices
+from twostage.systems.one_stage.cost_aggregation.layer import class_slices
 from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 
 
@@ -39,7 +39,7 @@ class Aggregator(nn.Module):
         embedding: int,
         appearance_source: int,
         decoder_sources: Sequence[int],
-        layers: Sequence[AggregatorLayer],
+        layers: Sequence[nn.Module],
         channels: int,
         appearance_channels: int,
         text_channels: int,
@@ -54,6 +54,7 @@ class Aggregator(nn.Module):
             embedding: D.
             appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
+            layers: `AggregatorLayer`s or what takes their place.
             decoder_channels, decoder_guidance: of the decoder's two stages.
             cost: False aggregates image and text features instead of their similarity (the paper's baseline).
             neighbours: which classes each class reads in class aggregation; None for all.

@@ -29,7 +29,14 @@ from twostage.inference.early_rejection import EarlyRejection
 from twostage.predictions.prediction import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
-from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
+from twostage.systems.one_stage.catseg.building import (
+    LayerBuilder,
+    TowerShape,
+    build_aggregator,
+    build_guide,
+    build_layer,
+    vit_shape,
+)
 from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide
 from twostage.systems.one_stage.catseg.views import ClassScores, SlidingWindow, WholeImage, views_from_config
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
@@ -118,12 +125,20 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         """Constructor arguments from `MODEL.CATSEG`, `MODEL.CLIP` and `TEST.SLIDING`."""
         clip, tokenizer = load_clip_from_config(cfg)
         require_vit(clip.visual, "CAT-Seg")
+        shared = shared_arguments(
+            cfg, clip, tokenizer, size_divisibility=cfg.MODEL.CATSEG.SIZE_DIVISIBILITY, per_template=True
+        )
+        return {**shared, **cls.own_arguments(cfg, vit_shape(clip.visual), build_pass_losses(cfg))}
+
+    @staticmethod
+    def own_arguments(
+        cfg: CfgNode, tower: TowerShape, pass_losses: PassLosses | None, layer: LayerBuilder = build_layer
+    ) -> dict[str, Any]:
+        """Constructor arguments for a CLIP of shape `tower`, but for those of every segmenter."""
         keys = cfg.MODEL.CATSEG
-        guide, channels = build_guide(cfg, clip.visual)
-        pass_losses = build_pass_losses(cfg)
+        guide, channels = build_guide(cfg, tower)
         return {
-            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
-            "aggregator": build_aggregator(cfg, clip.visual, channels, pass_losses),
+            "aggregator": build_aggregator(cfg, tower, channels, pass_losses, layer),
             "guide": guide,
             "resolution": keys.RESOLUTION,
             "own_residual": keys.LAST_BLOCK_RESIDUAL == "own",
@@ -133,7 +148,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "correlation": build_correlation(cfg),
-            "presence": build_presence(cfg, clip.visual.proj.shape[1]),
+            "presence": build_presence(cfg, tower.embedding),
             "pass_losses": pass_losses,
         }
 
