@@ -40,7 +40,7 @@ def check(case: Case) -> list[Comparison]:
     case.told(
         "eval_mode", "selection", "selection_rules_fixed_here", "selection_robustness", "order_test", "dataset_name"
     )
-    case.told("image_seeds_tried", "num_classes")
+    case.told("image_seeds_tried", "num_classes", "text_encoding_against_77_tokens_relative")
     if "subcases" in case.meta:
         return check_selection(case)
     cfg = _config(case)

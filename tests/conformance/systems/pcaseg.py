@@ -49,7 +49,7 @@ _UNIT_CHANNELS = 128
 
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a PCA-Seg case with ours."""
-    case.told("eval_mode", "truncation_margin", "fixed_here")
+    case.told("eval_mode", "truncation_margin", "fixed_here", "text_encoding_against_77_tokens_relative")
     if "inputs" in case.meta:
         return _check_layer(case)
     cfg = published_config(case, _CONFIGS)
