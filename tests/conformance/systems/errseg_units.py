@@ -27,12 +27,12 @@ from conformance.systems.errseg_recording import (
 )
 from twostage.clip.towers.convnext import Pyramid
 from twostage.inference.early_rejection import PixelVotes
-from twostage.systems.building import build_model
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.kept_classes import take_classes
-from twostage.systems.one_stage.errseg.aggregator import Costs
-from twostage.systems.one_stage.errseg.model import ERRSeg
+from twostage.systems.one_stage.errseg.aggregator import Aggregator, Costs
+from twostage.systems.one_stage.errseg.building import build_aggregator
 from twostage.systems.one_stage.errseg.selection import select_classes
+from twostage.systems.one_stage.errseg.weights import checkpoint_table
 
 
 def check_selection(case: Case) -> list[Comparison]:
@@ -61,18 +61,19 @@ def check_decoder(case: Case, cfg: CfgNode) -> list[Comparison]:
     # What the formulas of the inputs say anyhow.
     case.told("what", "B", "T", "D", "h", "w", "clamp")
     inputs = {name: _drawn(text, meta["weight_seed"]) for name, text in meta["inputs"].items() if name != "note"}
-    model = _model(cfg, case)
     text = inputs["text"][0]
+    pyramid = Pyramid(*(inputs[f"os{stride}"] for stride in (4, 8, 16, 32)))
+    aggregator = _aggregator(cfg, case, pyramid, text.shape[-1])
     recorded: Recorded = defaultdict(list)
     with torch.inference_mode():
         costs = Costs(cost_map(inputs["emb16"], text), cost_map(inputs["emb32"], text))
-        guidance = model.aggregator.guidance(Pyramid(*(inputs[f"os{stride}"] for stride in (4, 8, 16, 32))))
-        with recording_aggregator(model.aggregator, recorded):
+        guidance = aggregator.guidance(pyramid)
+        with recording_aggregator(aggregator, recorded):
             kept = select_classes(costs.fine, meta["slots"])
             chosen = Costs(*(take_classes(cost, kept) for cost in costs))
             words = take_classes(text.expand(len(kept), -1, -1, -1), kept)
-            model.aggregator(chosen, words, guidance)
-        arrays: Arrays = {"selected": kept, **cost_arrays(model.aggregator, costs, chosen)}
+            aggregator(chosen, words, guidance)
+        arrays: Arrays = {"selected": kept, **cost_arrays(aggregator, costs, chosen)}
     arrays |= guidance_arrays(guidance) | aggregator_arrays(recorded)
     return case.compare_all(arrays | logit_arrays(recorded["head"], kept, len(text)))
 
@@ -88,14 +89,14 @@ def _drawn(formula: str, seed: int) -> Tensor:
     return evaluate(words, **functions)
 
 
-def _model(cfg: CfgNode, case: Case) -> ERRSeg:
-    """With the aggregator's weights alone seeded."""
-    model = build_model(cfg).eval()
-    table, prefix = model.checkpoint_table(), "aggregator."
-    own = {f"{prefix}{name}": value for name, value in model.aggregator.state_dict().items()}
+def _aggregator(cfg: CfgNode, case: Case, pyramid: Pyramid, embedding: int) -> Aggregator:
+    """With seeded weights, without the model around it."""
+    aggregator = build_aggregator(cfg, [maps.shape[1] for maps in pyramid], embedding).eval()
+    table, prefix = checkpoint_table(), "aggregator."
+    own = {f"{prefix}{name}": value for name, value in aggregator.state_dict().items()}
     official = seeded_state(
         table.to_official(own), seed=case.meta["weight_seed"], gains=case.meta["weights"]["weight_gains"]
     )
     ours = table.to_ours(official, source="seeded weights")
-    model.aggregator.load_state_dict({name.removeprefix(prefix): value for name, value in ours.items()})
-    return model
+    aggregator.load_state_dict({name.removeprefix(prefix): value for name, value in ours.items()})
+    return aggregator

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
 from twostage.clip.templates import TEMPLATES
-from twostage.clip.towers.convnext import stage_strides, stage_widths
 from twostage.errors import UserError
 from twostage.systems.one_stage.cost_aggregation.layer import AggregatorLayer
 from twostage.systems.one_stage.errseg.aggregator import Aggregator
 from twostage.systems.one_stage.errseg.layers import ClassAggregation, SpatialAggregation
 
 
-def build_aggregator(cfg: CfgNode, visual: Any, embedding: int) -> Aggregator:
-    """For CLIP's image tower `visual` and text embeddings of size `embedding`.
+def check_resolutions(cfg: CfgNode, stride: int) -> None:
+    """UserError where CLIP's stages, of which the coarsest has `stride`, would not lie on grids that double."""
+    for key in ("RESOLUTION", "TEST_RESOLUTION"):
+        if cfg.MODEL.ERRSEG[key] % stride:
+            raise UserError(f"MODEL.ERRSEG.{key} is {cfg.MODEL.ERRSEG[key]}; it must be a multiple of {stride}")
 
-    Raises:
-        UserError: the stages of CLIP would not lie on grids that double.
+
+def build_aggregator(cfg: CfgNode, stage_channels: Sequence[int], embedding: int) -> Aggregator:
+    """The aggregator of `MODEL.ERRSEG`.
+
+    Args:
+        stage_channels: of CLIP's stages, res2 to res5.
+        embedding: size of CLIP's embeddings.
     """
     keys = cfg.MODEL.ERRSEG
-    stride = stage_strides(visual)[2]
-    for key in ("RESOLUTION", "TEST_RESOLUTION"):
-        if keys[key] % (2 * stride):
-            raise UserError(f"MODEL.ERRSEG.{key} is {keys[key]}; it must be a multiple of {2 * stride}")
     return Aggregator(
         cost_channels=len(TEMPLATES[cfg.MODEL.CLIP.TEMPLATES]),
         embedding=embedding,
-        stage_channels=stage_widths(visual),
+        stage_channels=stage_channels,
         source_channels=keys.SOURCE_CHANNELS,
         channels=keys.CHANNELS,
         layers=[_layer(cfg, keys.DROP_PATH * index / keys.LAYERS) for index in range(keys.LAYERS)],

@@ -18,6 +18,8 @@ from twostage.clip.towers.convnext import (
     hierarchical_features,
     require_convnext,
     set_regularisation,
+    stage_strides,
+    stage_widths,
 )
 from twostage.clip.towers.finetuning import train_parts
 from twostage.predictions.dense import DensePrediction
@@ -28,7 +30,7 @@ from twostage.systems.one_stage.cost_aggregation.kept_classes import REJECTED_PR
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.cost_aggregation.squares import squares
 from twostage.systems.one_stage.errseg.aggregator import Aggregator, Costs, Guidance
-from twostage.systems.one_stage.errseg.building import build_aggregator
+from twostage.systems.one_stage.errseg.building import build_aggregator, check_resolutions
 from twostage.systems.one_stage.errseg.fine_pass import FinePass
 from twostage.systems.one_stage.errseg.selection import present_classes, select_classes
 from twostage.systems.one_stage.errseg.weights import checkpoint_table
@@ -86,11 +88,12 @@ class ERRSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         """Constructor arguments from `MODEL.ERRSEG` and `MODEL.CLIP`."""
         clip, tokenizer = load_clip_from_config(cfg)
         require_convnext(clip.visual, "ERR-Seg")
+        check_resolutions(cfg, stage_strides(clip.visual)[3])
         keys = cfg.MODEL.ERRSEG
         set_regularisation(clip.visual, drop_path=keys.CLIP_DROP_PATH, dropout=keys.CLIP_DROPOUT)
         return {
             **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
-            "aggregator": build_aggregator(cfg, clip.visual, clip.text_projection.shape[1]),
+            "aggregator": build_aggregator(cfg, stage_widths(clip.visual), clip.text_projection.shape[1]),
             "fine_pass": FinePass(visual=clip.visual),
             "resolution": keys.RESOLUTION,
             "test_resolution": keys.TEST_RESOLUTION,
