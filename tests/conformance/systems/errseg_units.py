@@ -75,7 +75,8 @@ def check_decoder(case: Case, cfg: CfgNode) -> list[Comparison]:
             aggregator(chosen, words, guidance)
         arrays: Arrays = {"selected": kept, **cost_arrays(aggregator, costs, chosen)}
     arrays |= guidance_arrays(guidance) | aggregator_arrays(recorded)
-    return case.compare_all(arrays | logit_arrays(recorded["head"], kept, len(text)))
+    arrays |= logit_arrays(recorded["head"], kept, len(text))
+    return case.compare_all(arrays | {"argmax": arrays["logits"].argmax(dim=1)})
 
 
 def _drawn(formula: str, seed: int) -> Tensor:
