@@ -29,7 +29,8 @@ def recording_model(model: ERRSeg) -> Iterator[Recorded]:
     for index, stage in enumerate(trunk.stages):
         hooks.append((stage, lambda _a, out, name=f"vis_os{4 << index}": recorded[name].append(out)))
     fine: Any = model.fine_pass
-    hooks.append((fine.conv, lambda _a, out: recorded[f"os16_downsampled_{out.shape[-1]}"].append(out)))
+    # So called whatever its side is.
+    hooks.append((fine.conv, lambda _a, out: recorded["os16_downsampled_41"].append(out)))
     # The blocks of the last stage run twice; the second time is the stride-16 path.
     hooks.append((trunk.stages[3].blocks, lambda args, out: recorded["stage3"].extend((args[0], out))))
     with hooked(hooks), recording_aggregator(model.aggregator, recorded):
