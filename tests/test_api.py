@@ -13,6 +13,7 @@ from PIL import Image
 import twostage
 from twostage.api import as_rgb
 from twostage.errors import UserError
+from twostage.pictures import read_ahead
 
 RANDOM = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", ""]
 
@@ -140,3 +141,50 @@ def test_none_of_the_words_never_shares_a_value_with_a_class(tmp_path, monkeypat
     none = 255 if count <= 255 else 65535
     assert np.array_equal(saved, np.where(labels < 0, none, labels))
     assert about["none"] == str(none) and json.loads(about["names"]) == list(names)
+
+
+def test_many_pictures_in_order_and_broken_ones_with_their_error(segmenter, pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    (tmp_path / "y.png").write_bytes(b"no picture")
+    pictures = [tmp_path / "x.png", tmp_path / "y.png", pixels[:50], tmp_path / "none.png", pixels]
+    wanted = segmenter(pixels, ["a", "b"], others=None).labels
+    for ahead in (0, 2):
+        found = list(segmenter.map(iter(pictures), ["a", "b"], others=None, progress=False, ahead=ahead))
+        assert all(one.picture is picture for one, picture in zip(found, pictures, strict=True))
+        assert [one.error is None for one in found] == [one.result is not None for one in found] == [1, 0, 1, 0, 1]
+        assert np.array_equal(found[0].result.labels, wanted) and np.array_equal(found[4].result.labels, wanted)
+        assert found[2].result.labels.shape == (50, 90)
+        assert "y.png" in str(found[1].error) and "does not exist" in str(found[3].error)
+
+
+def test_words_are_checked_before_the_first_picture(segmenter):
+    with pytest.raises(UserError, match="twice"):
+        segmenter.map(["none.png"], ["a", "A"])
+    with pytest.raises(UserError, match="several pictures"):
+        segmenter.map("none.png", ["a"])
+    with pytest.raises(UserError, match="0 or more"):
+        segmenter.map(["none.png"], ["a"], ahead=-1)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_no_more_pictures_are_read_ahead_than_asked_for(pixels, ahead):
+    taken = []
+
+    def pictures():
+        for index in range(20):
+            taken.append(index)
+            yield pixels
+
+    read = read_ahead(pictures(), count=ahead)
+    for index in range(5):
+        next(read)
+        assert len(taken) == index + 1 + ahead
+    # The rest is neither read nor waited for.
+    read.close()
+    assert len(taken) == 5 + ahead
+
+
+def test_progress_goes_to_stderr(segmenter, pixels, capsys):
+    list(segmenter.map([pixels, pixels], ["a", "b"], others=None))
+    out, err = capsys.readouterr()
+    assert "2/2" in err and not out

@@ -20,21 +20,18 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from tqdm import tqdm
 
-from twostage.checkpoint.checkpointer import load_weights
-from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.contrast.choice import Others, OthersChoice
 from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
-from twostage.machine import resolve_device
 from twostage.pictures import Picture, as_rgb, read_ahead
 from twostage.predictions.contrasted import FlooredPrediction
 from twostage.results.panoptic import PanopticSegmentation
 from twostage.results.segmentation import Segmentation
 from twostage.segmenter import OpenVocabularySegmenter
-from twostage.systems.building import build_model
+from twostage.systems.loading import build_from_config
 from twostage.vocabulary import Vocabulary
 
 __all__ = [
@@ -192,7 +189,9 @@ def load(
 
     Args:
         config: a name under configs/ ("san_vitb", "toybox/san") or a yaml file.
-        weights: a checkpoint, ours or an official one; None keeps the config's `MODEL.WEIGHTS`.
+        weights: a checkpoint, ours or an official one: a file, "official" for the one that was published for the config, its
+            name on the system's card, `hf://owner/repository/file` or an https address. None keeps the config's
+            `MODEL.WEIGHTS`.
         device: "auto", "cpu", "cuda", ...
         opts: further `KEY VALUE` overrides.
 
@@ -204,21 +203,3 @@ def load(
         overrides += ["MODEL.WEIGHTS", str(weights)]
     cfg = load_config(find_config(config), overrides)
     return Segmenter(build_from_config(cfg), cfg)
-
-
-def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
-    """The config's model on its device, with `MODEL.WEIGHTS` loaded where given, in eval mode.
-
-    Raises:
-        UserError: weights missing or of another system, or a model that is none of ours.
-    """
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = resolve_device(cfg)
-    # Read before the model is built: a wrong path should not cost the time of building.
-    content = load_checkpoint_file(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
-    model = build_model(cfg)
-    if not isinstance(model, OpenVocabularySegmenter):
-        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")
-    if content is not None:
-        load_weights(model, content, cfg.MODEL.WEIGHTS)
-    return model.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from twostage.errors import UserError, near_names
@@ -17,26 +16,29 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return name
-    package = Path(__file__).parents[1]
-    # Beside the package in a checkout, inside it when installed.
-    folders = [folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()]
-    for folder in folders:
+    for folder in _folders():
         if (folder / f"{name}.yaml").is_file():
             return str(folder / f"{name}.yaml")
     installed = config_path(name)
     if installed is not None:
         return str(installed)
-    known = [str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("*.yaml")]
-    known += [config for card in all_cards() if card.config_package for config in card.configs]
-    known = sorted(k for k in known if not k.startswith("base/"))
     for card in all_cards():
         if card.name.casefold() == name.casefold():
-            raise UserError(
-                f"{card.name} comes in several configs, so {name!r} is not enough; give {_either(card.configs)}"
-            )
-    raise UserError(f"no config {name!r}{near_names(name, known)}; there are: {', '.join(known)}")
+            raise UserError(f"{name!r} is a system with several settings; ask for one: {', '.join(card.configs)}")
+    known = config_names()
+    near = near_names(name, known)
+    cure = "`twostage systems` lists them" if near else f"there are: {', '.join(known)}"
+    raise UserError(f"no config {name!r}{near}; {cure}")
 
 
-def _either(names: Sequence[str]) -> str:
-    *first, last = map(repr, names)
-    return f"{', '.join(first)} or {last}" if first else last
+def config_names() -> list[str]:
+    """Every name that `find_config` knows, sorted."""
+    known = {str(p.relative_to(f).with_suffix("").as_posix()) for f in _folders() for p in f.rglob("*.yaml")}
+    known |= {config for card in all_cards() if card.config_package for config in card.configs}
+    return sorted(name for name in known if not name.startswith("base/"))
+
+
+def _folders() -> list[Path]:
+    """Beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parents[1]
+    return [folder for folder in (package.parent / "configs", package / "configs") if folder.is_dir()]
