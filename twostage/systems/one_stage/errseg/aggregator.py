@@ -143,8 +143,9 @@ class Aggregator(nn.Module):
         convolution to C channels instead of one to `source_channels`.
         """
         projection = self.cost_fusion.weight[:, :, 0, 0] / 2
-        kernels = [torch.einsum("cs,spyx->cpyx", projection, embed.weight) for embed in self.costs]
-        bias = projection @ sum(embed.bias for embed in self.costs) + self.cost_fusion.bias
+        embeds: list[Any] = list(self.costs)
+        kernels = [torch.einsum("cs,spyx->cpyx", projection, embed.weight) for embed in embeds]
+        bias = projection @ sum(embed.bias for embed in embeds) + self.cost_fusion.bias
         fine, coarse = (
             F.conv2d(cost.flatten(0, 1), kernel, padding=3) for cost, kernel in zip(costs, kernels, strict=True)
         )
