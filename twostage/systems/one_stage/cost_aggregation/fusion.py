@@ -38,7 +38,9 @@ class UpsamplingFusion(nn.Module):
         self.visual = visual_channels
         joined = self.upsampled + visual_channels + cost_channels
         groups = max(1, out_channels // group_size)
-        self.up = nn.ConvTranspose2d(in_channels, self.upsampled, kernel_size=2, stride=2)
+        self.up: nn.ConvTranspose2d | nn.Conv2d = nn.ConvTranspose2d(
+            in_channels, self.upsampled, kernel_size=2, stride=2
+        )
         self.conv1 = nn.Conv2d(joined, out_channels, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
