@@ -24,6 +24,7 @@ SECONDS = {
     "ovseg/public-train-base": 26,
     "ovseg/public-unit-criterion": 1,
     "ovseg/public-unit-region": 1,
+    "proxy/public-proxyclip-unit-affinity": 1,
     "san/public-small-base": 16,
     "san/public-train-base": 20,
     "scan/public-vitb-train": 60,
