@@ -28,8 +28,8 @@ DenseMethod = Literal[Attention, "clip_surgery", "gem"]
 PositionRule = Literal["size", "size_by_count", "scale", "scale_by_shape", "antialias", "bilinear"]
 
 # Sets of prompt templates (clip/templates.py): 1 for "single" and for "scene" (CAT-Seg), 14 for "vild", 80 for "imagenet",
-# 85 for "imagenet_scene" (MaskCLIP).
-TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene"]
+# 85 for "imagenet_scene" (MaskCLIP), 7 for "imagenet_seven" (Talk2DINO).
+TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene", "imagenet_seven"]
 
 # Choice of which parameters are trained -> regular expression for their names (open_clip's).
 TRAINED_PARAMETERS = {

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from twostage.checkpoint.renaming import CheckpointTable, Rename, Supply
+from twostage.clip.openai_names import CLIP_FRESH, CLIP_RENAMES
 from twostage.foundation.loading import UNREAD
 from twostage.systems.training_free.proxyclip.card import CARDS
-
-# OpenAI's names begin with one of these; all others are the foundation model's.
-_CLIP = (
-    *("visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection"),
-    "logit_scale",
-)
 
 
 def foundation_table(read_clip: Supply | None = None) -> CheckpointTable:
@@ -23,8 +18,8 @@ def foundation_table(read_clip: Supply | None = None) -> CheckpointTable:
     return CheckpointTable(
         system=card.name,
         signatures=tuple(card.signatures.values()),
-        renames=(*(Rename(name, f"clip.{name}") for name in _CLIP), Rename("", "foundation.")),
+        renames=(*CLIP_RENAMES, Rename("", "foundation.")),
         dropped=UNREAD,
-        fresh={r"clip\..*": "CLIP's, from MODEL.CLIP.PRETRAINED"},
+        fresh=CLIP_FRESH,
         supply=read_clip,
     )
