@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import os
+import re
 import reprlib
 import signal
 import sys
@@ -25,8 +26,21 @@ EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
 
+# Letters without a space; no name, path or key that anybody could read is longer.
+_LONGEST_WORD = 400
+
+
 class UserError(Exception):
-    """A mistake in what the user handed in; `str(error)` is one line that names the culprit and the way out."""
+    """A mistake in what the user handed in; `str(error)` is one line that names the culprit and the way out.
+
+    Endless words of the input are cut.
+
+    >>> len(str(UserError(f"no file is called '{'x' * 5000}'")))
+    418
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: f"{word[0][: _LONGEST_WORD - 3]}...", message))
 
 
 def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:

@@ -21,6 +21,8 @@ SECONDS = {
     "catseg/public-prompts": 4,
     "fcclip/own-r50-small": 24,
     "mask2former/public-r50-train": 13,
+    "odise/public-narrow-caption-train": 35,
+    "odise/public-unit-maskclip": 25,
     "ovseg/public-train-base": 26,
     "ovseg/public-unit-criterion": 1,
     "ovseg/public-unit-region": 1,

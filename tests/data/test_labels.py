@@ -21,6 +21,8 @@ COLORS = [(0, 0, 0), (200, 30, 30), (30, 200, 30)]
         (np.nan, "holds nan"),
         (np.inf, "holds inf"),
         (-1.0, "holds -1; labels are numbers from 0 on: write the ignore label"),
+        (65536.0, "holds 65536; labels are class numbers up to 65535"),
+        (1e30, r"holds 1e\+30; labels are class numbers"),
     ],
 )
 def test_what_is_no_index_is_refused(value: float, said: str, tmp_path: Path) -> None:

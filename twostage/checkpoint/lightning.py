@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from twostage.checkpoint.tensor_reader import read_archive
+from twostage.checkpoint.tensor_reader import is_archive, read_archive
 from twostage.errors import UserError
 
 _MARK = b"pytorch-lightning_version"
@@ -43,7 +43,7 @@ class _Inert:
 
 def is_lightning(path: Path) -> bool:
     """Whether the file is a zip archive that Lightning's trainer has written."""
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:

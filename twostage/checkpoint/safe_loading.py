@@ -14,11 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from twostage.checkpoint.lightning import is_lightning, load_lightning_tensors
+from twostage.checkpoint.tensor_reader import is_archive
 from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_tensors
 from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
+# MS-DOS attribute of a part of a zip archive.
+_FOLDER = 0x10
 # Bytes read at a time.
 _CHUNK = 1 << 20
 
@@ -55,7 +58,7 @@ def _load_torch(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "weights_only" in str(error).lower() or "global" in str(error).lower():
+        if is_archive(path) or "weights_only" in str(error).lower() or "global" in str(error).lower():
             raise UserError(
                 f"checkpoint '{path}' holds pickled objects besides tensors and was not loaded, because they could run "
                 "code; save its state dict alone, best as .safetensors"
@@ -72,7 +75,7 @@ def _load_torch(path: Path) -> dict[str, Any]:
 
 def _check_sums(path: Path) -> None:
     """UserError where a part of the archive is not what was written; torch reads it without looking at the check sums."""
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return  # torch's format before 1.6, which has none
     with zipfile.ZipFile(path) as archive:  # the list of its parts was read before, see `is_torchscript`
         damaged = [info.filename for info in archive.infolist() if not _is_whole(archive, info)]
@@ -82,11 +85,14 @@ def _check_sums(path: Path) -> None:
 
 
 def _is_whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if info.external_attr & _FOLDER:
+        return False  # torch would take it for a folder, and leave its tensor's memory as it found it
     try:
         with archive.open(info) as part:
             while part.read(_CHUNK):
                 pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+    # The last one: names in the archive that are no text any more.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
         return False
     return True
 

@@ -31,6 +31,14 @@ _DTYPES = {
 StandIn = Callable[[str, str], Any]
 
 
+def is_archive(path: Path) -> bool:
+    """Whether the file is a zip archive, a damaged one among them."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # it has an end that says what no archive says
+        return True
+
+
 def read_archive(path: Path, stand_in: StandIn) -> Any:
     """What the pickle of the zip archive `path` holds.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from twostage.checkpoint.tensor_reader import read_archive
+from twostage.checkpoint.tensor_reader import is_archive, read_archive
 from twostage.errors import UserError
 
 _LISTS = tuple(f"build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
@@ -25,7 +25,7 @@ class _Shell:
 
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a zip archive with a scripted module. Raises UserError where the archive is damaged."""
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:

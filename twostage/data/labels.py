@@ -14,6 +14,8 @@ from twostage.files import atomic_path
 
 Color = tuple[int, int, int]
 
+# The ignore label of 16-bit files; floats of any size would lose their value on the way to whole numbers.
+_LARGEST = 65535
 # What to do with labels in colours.
 _COLORS_CURE = "`python tools/prepare_datasets.py prepare FOLDER` does it by the colours of the folder's classes.json"
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
@@ -96,6 +98,11 @@ def _check_whole(values: np.ndarray, path: str | Path) -> None:
                 f"label file '{path}' holds {broken[0]:g}; labels are whole numbers: resize label maps by nearest neighbours, "
                 "write the ignore label where there is none, and save integers (PNG)"
             )
+    if values.size and values.max() > _LARGEST:
+        raise UserError(
+            f"label file '{path}' holds {values.max():g}; labels are class numbers up to {_LARGEST}: save the numbers of "
+            "classes, not depths, scores or identities"
+        )
     if values.size and values.min() < 0:
         raise UserError(
             f"label file '{path}' holds {values.min():g}; labels are numbers from 0 on: write the ignore label (255, of "

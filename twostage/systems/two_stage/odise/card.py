@@ -24,6 +24,7 @@ CARDS = (
         module="twostage.systems.two_stage.odise.model",
         keys=GROUPS,
         configs=("odise_label", "odise_caption", "toybox/odise"),
+        checked="8 of the 9 public cases match; of the label model's training 174 of 176 arrays (rounding, `docs/RESULTS.md`)",
         signatures={
             "label": Signature((*_FEATURES, "category_head.text_proj."), configs=("odise_label",)),
             "caption": Signature((*_FEATURES, "word_head.text_proj."), configs=("odise_caption",)),
