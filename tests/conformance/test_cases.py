@@ -29,6 +29,7 @@ SECONDS = {
     "ovseg/public-unit-criterion": 1,
     "ovseg/public-unit-region": 1,
     "pcaseg/public-unit-layer": 6,
+    "proxy/public-proxyclip-unit-affinity": 1,
     "san/public-small-base": 16,
     "san/public-train-base": 20,
     "scan/public-vitb-train": 60,

@@ -41,7 +41,7 @@ def load_seeded(model: nn.Module, table: CheckpointTable, case: Case) -> None:
     official = seeded_state(
         constructed,
         seed=meta["weight_seed"],
-        gains=[*weights.get("weight_gains", ()), *meta.get("weight_scales", {}).items()],
+        gains=[*weights.get("weight_gains", ()), *weights.get("gains", ()), *meta.get("weight_scales", {}).items()],
         fills=fills,
         constant=[name for name in constructed if _is_constant(name, meta.get("constant_buffers", ()))],
     )

@@ -82,7 +82,9 @@ def test_every_checkpoint_can_be_asked_for() -> None:
     names = [checkpoint.name for c in all_cards() for checkpoint in c.checkpoints]
     assert len(names) == len(set(names)) > 40
     for c in all_cards():
-        assert c.code_licence or c.name in ("SegCLIP", "SCLIP", "CLIP Surgery"), "their repositories state none"
+        assert c.code_licence or c.name in ("SegCLIP", "SCLIP", "CLIP Surgery", "Talk2DINO"), (
+            "their repositories state none"
+        )
         for checkpoint in c.checkpoints:
             assert checkpoint.source.startswith("https://") and checkpoint.train
             # A file of a variant without a config says how it is used.

@@ -65,6 +65,10 @@ OFFICIAL = {
         "MaskCLIP+",
         "maskclip_plus/zeroshot_r50_context60",
     ),
+    "proxy/keys-dino-vit-b-8": ("ProxyCLIP (DINO)", "proxyclip_dino"),
+    "proxy/keys-dinoiser-head": ("CLIP-DINOiser", "clip_dinoiser"),
+    "proxy/keys-talk2dino-vitb-proj": ("Talk2DINO", "talk2dino_vitb"),
+    "proxy/keys-dinov2-vit-b-14-reg": ("ProxyCLIP (DINOv2)", "proxyclip_dinov2"),
 }
 # One config at toy size for each meta-architecture.
 TOYS = tuple({c.meta_architecture: name for c in all_cards() for name in c.configs if name in TOY_CONFIGS}.values())
@@ -100,8 +104,8 @@ def test_every_key_list_is_tried(reference: Path) -> None:
         if recognise_checkpoint(json.loads(path.read_text())) is not None and path.parent.name != "odise"
     }
     # ODISE's files hold what is trained alone (tests/systems/test_odise_weights.py).
-    # CLIP ViT-L/14 fits no config of ours as it stands.
-    assert lists - {"trainingfree/keys-clip-vit-l-14"} == set(OFFICIAL)
+    # CLIP ViT-L/14 and DINO ViT-B/16 fit no config of ours as they stand.
+    assert lists - {"trainingfree/keys-clip-vit-l-14", "proxy/keys-dino-vit-b-16"} == set(OFFICIAL)
     assert sorted(type(toy(name)).__name__ for name in TOYS) == sorted({c.meta_architecture for c in all_cards()})
 
 

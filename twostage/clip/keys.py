@@ -22,13 +22,14 @@ DenseMethod = Literal[Attention, "clip_surgery", "gem"]
 # - "size": to the grid's size, unless the grid is the square itself (CLIP, SAN).
 # - "size_by_count": the same, but left alone whenever the number of patches agrees, whatever the shape (mmseg's ViT).
 # - "scale": by the factors (h + 0.1) / g, which also set where the samples lie; left alone by count (SCLIP, NACLIP).
-# - "antialias": to the grid's size with antialiasing (GEM).
+# - "scale_by_shape": the same, but left alone only where the grid is the square itself (DINO).
+# - "antialias": to the grid's size with antialiasing (GEM, DINOv2 with registers).
 # - "bilinear": to the grid's size (CLIP Surgery).
-PositionRule = Literal["size", "size_by_count", "scale", "antialias", "bilinear"]
+PositionRule = Literal["size", "size_by_count", "scale", "scale_by_shape", "antialias", "bilinear"]
 
 # Sets of prompt templates (clip/templates.py): 1 for "single" and for "scene" (CAT-Seg), 14 for "vild", 80 for "imagenet",
-# 85 for "imagenet_scene" (MaskCLIP).
-TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene"]
+# 85 for "imagenet_scene" (MaskCLIP), 7 for "imagenet_seven" (Talk2DINO).
+TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene", "imagenet_seven"]
 
 # Choice of which parameters are trained -> regular expression for their names (open_clip's).
 TRAINED_PARAMETERS = {

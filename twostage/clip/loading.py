@@ -90,28 +90,35 @@ def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
     )
 
 
-def read_clip(name: str, pretrained: str, quick_gelu: str, source: str) -> dict[str, torch.Tensor]:
-    """Tensors of a whole CLIP under `clip.`, for an official checkpoint `source` that holds a part of it.
+def read_clip(
+    name: str, pretrained: str, quick_gelu: str, source: str, *, lacks: str = "text tower"
+) -> dict[str, torch.Tensor]:
+    """Tensors of a whole CLIP under `clip.`, for an official checkpoint `source` that holds a part of it, or none.
+
+    Args:
+        lacks: what the checkpoint does not hold: "text tower" or "towers".
 
     Raises:
         UserError: `pretrained` is "", which would leave the rest random; and as `load_clip`.
     """
     if not pretrained:
+        holds, which = {
+            "text tower": ("CLIP's image tower without its text tower", "the image tower comes from"),
+            "towers": ("no CLIP", "the system is made of"),
+        }[lacks]
         raise UserError(
-            f"checkpoint '{source}' holds CLIP's image tower without its text tower, which MODEL.CLIP.PRETRAINED '' would "
-            "leave random; set it to the weights that the image tower comes from: 'openai', or a local file"
+            f"checkpoint '{source}' holds {holds}, which MODEL.CLIP.PRETRAINED '' would "
+            f"leave random; set it to the weights that {which}: 'openai', or a local file"
         )
     model, _ = load_clip(name, pretrained=pretrained, quick_gelu=quick_gelu)
-    logger.info(
-        "CLIP's text tower, which '%s' does not hold, comes from MODEL.CLIP.PRETRAINED '%s'", source, pretrained
-    )
+    logger.info("CLIP's %s, which '%s' does not hold, comes from MODEL.CLIP.PRETRAINED '%s'", lacks, source, pretrained)
     return {f"clip.{key}": value for key, value in model.state_dict().items()}
 
 
-def clip_reader_from_config(cfg: CfgNode) -> Supply:
+def clip_reader_from_config(cfg: CfgNode, *, lacks: str = "text tower") -> Supply:
     """`read_clip` with the keys of `MODEL.CLIP`, for a `CheckpointTable`."""
     clip = cfg.MODEL.CLIP
-    return partial(read_clip, clip.NAME, clip.PRETRAINED, clip.QUICK_GELU)
+    return partial(read_clip, clip.NAME, clip.PRETRAINED, clip.QUICK_GELU, lacks=lacks)
 
 
 def _create(name: str, force_quick_gelu: bool | None) -> ClipModel:

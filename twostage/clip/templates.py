@@ -35,4 +35,14 @@ TEMPLATES: dict[TemplateSet, tuple[str, ...]] = {
         *(f"{words} {{}} in the scene." for words in ("there is a", "there is the")),
         *(f"{words} {{}} in the scene." for words in ("this is a", "this is the", "this is one")),
     ),
+    # Talk2DINO (Barsellotti et al., ICCV 2025): CLIP's own choice of seven of ImageNet's.
+    "imagenet_seven": (
+        "itap of a {}.",
+        "a bad photo of a {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    ),
 }

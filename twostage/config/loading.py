@@ -20,6 +20,7 @@ from twostage.data import keys as data
 from twostage.engine import keys as engine
 from twostage.errors import UserError, near_names, shown
 from twostage.evaluation import keys as evaluation
+from twostage.foundation import keys as foundation
 from twostage.inference import keys as inference
 from twostage.keys import KeyGroup, all_keys, get_key
 from twostage.machine import expand_home, user_path
@@ -30,7 +31,7 @@ from twostage.systems.cards import all_cards, cards_of, is_installed, unknown_ar
 from twostage.weights.names import OFFICIAL, official_weights
 
 # Rooms that systems share, each with a `keys.py`; a system's own keys come with its card.
-_ROOMS = (clip, data, engine, evaluation, inference, predictions, proposals)
+_ROOMS = (clip, data, engine, evaluation, foundation, inference, predictions, proposals)
 
 
 def key_groups() -> tuple[KeyGroup, ...]:

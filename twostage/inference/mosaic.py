@@ -30,12 +30,14 @@ class Mosaic:
         padding: see `Padding`.
         patch: (height, width) that padded windows are a multiple of.
         through_canvas: resize a single window's grid to the canvas first; False: straight to the output.
+        align_corners: how a window's grid is resized to the window (Talk2DINO); from there on it is False.
     """
 
     tiles: TileGrid
     padding: Padding = "none"
     patch: Size = (1, 1)
     through_canvas: bool = True
+    align_corners: bool = False
 
     def cut(self, image: Tensor) -> Tensor:
         """Windows `[rows * columns, C, height, width]` of an image `[C, *canvas]`, padded."""
@@ -80,6 +82,7 @@ class Mosaic:
     def _window_matrix(self, axis: int, grid: int, tile: int, device: torch.device | str) -> Tensor:
         """From a window's grid to its pixels."""
         if self.padding != "centre":
-            return bilinear_matrix(grid, tile, device=device)
+            return bilinear_matrix(grid, tile, device=device, align_corners=self.align_corners)
         before, after = self._margins(axis)
-        return bilinear_matrix(grid, before + tile + after, device=device)[before : before + tile]
+        whole = bilinear_matrix(grid, before + tile + after, device=device, align_corners=self.align_corners)
+        return whole[before : before + tile]

@@ -15,10 +15,12 @@ from torch import Tensor
 Size = tuple[int, int]
 
 
-def bilinear_matrix(size_in: int, size_out: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """`[size_out, size_in]`: bilinear resize of one axis, align_corners False, as `F.interpolate(size=...)` does it."""
+def bilinear_matrix(
+    size_in: int, size_out: int, *, device: torch.device | str = "cpu", align_corners: bool = False
+) -> Tensor:
+    """`[size_out, size_in]`: bilinear resize of one axis, as `F.interpolate(size=...)` does it."""
     eye = torch.eye(size_in, device=device)[None]
-    return F.interpolate(eye, size=size_out, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(eye, size=size_out, mode="linear", align_corners=align_corners)[0].T.contiguous()
 
 
 class Resampler:

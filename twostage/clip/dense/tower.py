@@ -100,6 +100,11 @@ class DenseTower:
         weight = (self.visual.trunk.patch_embed.proj if self._kind == "siglip" else self.visual.conv1).weight
         return weight.shape[2], weight.shape[3]
 
+    @property
+    def window_multiple(self) -> tuple[int, int]:
+        """(height, width) that padded windows are a multiple of."""
+        return self.patch_size
+
     def __call__(self, images: Tensor) -> DenseFeatures:
         """Dense features of normalised images `[B, 3, H, W]`."""
         if self._kind == "resnet":

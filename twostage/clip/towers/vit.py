@@ -73,7 +73,7 @@ def resize_patch_positions(patches: Tensor, grid: tuple[int, int], rule: Positio
     if grid == (side, side) or (by_count and grid[0] * grid[1] == len(patches)):
         return patches
     square = patches.unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    if rule == "scale":
+    if rule in ("scale", "scale_by_shape"):
         factors = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
         resized = F.interpolate(square, scale_factor=factors, mode="bicubic", align_corners=False)
     else:

@@ -174,7 +174,7 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
             if self.tile
             else TileGrid.whole(size),
             padding=self.padding,
-            patch=self.tower.patch_size,
+            patch=self.tower.window_multiple,
             through_canvas=bool(self.tile) or self.through_input_size,
         )
         with record_function("trunk"):

@@ -1,0 +1,112 @@
+"""Dense CLIP features whose last block attends by affinities that come from elsewhere (ProxyCLIP and those after it).
+
+The last block's values, one patch at a time (MaskCLIP's path), are resized to the grid of the affinities and mixed by one
+matrix A for all heads; W(A v), without residual and MLP, goes on to CLIP's embedding space. So the output has the
+affinities' resolution, which may be finer than CLIP's.
+
+Legend: B images, h x w the affinities' grid, n = h * w, C channels of the features that affinities are
+made of, W CLIP's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from twostage.clip.dense.tower import DenseFeatures, DenseTower
+from twostage.clip.keys import PositionRule
+from twostage.clip.towers.vit import Tokens, Tower, merge_heads, project_qkv, run_blocks
+
+# Normalised images [B, 3, H, W] and CLIP's tokens in front of its last block -> features [B, C, h, w].
+AffinityFeatures = Callable[[Tensor, Tokens], Tensor]
+
+
+def own_features(images: Tensor, tokens: Tokens) -> Tensor:
+    """CLIP's own patches in front of its last block, `[B, W, h, w]`: an affinity without a second model."""
+    return tokens.patch_map
+
+
+def cosine_similarity(features: Tensor) -> Tensor:
+    """Cosines `[B, n, n]` of the features `[B, C, h, w]` of an image's patches."""
+    unit = F.normalize(features.flatten(2), dim=1)
+    return unit.transpose(1, 2) @ unit
+
+
+def proxy_attention(similarity: Tensor, *, beta: float, gamma: float) -> Tensor:
+    """ProxyCLIP's attention `[B, n, n]` (Lan et al., ECCV 2024, section 3.3) of the cosines `[B, n, n]`, one for all heads.
+
+    softmax(gamma * (S - beta * mean S)) over what is not negative; the mean is the image's, the diagonal included. A patch
+    always attends to itself, also where features are so alike that beta * mean S exceeds 1.
+    """
+    shifted = similarity - beta * similarity.mean(dim=(1, 2), keepdim=True)
+    masked = shifted < 0
+    masked.diagonal(dim1=1, dim2=2).fill_(False)
+    return shifted.mul_(gamma).masked_fill_(masked, float("-inf")).softmax(dim=-1)
+
+
+class ProxyTower(DenseTower):
+    """Reads dense features off CLIP's image tower by affinities from elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        visual: Tower,
+        features: AffinityFeatures,
+        beta: float,
+        gamma: float,
+        multiple: int,
+        position_rule: PositionRule = "scale",
+    ) -> None:
+        """
+        Args:
+            features: what affinities are made of.
+            beta, gamma: see `proxy_attention`.
+            multiple: side in pixels that padded windows are a multiple of.
+        """
+        super().__init__(visual=visual, method="vanilla", position_rule=position_rule)
+        self.features = features
+        self.beta, self.gamma = beta, gamma
+        self.multiple = multiple
+
+    @property
+    def window_multiple(self) -> tuple[int, int]:
+        """(height, width) that padded windows are a multiple of."""
+        return self.multiple, self.multiple
+
+    def __call__(self, images: Tensor) -> DenseFeatures:
+        """Dense features of normalised images `[B, 3, H, W]`."""
+        tokens, _ = run_blocks(self.blocks[:-1], self.embed(images))
+        features = self.features(images, tokens)
+        attention = proxy_attention(cosine_similarity(features), beta=self.beta, gamma=self.gamma)
+        grid = (features.shape[2], features.shape[3])
+        x = attend(self.blocks[-1], tokens, attention, grid)
+        return DenseFeatures(self.project(Tokens(x, grid, class_tokens=0)).patch_map, None, None)
+
+
+def attend(block: Any, tokens: Tokens, attention: Tensor, grid: tuple[int, int]) -> Tensor:
+    """W(A v) `[B, n, W]` of CLIP's `block` with `attention` `[B, n, n]` between the patches of `grid`.
+
+    Args:
+        tokens: in front of the block; the class token is not seen.
+    """
+    (v,) = project_qkv(block.attn, block.ln_1(tokens.x), "v")
+    values = resize_map(tokens._replace(x=merge_heads(v)).patch_map, grid)
+    return block.attn.out_proj(attention @ values.flatten(2).transpose(1, 2))
+
+
+def resize_map(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bilinear resize of `[B, C, h, w]`, nothing where the size is right already."""
+    if tuple(maps.shape[-2:]) == grid:
+        return maps
+    return F.interpolate(maps, size=grid, mode="bilinear", align_corners=False)
+
+
+def in_other_units(images: Tensor, *, mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    """Normalised images `[B, 3, H, W]` in the units of another network; statistics are `[3, 1, 1]` on 0..255.
+
+    Padding, which is 0 here, becomes the mean colour, as in the released code.
+    """
+    return images * (std / other_std) + (mean - other_mean) / other_std

@@ -1,0 +1,40 @@
+"""Frozen foundation models that lend training-free systems their affinities."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from detectron2.config import CfgNode as CN
+
+from twostage.keys import KeyGroup
+
+# DINO (Caron et al., ICCV 2021) and DINOv2 (Oquab et al., 2023; with registers: Darcet et al., ICLR 2024): the authors' names.
+FoundationName = Literal[
+    "dino_vits8",
+    "dino_vits16",
+    "dino_vitb8",
+    "dino_vitb16",
+    "dinov2_vitb14",
+    "dinov2_vitb14_reg",
+    "dinov2_vitl14_reg",
+]
+# Instead of a second model: CLIP's own patches, as they enter its last block.
+OWN = "clip"
+
+
+def _add(cfg: CN) -> None:
+    cfg.MODEL.FOUNDATION = CN()
+    # Which model, see FoundationName; "clip": none, CLIP's own patches take its place.
+    cfg.MODEL.FOUNDATION.NAME = "dino_vitb8"
+    # A local file in the authors', timm's or transformers' layout, "timm" (downloaded from timm's hub), or "" for random
+    # weights (for a MODEL.WEIGHTS file that holds it as well, and for tests).
+    cfg.MODEL.FOUNDATION.PRETRAINED = "timm"
+
+
+GROUPS = (
+    KeyGroup(
+        add=_add,
+        choices={"MODEL.FOUNDATION.NAME": (*get_args(FoundationName), OWN)},
+        paths=("MODEL.FOUNDATION.PRETRAINED",),
+    ),
+)

@@ -1,0 +1,141 @@
+"""Weights of foundation models: the authors' files, timm's and transformers', told apart by what they hold."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import timm
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from twostage.checkpoint.renaming import Rename, check_complete
+from twostage.checkpoint.safe_loading import load_tensors
+from twostage.clip.statistics import PixelStatistics
+from twostage.errors import UserError
+from twostage.foundation.keys import OWN, FoundationName
+from twostage.foundation.vit import SHAPES, FoundationVit
+
+logger = logging.getLogger(__name__)
+
+# Of ImageNet, on 0..255: what DINO, DINOv2 and SAM were trained with.
+IMAGENET_STATISTICS = PixelStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+# Tensors that no forward pass reads.
+UNREAD = {r"mask_token": "used in pretraining alone", r"head\..*": "the pretraining's projection head"}
+
+_TRANSFORMERS = (
+    Rename("embeddings.cls_token", "cls_token"),
+    Rename("embeddings.mask_token", "mask_token"),
+    Rename("embeddings.register_tokens", "register_tokens"),
+    Rename("embeddings.position_embeddings", "pos_embed"),
+    Rename("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    Rename("encoder.layer.{i}.attention.output.dense.", "blocks.{i}.attn.proj."),
+    Rename("encoder.layer.{i}.layernorm_before.", "blocks.{i}.norm1."),
+    Rename("encoder.layer.{i}.layernorm_after.", "blocks.{i}.norm2."),
+    Rename("encoder.layer.{i}.intermediate.dense.", "blocks.{i}.mlp.fc1."),
+    Rename("encoder.layer.{i}.output.dense.", "blocks.{i}.mlp.fc2."),
+    Rename("encoder.layer.{i}.layer_scale1.lambda1", "blocks.{i}.ls1.gamma"),
+    Rename("encoder.layer.{i}.layer_scale2.lambda1", "blocks.{i}.ls2.gamma"),
+    Rename("encoder.layer.{i}.", "blocks.{i}."),
+    Rename("layernorm.", "norm."),
+)
+_SPLIT = re.compile(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)")
+
+
+def foundation_from_config(cfg: CfgNode) -> FoundationVit | None:
+    """The model of `MODEL.FOUNDATION`, frozen; None where CLIP's own patches take its place.
+
+    Where MODEL.WEIGHTS names a checkpoint, its weights are not read, as CLIP's are not.
+    """
+    keys = cfg.MODEL.FOUNDATION
+    if keys.NAME == OWN:
+        return None
+    model = FoundationVit(shape=SHAPES[keys.NAME])
+    if keys.PRETRAINED and not cfg.MODEL.WEIGHTS:
+        model.load_state_dict(read_foundation(keys.NAME, keys.PRETRAINED))
+    return model.eval().requires_grad_(False)
+
+
+def foundation_reader_from_config(cfg: CfgNode) -> partial[dict[str, Tensor]]:
+    """`read_foundation` with the keys of `MODEL.FOUNDATION`."""
+    return partial(read_foundation, cfg.MODEL.FOUNDATION.NAME, cfg.MODEL.FOUNDATION.PRETRAINED)
+
+
+def read_foundation(name: FoundationName, pretrained: str) -> dict[str, Tensor]:
+    """Tensors of model `name` under the authors' names, from a file or ("timm") from timm's hub.
+
+    Raises:
+        UserError: missing, unreadable, or of another model.
+    """
+    tensors = _download(name) if pretrained == "timm" else _read(pretrained)
+    shape = SHAPES[name]
+    with torch.device("meta"):
+        expected = FoundationVit(shape=shape).state_dict()
+    ours = _without_unread(as_official(tensors, table=shape.table))
+    check_complete(ours, expected, fresh=(), source=pretrained, model=f"MODEL.FOUNDATION.NAME {name}")
+    return ours
+
+
+def as_official(tensors: Mapping[str, Tensor], *, table: int) -> dict[str, Tensor]:
+    """Tensors in any of the three layouts under the authors' names.
+
+    timm adds the class entry of DINOv2's position table to the class token and leaves it out of the table; an entry of 0
+    there gives the same sum.
+
+    Args:
+        table: side of the position table in patches.
+    """
+    if any(name.startswith("embeddings.") for name in tensors):
+        return _from_transformers(tensors)
+    result = {("register_tokens" if name == "reg_token" else name): tensor for name, tensor in tensors.items()}
+    positions = result.get("pos_embed")
+    if positions is not None and positions.ndim == 3 and positions.shape[1] == table**2:
+        result["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return result
+
+
+def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
+    split: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("pooler."):
+            continue
+        if part := _SPLIT.fullmatch(name):
+            split.setdefault(f"blocks.{part[1]}.attn.qkv.{part[3]}", {})[part[2]] = tensor
+        else:
+            result[next((new for rule in _TRANSFORMERS if (new := rule.to_ours(name)) is not None), name)] = tensor
+    for name, parts in split.items():
+        result[name] = torch.cat([parts[part] for part in ("query", "key", "value") if part in parts])
+    return result
+
+
+def _without_unread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t for n, t in tensors.items() if not any(re.fullmatch(pattern, n) for pattern in UNREAD)}
+
+
+def _read(pretrained: str) -> dict[str, Tensor]:
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"MODEL.FOUNDATION.PRETRAINED is {pretrained!r}, which is no file; give a checkpoint of MODEL.FOUNDATION.NAME, "
+            "'timm' to download it, or '' for random weights"
+        )
+    return load_tensors(path)
+
+
+def _download(name: FoundationName) -> dict[str, Tensor]:
+    hub = SHAPES[name].timm
+    try:
+        model = timm.create_model(hub, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise UserError(
+            f"{name}'s weights ({hub}) could not be downloaded ({' '.join(str(error).split())[:200]}); set "
+            "MODEL.FOUNDATION.PRETRAINED to a local file, or to '' for random weights"
+        ) from error
+    logger.info("%s's weights come from timm's hub (%s)", name, hub)
+    return cast("dict[str, Tensor]", model.state_dict())
