@@ -63,6 +63,7 @@ def test_the_last_block_of_eva_reads_without_rotation_scale_and_residual():
     assert eva.is_eva(visual)
     shape = eva.eva_shape(visual)
     assert (shape.patch, shape.width, shape.embedding, shape.blocks) == (16, 32, 5, 3)
+    torch.testing.assert_close(eva.rotary_code((14, 14), 16), trunk.rope.get_embed(), rtol=1e-4, atol=1e-5)
     images = torch.randn(2, 3, 48, 32)
     tokens, tapped = eva.dense_features(visual, images, [1, 2])
     assert tokens.grid == (3, 2) and tokens.x.shape == (2, 7, 5) and sorted(tapped) == [1, 2]
