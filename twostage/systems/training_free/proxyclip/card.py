@@ -38,6 +38,7 @@ CARDS = (
                 configs=_DINOV2,
             ),
         },
+        checked="the 4 public cases match (DINO, VOC21, DINOv2, the attention alone)",
         checkpoints=(
             OfficialCheckpoint(
                 name="dino_vitbase8_pretrain.pth",
