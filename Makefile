@@ -1,12 +1,13 @@
 # make venv   set up .venv on a fresh machine (no compiler needed)
 # make demo   train a toy SAN on toybox, evaluate it, write output/demo/
+# make docs   build docs/_build/html, without warnings
 # make test   lint, type check and the whole test suite
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo docs test lint clean
 
 venv: $(VENV)/.installed
 
@@ -23,6 +24,9 @@ demo:
 	$(MAKE) --no-print-directory venv
 	$(BIN)/python tools/make_demo.py --output output/demo
 
+docs: venv
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,4 +38,4 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 clean:
-	rm -rf output build *.egg-info .ruff_cache .mypy_cache
+	rm -rf output build docs/_build *.egg-info .ruff_cache .mypy_cache

@@ -13,6 +13,7 @@ from PIL import Image
 import twostage
 from twostage.api import as_rgb
 from twostage.errors import UserError
+from twostage.pictures import read_ahead
 
 RANDOM = ["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEXT_CACHE", ""]
 
@@ -29,7 +30,7 @@ def pixels():
 
 
 def test_result(segmenter, pixels):
-    result = segmenter(pixels, ["cat", "sofa, couch"])
+    result = segmenter(pixels, ["cat", "sofa, couch"], others=None)
     assert result.labels.shape == (70, 90) and result.names == ("cat", "sofa, couch")
     assert sum(result.areas().values()) == pytest.approx(1)
     assert int(result.mask("cat").sum()) == int((result.labels == 0).sum())
@@ -41,22 +42,22 @@ def test_result(segmenter, pixels):
 
 def test_encoded_once_equals_encoded_each_time(segmenter, pixels, monkeypatch):
     words = ["a", "b", "c"]
-    wanted = segmenter(pixels, words).labels
+    wanted = segmenter(pixels, words, others=None).labels
     encoded = segmenter.encode(pixels)
     monkeypatch.setattr(segmenter.model, "encode", lambda _: pytest.fail("encoded again"))
-    assert np.array_equal(segmenter(encoded, words).labels, wanted)
-    swapped = segmenter(encoded, words[::-1]).labels
+    assert np.array_equal(segmenter(encoded, words, others=None).labels, wanted)
+    swapped = segmenter(encoded, words[::-1], others=None).labels
     assert np.array_equal(2 - swapped, wanted)
 
 
 def test_every_kind_of_picture(segmenter, pixels, tmp_path):
-    wanted = segmenter(pixels, ["a", "b"]).labels
+    wanted = segmenter(pixels, ["a", "b"], others=None).labels
     Image.fromarray(pixels).save(tmp_path / "x.png")
     for picture in (tmp_path / "x.png", str(tmp_path / "x.png"), Image.fromarray(pixels)):
-        assert np.array_equal(segmenter(picture, ["a", "b"]).labels, wanted)
+        assert np.array_equal(segmenter(picture, ["a", "b"], others=None).labels, wanted)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    assert np.array_equal(segmenter(tensor, ["a", "b"]).labels, wanted)
-    assert np.array_equal(segmenter(pixels.astype(np.float32), ["a", "b"]).labels, wanted)
+    assert np.array_equal(segmenter(tensor, ["a", "b"], others=None).labels, wanted)
+    assert np.array_equal(segmenter(pixels.astype(np.float32), ["a", "b"], others=None).labels, wanted)
 
 
 def test_everything_that_is_a_picture_is_read_alike(pixels, tmp_path):
@@ -106,7 +107,7 @@ def test_what_is_no_picture_is_refused_in_words(picture, said):
 
 
 def test_saved_pictures(segmenter, pixels, tmp_path):
-    paths = segmenter(pixels, ["a", "b"]).save(tmp_path / "new", "x")
+    paths = segmenter(pixels, ["a", "b"], others=None).save(tmp_path / "new", "x")
     assert [p.name for p in paths] == ["x_overlay.png", "x_labels.png"]
     assert np.asarray(Image.open(paths[1])).shape == (70, 90)
 
@@ -118,7 +119,9 @@ def test_weights_round_trip(segmenter, pixels, tmp_path):
     save_file({k: v.contiguous() for k, v in segmenter.model.state_dict().items()}, path)
     torch.manual_seed(1)
     again = twostage.load("toybox/san", weights=path, device="cpu", opts=RANDOM)
-    assert np.array_equal(again(pixels, ["a", "b"]).labels, segmenter(pixels, ["a", "b"]).labels)
+    assert np.array_equal(
+        again(pixels, ["a", "b"], others=None).labels, segmenter(pixels, ["a", "b"], others=None).labels
+    )
 
 
 def test_unknown_config_name():
@@ -138,3 +141,50 @@ def test_none_of_the_words_never_shares_a_value_with_a_class(tmp_path, monkeypat
     none = 255 if count <= 255 else 65535
     assert np.array_equal(saved, np.where(labels < 0, none, labels))
     assert about["none"] == str(none) and json.loads(about["names"]) == list(names)
+
+
+def test_many_pictures_in_order_and_broken_ones_with_their_error(segmenter, pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    (tmp_path / "y.png").write_bytes(b"no picture")
+    pictures = [tmp_path / "x.png", tmp_path / "y.png", pixels[:50], tmp_path / "none.png", pixels]
+    wanted = segmenter(pixels, ["a", "b"], others=None).labels
+    for ahead in (0, 2):
+        found = list(segmenter.map(iter(pictures), ["a", "b"], others=None, progress=False, ahead=ahead))
+        assert all(one.picture is picture for one, picture in zip(found, pictures, strict=True))
+        assert [one.error is None for one in found] == [one.result is not None for one in found] == [1, 0, 1, 0, 1]
+        assert np.array_equal(found[0].result.labels, wanted) and np.array_equal(found[4].result.labels, wanted)
+        assert found[2].result.labels.shape == (50, 90)
+        assert "y.png" in str(found[1].error) and "does not exist" in str(found[3].error)
+
+
+def test_words_are_checked_before_the_first_picture(segmenter):
+    with pytest.raises(UserError, match="twice"):
+        segmenter.map(["none.png"], ["a", "A"])
+    with pytest.raises(UserError, match="several pictures"):
+        segmenter.map("none.png", ["a"])
+    with pytest.raises(UserError, match="0 or more"):
+        segmenter.map(["none.png"], ["a"], ahead=-1)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_no_more_pictures_are_read_ahead_than_asked_for(pixels, ahead):
+    taken = []
+
+    def pictures():
+        for index in range(20):
+            taken.append(index)
+            yield pixels
+
+    read = read_ahead(pictures(), count=ahead)
+    for index in range(5):
+        next(read)
+        assert len(taken) == index + 1 + ahead
+    # The rest is neither read nor waited for.
+    read.close()
+    assert len(taken) == 5 + ahead
+
+
+def test_progress_goes_to_stderr(segmenter, pixels, capsys):
+    list(segmenter.map([pixels, pixels], ["a", "b"], others=None))
+    out, err = capsys.readouterr()
+    assert "2/2" in err and not out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from twostage.commands.main import run
 from twostage.errors import run_cli
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +52,22 @@ def said(result: tuple[int, str, str], *parts: str) -> None:
 
 
 @pytest.fixture
+def command(capsys):
+    """Run `twostage` in this process; returns (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            run_cli(lambda: run([str(arg) for arg in args]))
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -63,7 +81,18 @@ def pictures(tmp_path):
 def test_demo_skips_the_broken_picture_and_does_the_others(tool, pictures, tmp_path):
     out = tmp_path / "out"
     result = tool(
-        "demo", "--config-file", MASKCLIP, "--input", pictures, "--vocabulary", "cat, sofa", "--output", out, *RANDOM
+        "demo",
+        "--config-file",
+        MASKCLIP,
+        "--input",
+        pictures,
+        "--vocabulary",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--output",
+        out,
+        *RANDOM,
     )
     said(result, "1 of 3", "b.jpg")
     assert sorted(p.name for p in out.iterdir()) == ["a_labels.png", "a_overlay.png", "c_labels.png", "c_overlay.png"]
@@ -92,6 +121,78 @@ def test_demo_vocabulary(tool, pictures, tmp_path, vocabulary, part):
     said(result, part)
 
 
+def test_segment_writes_every_format_and_reports_the_broken_picture(command, pictures, tmp_path):
+    out = tmp_path / "out"
+    words = [
+        "--words",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--system",
+        "toybox/maskclip",
+        "--output",
+        out,
+        "--format",
+        "npz,coco,png",
+    ]
+    result = command("segment", pictures / "c.png", pictures, *words, "--set", *RANDOM)
+    said(result, "1 of 4", "b.jpg")
+    pngs = [f"{stem}_{part}.png" for stem in ("a", "c", "c_2") for part in ("labels", "overlay")]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*pngs, "a.npz", "c.npz", "c_2.npz", "coco.json"])
+    coco = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [
+        str(pictures / name) for name in ("c.png", "a.jpg", "c.png")
+    ]
+    assert "note" not in result[1]
+
+
+def test_segment_says_what_it_replaces_and_spares_what_is_not_its_own(command, pictures, tmp_path):
+    out = tmp_path / "out"
+    words = [
+        "--words",
+        "cat, sofa",
+        "--others",
+        "none",
+        "--system",
+        "toybox/maskclip",
+        "--output",
+        out,
+        "--set",
+        *RANDOM,
+    ]
+    assert command("segment", pictures / "a.jpg", *words)[0] == 0
+    code, printed, _ = command("segment", pictures / "a.jpg", *words)
+    assert code == 0 and "note: 2 files of an earlier run" in printed and "a_overlay.png" in printed
+    Image.new("RGB", (4, 4)).save(out / "c_labels.png")
+    content = (out / "c_labels.png").read_bytes()
+    said(command("segment", pictures / "c.png", *words), "c_labels.png", "choose another --output")
+    assert (out / "c_labels.png").read_bytes() == content
+
+
+def test_segment_says_what_competes(command, pictures, tmp_path):
+    words = [pictures / "a.jpg", "--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out"]
+    code, printed, err = command("segment", *words, "--others", "dog, sky", "--set", *RANDOM)
+    assert code == 0 and "competing with your words: dog, sky (" in printed and "none of the words" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--set", *RANDOM)
+    assert code == 0 and "competing" not in printed and "cat 100.0 %" in printed + err
+    code, printed, err = command("segment", *words, "--others", "none", "--min-score", "1e9", "--set", *RANDOM)
+    assert code == 0 and "a.jpg: none of the words 100.0 %" in printed + err
+
+
+def test_segment_things(command, pictures, tmp_path):
+    words = ["--words", "cat, sofa", "--others", "none", "--output", tmp_path / "out"]
+    said(
+        command(
+            "segment", pictures / "a.jpg", *words, "--system", "toybox/maskclip", "--things", "caat", "--set", *RANDOM
+        ),
+        "'caat'",
+        "'cat'",
+    )
+    done = command("segment", pictures / "a.jpg", *words, "--system", "toybox/san", "--things", "cat", "--set", *RANDOM)
+    assert done[0] == 0, done[2]
+    assert (tmp_path / "out" / "a_segments.json").is_file()
+
+
 def test_demo_input_and_output(tool, pictures, tmp_path):
     common = ["--config-file", MASKCLIP, "--vocabulary", "cat"]
     said(tool("demo", *common, "--input", tmp_path / "none.jpg", "--output", tmp_path, *RANDOM), "none.jpg")
@@ -112,7 +213,7 @@ def test_dataset_folder_missing(tool, tmp_path):
     result = tool(
         "train_net", "--config-file", ROOT / "configs" / "san_vitb.yaml", "OUTPUT_DIR", tmp_path / "out", *RANDOM
     )
-    said(result, "coco", "tools/prepare_datasets.py prepare coco_stuff", "toybox_train")
+    said(result, "coco", "twostage prepare coco_stuff", "toybox_train")
 
 
 def test_unknown_dataset(tool, tmp_path):

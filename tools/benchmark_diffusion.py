@@ -10,7 +10,7 @@ one crop at a time, and all together. Prints median seconds and the process' pea
 
 from __future__ import annotations
 
-from twostage.commands.arguments import benchmark_diffusion_parser
+from twostage.commands.tool_arguments import benchmark_diffusion_parser
 from twostage.errors import run_cli
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     """Parse the command line and run."""
     args = demo_parser(__doc__).parse_args()
     # Imported only now, so that --help needs no torch.
-    from twostage.commands.demo import run_from_arguments
+    from twostage.commands.segment import run_from_arguments
 
     run_from_arguments(args)
 

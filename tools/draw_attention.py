@@ -10,7 +10,7 @@ the ground truth, with the mIoU over the classes present in the image.
 
 from __future__ import annotations
 
-from twostage.commands.arguments import draw_attention_parser
+from twostage.commands.tool_arguments import draw_attention_parser
 from twostage.errors import run_cli
 
 

@@ -9,7 +9,7 @@ one table and writes metrics.json, pictures/, report.html and, last of all, summ
 
 from __future__ import annotations
 
-from twostage.commands.arguments import make_demo_parser
+from twostage.commands.tool_arguments import make_demo_parser
 from twostage.errors import run_cli
 
 

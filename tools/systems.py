@@ -8,13 +8,13 @@ python tools/systems.py --update-readme    # writes our systems' rows into READM
 
 from __future__ import annotations
 
-from twostage.commands.arguments import systems_parser
+from twostage.commands.tool_arguments import systems_tool_parser
 from twostage.errors import run_cli
 
 
 def main() -> None:
     """Parse the command line and run."""
-    args = systems_parser(__doc__).parse_args()
+    args = systems_tool_parser(__doc__).parse_args()
     # Imported only now, so that --help needs no torch.
     from twostage.commands.systems import run_from_arguments
 

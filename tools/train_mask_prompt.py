@@ -19,7 +19,7 @@ an adapted CLIP into a trained system's checkpoint, for MODEL.WEIGHTS.
 
 from __future__ import annotations
 
-from twostage.commands.arguments import train_mask_prompt_parser
+from twostage.commands.tool_arguments import train_mask_prompt_parser
 from twostage.errors import run_cli
 
 

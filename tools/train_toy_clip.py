@@ -9,7 +9,7 @@ writes `twostage/clip/weights/<model>.safetensors` (half precision, open_clip's 
 
 from __future__ import annotations
 
-from twostage.commands.arguments import train_toy_clip_parser
+from twostage.commands.tool_arguments import train_toy_clip_parser
 from twostage.errors import run_cli
 
 

@@ -9,7 +9,7 @@ tiny CLIP's tokens of the empty prompt). Pictures and captions are those of `toy
 
 from __future__ import annotations
 
-from twostage.commands.arguments import train_toy_diffusion_parser
+from twostage.commands.tool_arguments import train_toy_diffusion_parser
 from twostage.errors import run_cli
 
 

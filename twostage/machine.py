@@ -45,6 +45,13 @@ def user_path(text: str | Path) -> Path:
     return Path(expand_home(str(text)))
 
 
+def home_folder() -> Path:
+    """Folder of what twostage downloads: `$TWOSTAGE_HOME`, default `twostage` in the user's cache folder (`$XDG_CACHE_HOME`,
+    `~/.cache`). Raises UserError as `expand_home`."""
+    own = os.environ.get("TWOSTAGE_HOME")
+    return user_path(own) if own else user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "twostage"
+
+
 def datasets_root() -> Path:
     """Folder that holds all datasets: `$DETECTRON2_DATASETS`, default `datasets`."""
     return user_path(os.environ.get("DETECTRON2_DATASETS", "datasets"))

@@ -20,6 +20,7 @@ from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
+from twostage.predictions.contrasted import ContrastedPrediction
 from twostage.predictions.outputs import OutputSettings, finish
 from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
@@ -69,6 +70,22 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
     @abc.abstractmethod
     def decode(self, encoded: Encoded, text: Text) -> Prediction:
         """Prediction from what `encode` returned and what `embed_vocabulary` returned."""
+
+    def decode_rivalled(self, encoded: Encoded, text: Text) -> Prediction:
+        """`decode` where only the best word of a pixel matters, asked or contrast word.
+
+        A system whose label maps overrule the best word by a rule of their own, such as a threshold, overrides this.
+        """
+        return self.decode(encoded, text)
+
+    def answer(self, encoded: Encoded, vocabulary: Vocabulary, others: Sequence[str] = ()) -> Prediction:
+        """What `encode`d images show of `vocabulary`; pixels that one of the contrast words `others` wins are none of it."""
+        asked = self.decode(encoded, self.embed_vocabulary(vocabulary))
+        if not others:
+            return asked
+        everything = Vocabulary((*vocabulary.names, *others))
+        rivalled = self.decode_rivalled(encoded, self.embed_vocabulary(everything))
+        return ContrastedPrediction(asked=asked, rivalled=rivalled, num_asked=len(vocabulary))
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> Text:
         """Everything about the words that does not depend on images: unit text embeddings `[C, D]`.

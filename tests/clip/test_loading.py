@@ -84,13 +84,9 @@ def test_unknown_names():
 
 
 def test_download_failure_names_the_way_out(monkeypatch, small_model):
-    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"url": "x"})
-
-    def offline(_):
-        raise OSError("no network")
-
-    monkeypatch.setattr(open_clip, "download_pretrained", offline)
-    with pytest.raises(UserError, match=r"no network.*MODEL\.CLIP\.PRETRAINED"):
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"url": "https://openaipublic.example/a.pt"})
+    monkeypatch.setenv("TWOSTAGE_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"TWOSTAGE_OFFLINE.*openaipublic.*MODEL\.CLIP\.PRETRAINED"):
         loading.load_clip(small_model, pretrained="openai")
 
 

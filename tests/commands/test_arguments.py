@@ -14,4 +14,4 @@ NEEDED = ["--config-file", "x.yaml", "--input", "a.jpg", "--vocabulary", "cat", 
 def test_a_share_lies_between_0_and_1(value: str) -> None:
     with pytest.raises(UserError, match="give a number between 0 and 1"):
         demo_parser().parse_args([*NEEDED, f"--min-score={value}"])
-    assert demo_parser().parse_args([*NEEDED, "--min-score", "1"]).min_score == 1
+    assert demo_parser().parse_args([*NEEDED, "--min-score", "1"]).segment_score == 1

@@ -24,6 +24,7 @@ CORRELATED = ("MODEL.COST_AGGREGATION.IMAGE_CORRELATION", "append")
 PRESENT = ("MODEL.PRESENCE.HEAD", "cross_attention")
 V1 = ("MODEL.CATSEG.BACKBONE.ENABLED", "True", "MODEL.RESNETS.DEPTH", "14")
 GEM = ("MODEL.TRAINING_FREE.METHOD", "gem")
+VOTES = ("TEST.EARLY_REJECTION.ENABLED", "True", "TEST.EARLY_REJECTION.RULE", "votes")
 BIASED = ("MODEL.OVSEG.REGIONS", "attention_bias")
 
 
@@ -38,6 +39,10 @@ def mlp(model: Any) -> Any:
 
 # (config, what it needs besides, key, value, where the built model has it, what is there)
 KEYS: list[tuple[str, tuple[str, ...], str, str, Callable[[Any], Any], Any]] = [
+    ("errseg", (), "MODEL.ERRSEG.DROP_PATH", "0.4", lambda m: m.aggregator.layers[1].spatial.drop.rate, 0.2),
+    ("pcaseg", (), "MODEL.PCASEG.EXPERTS", "2", lambda m: len(m.aggregator.layers[0].blocks[1].fusion.experts), 2),
+    ("pcaseg", (), "MODEL.PCASEG.ORTHOGONALITY_WEIGHT", "0.5", lambda m: m.pass_losses.weight, 0.5),
+    ("sed", VOTES, "TEST.EARLY_REJECTION.SLOTS", "5", lambda m: m.early_rejection.slots, 5),
     ("san", (), "MODEL.CLIP.TEXT_BATCH_SIZE", "7", lambda m: m.text._batch_size, 7),
     ("san", (), "MODEL.MASK_LOSS.OVERSAMPLE_RATIO", "4.0", lambda m: m.criterion.oversample_ratio, 4.0),
     ("san", (), "MODEL.MASK_LOSS.IMPORTANCE_SAMPLE_RATIO", "0.5", lambda m: m.criterion.importance_sample_ratio, 0.5),

@@ -67,8 +67,8 @@ def list_of(value: Any) -> Any:
 
 
 def clip_name(value: str) -> str:
-    """OpenAI's name of a CLIP as open_clip's: `ViT-L/14@336px` is `ViT-L-14-336`."""
-    return value.replace("/", "-").replace("@", "-").removesuffix("px")
+    """A published name of a CLIP as open_clip's: `ViT-L/14@336px` is `ViT-L-14-336`, `EVA02-CLIP-B-16` is `EVA02-B-16`."""
+    return value.replace("/", "-").replace("@", "-").removesuffix("px").replace("EVA02-CLIP-", "EVA02-")
 
 
 def square(value: Any) -> int:

@@ -19,6 +19,8 @@ CASES = Path(__file__).with_name("cases")
 # depending on the processor.
 SECONDS = {
     "catseg/public-prompts": 4,
+    "errseg/public-decoder": 8,
+    "errseg/public-selection": 1,
     "fcclip/own-r50-small": 24,
     "mask2former/public-r50-train": 13,
     "odise/public-narrow-caption-train": 35,
@@ -26,6 +28,7 @@ SECONDS = {
     "ovseg/public-train-base": 26,
     "ovseg/public-unit-criterion": 1,
     "ovseg/public-unit-region": 1,
+    "pcaseg/public-unit-layer": 6,
     "proxy/public-proxyclip-unit-affinity": 1,
     "san/public-small-base": 16,
     "san/public-train-base": 20,

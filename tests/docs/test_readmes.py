@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from twostage.commands.main import COMMANDS
 from twostage.config import load_config
 from twostage.config.loading import all_keys, default_config
 from twostage.systems.cards import all_cards
@@ -25,9 +27,14 @@ SUFFIXES = tuple(
     f".{x}" for x in ("py", "yaml", "md", "json", "npz", "safetensors", "pth", "bin", "txt", "csv", "toml", "html")
 )
 # What authors publish, what users have, what commands write.
-NOT_OURS = "*.pth segclip.bin .* datasets/ output/* classes.txt classes.json names.txt pairs.csv"
+NOT_OURS = (
+    "*.pth segclip.bin .* datasets/ output/* out/* classes.txt classes.json names.txt pairs.csv "
+    "coco.json results.md config.yaml log.txt metrics.json weights/"
+)
 # Python's and the house's own words in capitals.
 WORDS = {"CARDS", "SYSTEMS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
+# Of the environment.
+VARIABLES = {"TWOSTAGE_HOME", "TWOSTAGE_OFFLINE", "HF_ENDPOINT", "HF_TOKEN"}
 KEY = re.compile(r"\b(?:[A-Z][A-Z0-9_]*\.)+[A-Z][A-Z0-9_]*\b")
 DIARY = re.compile(
     r"\b(no longer|used to be|was wrong|were wrong|at first|formerly|previously|any ?more|not yet|so far|yesterday|today)\b",
@@ -160,7 +167,23 @@ def test_config_keys_exist(path: Path) -> None:
     meta_architectures = {card.meta_architecture for card in all_cards()}
     first_words = [token.split()[0] for token in all_quoted(path)]
     capitals = [word for word in first_words if re.fullmatch(r"[A-Z][A-Z0-9_]{2,}", word)]
-    assert not [word for word in capitals if word not in words | meta_architectures | WORDS]
+    assert not [word for word in capitals if word not in words | meta_architectures | WORDS | VARIABLES]
+
+
+@pytest.mark.parametrize("path", LIVE, ids=name_of)
+def test_words_of_the_command_are_known(path: Path) -> None:
+    """`twostage` lines in code blocks and quotes are parsed by the command's own parsers; <...> and ... stand for anything."""
+    lines = [line for line in (*parts(path)[1], *all_quoted(path)) if re.match(r"twostage [\w-]", line)]
+    for line in lines:
+        name, *words = shlex.split(line)[1:]
+        if name == "--help" or "..." in line or name.isupper():
+            continue
+        assert name in COMMANDS, line
+        parser = COMMANDS[name].build_parser(name)
+        # In prose a command may stand for all that begin so.
+        if words and (line in parts(path)[1] or any(word.startswith("--") for word in words)):
+            with contextlib.suppress(SystemExit):
+                parser.parse_args(words)
 
 
 @pytest.mark.parametrize("path", LIVE, ids=name_of)

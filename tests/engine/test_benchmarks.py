@@ -98,7 +98,7 @@ def test_continued_over_sets(config_file: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_missing_sets(config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="prepare_datasets"):
+    with pytest.raises(UserError, match="twostage prepare"):
         benchmark_config(arguments(config_file, datasets=["A-150", "tiny_val"]))
     with pytest.raises(UserError, match="none of cityscapes_val is on this machine"):
         benchmark_config(arguments(config_file, datasets=["cityscapes_val"], skip_missing=True))

@@ -76,6 +76,26 @@ def segment(run: Callable[..., str], folder: Path) -> dict[str, str]:
     return found
 
 
+def test_the_wheel_brings_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        text = archive.read(name).decode()
+    assert "[console_scripts]\ntwostage = twostage.commands.main:main\n" in text
+
+
+@pytest.mark.slow
+def test_the_command_in_an_empty_folder(environment: Callable[..., str], tmp_path: Path) -> None:
+    """One word on a toybox picture, by the installed script."""
+    ((_, scene),) = render(plan_scenes(0, "open", 1), 0, "open")
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    scripts = Path(environment("-c", "import sysconfig; print(sysconfig.get_path('scripts'))").strip())
+    words = ["scene.png", "--words", "grass", "--others", "sky, sand", "--system", "toybox/maskclip", "--output", "out"]
+    printed = environment(scripts / "twostage", "segment", *words, "--set", "MODEL.CLIP.TEXT_CACHE", "")
+    assert "competing with your words: sky, sand" in printed
+    labels = np.asarray(Image.open(tmp_path / "out" / "scene_labels.png"))
+    assert labels.shape == scene.labels.shape and set(np.unique(labels)) <= {0, 255}
+
+
 @pytest.mark.slow
 def test_without_upstream(environment: Callable[..., str], tmp_path: Path) -> None:
     # A plain folder of this name in the current one is no package.

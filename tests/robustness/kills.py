@@ -172,7 +172,7 @@ def _warm_up() -> None:
     import torch.utils.tensorboard  # noqa: F401
 
     segmenter = load("toybox/san", device="cpu", opts=["MODEL.CLIP.TEXT_CACHE", ""])
-    segmenter(np.zeros((32, 32, 3), np.uint8), ["cat", "dog"]).overlay()
+    segmenter(np.zeros((32, 32, 3), np.uint8), ["cat", "dog"], others=None).overlay()
     register_catalogue()
 
 

@@ -20,9 +20,9 @@ from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.predictions.dense import DensePrediction
 from twostage.systems.building import build_model
-from twostage.systems.one_stage.catseg import aggregator as aggregator_module
 from twostage.systems.one_stage.catseg import model as catseg_model
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
+from twostage.systems.one_stage.cost_aggregation import layer as layer_module
 from twostage.systems.one_stage.cost_aggregation.class_attention import LinearClassAggregation
 from twostage.systems.one_stage.cost_aggregation.spatial_attention import SpatialAggregation, WindowAttention
 from twostage.vocabulary import Vocabulary
@@ -133,7 +133,7 @@ def test_class_blocks_change_nothing(monkeypatch, sliding):
     model = tiny_model(**({k.replace(".", "__"): v for k, v in SLIDING.items()} if sliding else {}))
     with torch.no_grad():
         whole = model(batch(2))
-        monkeypatch.setattr(aggregator_module, "_MAPS", 2)
+        monkeypatch.setattr(layer_module, "_MAPS", 2)
         blocks = model(batch(2))
         scores = model.predict(batch(2)).scores([(80, 56)] * 2)
     for a, b, c in zip(whole, blocks, scores, strict=True):

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from twostage.commands import make_demo as command
-from twostage.commands.arguments import make_demo_parser
+from twostage.commands.tool_arguments import make_demo_parser
 from twostage.data.registration import register_catalogue
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError

@@ -17,6 +17,7 @@ from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
 from twostage.systems.cards import cards_of, recognise_checkpoint
+from twostage.weights.find import weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,9 @@ class Checkpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load `path` into the model and the checkpointables; returns what nobody took (e.g. `iteration`).
 
+        Args:
+            path: what `weights_file` finds a file by.
+
         Raises:
             UserError: see `load_checkpoint_file` and `load_weights`.
         """
@@ -125,7 +129,7 @@ class Checkpointer(DetectionCheckpointer):
             logger.info("No checkpoint given, the model starts from its initial weights")
             return {}
         logger.info("Loading checkpoint %s", path)
-        content = load_checkpoint_file(path)
+        content = load_checkpoint_file(weights_file(str(path)))
         load_weights(_unwrapped(self.model), content, str(path))
         taken = ("model", _WRITTEN_BY)
         rest = {key: value for key, value in content.items() if key not in taken and not isinstance(value, Tensor)}

@@ -37,12 +37,20 @@ TRAINED_PARAMETERS = {
     # CAT-Seg v2 ("attention"): query and value weights of every block of both towers. Biases stay frozen, and so do the
     # position embeddings, whose names the published rule misses.
     "query_value": r"(visual\.)?transformer\..*attn\.[qv]_proj_weight",
+    # PCA-Seg on EVA02: query and value weights of the image tower; of the text tower, keys too.
+    "eva_query_value": r"visual\.trunk\.blocks\..*attn\.[qv]_proj\.weight|text\.transformer\..*attn\.in_proj_weight",
     # CAT-Seg v1 ("attention"): all attention parameters and the position embedding of the image tower.
     "visual_attention": r"visual\.(.*attn\..*|positional_embedding)",
     # CAT-Seg v2 ("full"): both transformers.
     "transformers": r"(visual\.)?transformer\..*",
     # SED ("full"): the image tower.
     "visual": r"visual\..*",
+    # ERR-Seg ("weight"): of a ConvNeXt its layer scales, depthwise and feed-forward weights (those of the projection head
+    # with them); of the text tower the attention's and the first feed-forward weights. Biases and norms stay frozen.
+    "weights": (
+        r"visual\.(.*gamma.*|.*(mlp|conv_dw).*weight.*)"
+        r"|transformer\..*(attn\.in_proj_weight|mlp\.c_fc\.weight)"
+    ),
 }
 
 
@@ -54,8 +62,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP = CN()
     # An open_clip model name, or one of ours ("toybox-vit", "toybox-convnext").
     cfg.MODEL.CLIP.NAME = "ViT-B-16"
-    # An open_clip tag ("openai", "laion2b_s34b_b88k"), a local file, "toybox" (shipped), or "" for random weights
-    # (for a MODEL.WEIGHTS file that holds CLIP as well, and for tests).
+    # An open_clip tag ("openai", "laion2b_s34b_b88k"), a file, `hf://owner/repository/file`, an https address, "toybox"
+    # (shipped), or "" for random weights (for a MODEL.WEIGHTS file that holds CLIP as well, and for tests).
     cfg.MODEL.CLIP.PRETRAINED = "openai"
     # auto: chosen from the tag (OpenAI weights need QuickGELU); on / off: forced, an error where the tag disagrees.
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
@@ -69,7 +77,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.CLIP.SPLIT_SYNONYMS = True
     # Of split synonyms only the first is used.
     cfg.MODEL.CLIP.FIRST_SYNONYM = False
-    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED); see TRAINED_PARAMETERS.
+    # Which of CLIP's parameters are trained, in systems that fine-tune it (CAT-Seg, SED, ERR-Seg, PCA-Seg);
+    # see TRAINED_PARAMETERS.
     cfg.MODEL.CLIP.FINETUNE = "none"
     # Prompts per batch of the text tower.
     cfg.MODEL.CLIP.TEXT_BATCH_SIZE = 256

@@ -18,6 +18,8 @@ from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.checkpoint.torchscript import is_torchscript
 from twostage.clip.regions.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
+from twostage.weights.find import first_published, is_known, weights_file
+from twostage.weights.tags import open_clip_addresses
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ def load_clip(
 
     Args:
         name: open_clip model name ("ViT-B-16") or one of ours ("toybox-vit").
-        pretrained: open_clip tag ("openai"), path of a local file, "toybox" for the shipped weights, "" for random.
+        pretrained: open_clip tag ("openai"), a file or address as `weights_file` takes, "toybox" for the shipped weights, ""
+            for random.
         quick_gelu: "auto" takes what the tag was trained with (OpenAI: x * sigmoid(1.702 x)), also for local files in OpenAI's
             layout; for other files and random weights what the model name says. "on" / "off" force it.
         load_weights: False builds the same network without its weights (they come from a checkpoint later). A local file is
@@ -179,14 +182,14 @@ def _pretrained_file(name: str, pretrained: str) -> tuple[Path, bool]:
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if tag:
         try:
-            return Path(open_clip.download_pretrained(tag)), True
-        except Exception as error:
+            return first_published(open_clip_addresses(tag)), True
+        except UserError as error:
             raise UserError(
-                f"CLIP weights {name!r} / {pretrained!r} could not be downloaded ({_short(error)}); "
-                "set MODEL.CLIP.PRETRAINED to a local file, or to '' for random weights"
+                f"CLIP weights {name!r} / {pretrained!r}: {error}; or set MODEL.CLIP.PRETRAINED to a local file, or to '' for "
+                "random weights"
             ) from error
-    if Path(pretrained).expanduser().is_file():
-        return Path(pretrained).expanduser(), False
+    if is_known(pretrained):
+        return weights_file(pretrained, key="MODEL.CLIP.PRETRAINED"), False
     tags = open_clip.list_pretrained_tags_by_model(name)
     raise UserError(
         f"MODEL.CLIP.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name!r}{near_names(pretrained, tags)}; "

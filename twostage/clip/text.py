@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # A progress bar is worth showing from this many prompts on.
 _LONG_WORK = 2048
+# Vocabularies whose matrix is kept. With one row per template and name a matrix of a few hundred names has tens of
+# megabytes, and who asks word by word has a vocabulary per word; from the names' own embeddings it is made in no time.
+_KEPT_MATRICES = 4
 
 
 # Guards the caches of all embedders: several threads may ask one system for different words.
@@ -135,9 +138,14 @@ class TextEmbedder:
             return self._embed_classes(vocabulary)
         with _LOCK:
             self._forget_if_weights_changed()
-            if vocabulary.names not in self._matrices:
-                self._matrices[vocabulary.names] = self._embed_classes(vocabulary)
-            return self._matrices[vocabulary.names].to(self._device)
+            matrix = self._matrices.pop(vocabulary.names, None)
+            if matrix is None:
+                matrix = self._embed_classes(vocabulary)
+            while len(self._matrices) >= _KEPT_MATRICES:
+                del self._matrices[next(iter(self._matrices))]
+            # Put back as the last one: dicts keep their order, so that the first is the one longest unused.
+            self._matrices[vocabulary.names] = matrix
+            return matrix.to(self._device)
 
     def embed_names(self, names: Sequence[str]) -> Tensor:
         """Unit embeddings `[N, D]` (`[N, P, D]` per template; `plain`: of CLIP's length), one row per name as it stands,

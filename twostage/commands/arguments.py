@@ -1,28 +1,23 @@
-"""The arguments of the command-line tools. Nothing heavy is imported here, so that `--help` answers at once.
+"""The arguments of the command line. Nothing heavy is imported here, so that `--help` answers at once.
 
-Each function takes the tool's text, which `--help` shows.
+Each function takes the text that `--help` shows and the program's name; `twostage` and `tools/` share them.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
+from twostage.commands.parser import Parser
 from twostage.errors import UserError
-from twostage.machine import expand_home, user_path
+from twostage.machine import expand_home
+from twostage.results.formats import parse_formats
 
 
-def train_parser(text: str | None = None) -> argparse.ArgumentParser:
+def train_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Detectron2's arguments, by its names, and `--skip-broken`; on one machine the processes' address is chosen for you."""
-    parser = _parser(text)
-    parser.add_argument(
-        "--config-file",
-        default="",
-        type=expand_home,
-        metavar="FILE",
-        help="yaml; the published ones are under configs/",
-    )
+    parser = Parser(text, prog)
+    add_config(parser, required=False)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, don't train")
     parser.add_argument("--skip-broken", action="store_true", help="leave broken files out and list them, don't stop")
@@ -32,14 +27,14 @@ def train_parser(text: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dist-url", default="auto", metavar="tcp://HOST:PORT", help="of machine 0, if there are several"
     )
-    _add_overrides(parser)
+    add_overrides(parser)
     return parser
 
 
-def evaluate_parser(text: str | None = None) -> argparse.ArgumentParser:
+def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/evaluate.py`."""
-    parser = _parser(text)
-    _add_config(parser)
+    parser = Parser(text, prog)
+    add_config(parser)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
     parser.add_argument("--report", action="store_true", help="write an HTML report per dataset (predicts twice)")
@@ -47,147 +42,180 @@ def evaluate_parser(text: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--skip-broken", action="store_true", help="leave out and list images with broken files")
     parser.add_argument("--skip-missing", action="store_true", help="leave out datasets that are not on this machine")
     _add_processes(parser)
-    _add_overrides(parser)
+    add_overrides(parser)
     return parser
 
 
-def demo_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/demo.py`."""
-    parser = _parser(text)
-    _add_config(parser)
-    parser.add_argument("--input", nargs="+", required=True, type=expand_home, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--vocabulary", required=True, help="names, a file of names, a dataset or a dataset folder")
-    parser.add_argument("--things", help="names that are countable: also write panoptic segments")
-    parser.add_argument("--min-score", type=_fraction, default=0.8, help="of panoptic segments, 0 to 1 (default 0.8)")
+def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage segment`."""
+    parser = Parser(text, prog)
+    parser.add_argument("pictures", nargs="+", type=expand_home, metavar="PICTURE_OR_FOLDER")
+    parser.add_argument(
+        "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
+    )
+    _add_segment_score(parser, "--segment-score")
+    _add_results(parser)
+    parser.add_argument(
+        "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
+    )
+    return parser
+
+
+def demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/demo.py`, which gives the same as `twostage segment`."""
+    parser = Parser(text, prog)
+    add_config(parser)
+    parser.add_argument(
+        "--input", nargs="+", dest="pictures", required=True, type=expand_home, metavar="FILE_OR_FOLDER"
+    )
+    parser.add_argument(
+        "--vocabulary", required=True, metavar="WORDS", help="names, a file of names, a dataset or a dataset folder"
+    )
+    _add_segment_score(parser, "--min-score")
+    _add_results(parser)
+    add_overrides(parser)
+    parser.set_defaults(min_score=None)
+    return parser
+
+
+def _add_segment_score(parser: Parser, option: str) -> None:
+    parser.add_argument(
+        option,
+        dest="segment_score",
+        type=_fraction,
+        default=0.8,
+        metavar="SCORE",
+        help="of panoptic segments, 0 to 1 (default 0.8)",
+    )
+
+
+def _add_results(parser: Parser) -> None:
+    parser.add_argument(
+        "--others",
+        default="few",
+        metavar="WORDS",
+        help="contrast words, whose pixels are none of yours: your own, auto (the shipped ones), none, or few (default: auto "
+        "where you ask for fewer than five)",
+    )
+    parser.add_argument("--things", metavar="WORDS", help="names that are countable: also write panoptic segments")
+    parser.add_argument(
+        "--format", type=parse_formats, default=("png",), help="several behind commas: png (default), coco, npz"
+    )
     parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
-    _add_overrides(parser)
-    return parser
 
 
-def benchmark_parser(text: str | None = None) -> argparse.ArgumentParser:
+def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/benchmark.py`."""
-    parser = _parser(text)
-    _add_config(parser)
+    parser = Parser(text, prog)
+    add_config(parser)
     parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
     parser.add_argument("--output-size", default="512x683", help="size of the label map")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
-    _add_overrides(parser)
+    add_overrides(parser)
     return parser
 
 
-def draw_attention_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/draw_attention.py`."""
-    parser = _parser(text)
-    _add_config(parser)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--index", type=int, default=0, help="number of the image in the dataset")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="default: all")
-    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
-    return parser
-
-
-def make_demo_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/make_demo.py`."""
-    parser = _parser(text)
-    parser.add_argument("--output", type=user_path, default=Path("output/demo"), metavar="FOLDER")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-iter", type=int, default=0, metavar="N", help="default: what the config says")
-    return parser
-
-
-def prepare_datasets_parser(text: str | None = None) -> argparse.ArgumentParser:
+def prepare_datasets_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/prepare_datasets.py`: `list`, `prepare` and `verify` in `command`."""
-    parser = _parser(text)
+    parser = Parser(text, prog)
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="the benchmarks, or all about one of them")
-    listing.add_argument("name", nargs="?")
-    for name, meaning in (("prepare", "make the labels of a benchmark"), ("verify", "check what lies on disk")):
-        command = commands.add_parser(name, help=meaning)
-        command.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
-        command.add_argument(
-            "--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are"
-        )
-        command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at a time")
-        command.add_argument(
-            "--skip-broken", action="store_true", help="count and list broken files, don't stop at them"
-        )
-    commands.choices["prepare"].add_argument(
-        "--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets"
+    _add_listing(commands.add_parser("list", help="the benchmarks, or all about one of them"))
+    _add_preparing(commands.add_parser("prepare", help="make the labels of a benchmark"))
+    _add_checking(commands.add_parser("verify", help="check what lies on disk"))
+    return parser
+
+
+def datasets_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage datasets`."""
+    return _add_listing(Parser(text, prog))
+
+
+def prepare_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage prepare`."""
+    return _add_preparing(Parser(text, prog))
+
+
+def verify_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage verify`."""
+    return _add_checking(Parser(text, prog))
+
+
+def _add_listing(parser: Parser) -> Parser:
+    parser.add_argument("name", nargs="?", help="a benchmark, one of its registered names, or what papers call it")
+    parser.set_defaults(command="list")
+    return parser
+
+
+def _add_preparing(parser: Parser) -> Parser:
+    _add_checking(parser)
+    parser.add_argument("--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets")
+    parser.set_defaults(command="prepare")
+    return parser
+
+
+def _add_checking(parser: Parser) -> Parser:
+    parser.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument("--skip-broken", action="store_true", help="count and list broken files, don't stop at them")
+    parser.set_defaults(command="verify")
+    return parser
+
+
+def systems_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage systems`."""
+    parser = Parser(text, prog)
+    parser.add_argument("--json", action="store_true", help="print the cards as JSON")
+    parser.set_defaults(markdown=False, update_readme=False)
+    return parser
+
+
+def weights_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage weights` and `tools/weights.py`: `list`, `get` and `verify` in `weights_command`."""
+    parser = Parser(text, prog)
+    commands = parser.add_subparsers(dest="weights_command", required=True)
+    listing = commands.add_parser("list", help="what was published, and what of it is here")
+    listing.add_argument("system", nargs="?", default="", help="of this system or config only")
+    listing.add_argument("--json", action="store_true", help="print everything that is known as JSON")
+    getting = commands.add_parser("get", help="download")
+    getting.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a checkpoint's name, a config's, hf://owner/repository/file or https://...",
     )
+    verifying = commands.add_parser("verify", help="check that what is here is what it was on first use")
+    verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that is here")
     return parser
 
 
-def systems_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/systems.py`."""
-    parser = _parser(text)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--json", action="store_true", help="print the cards as JSON")
-    choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
+def serve_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage serve` and `tools/serve.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument(
+        "--system", action="append", default=[], metavar="SYSTEM", help="a config's name or file; may be given again"
+    )
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="NAME_OR_FILE", help="of each --system, in the same order"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; the default serves this machine only"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="0: any free one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")
     return parser
 
 
-def benchmark_diffusion_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/benchmark_diffusion.py`."""
-    parser = _parser(text)
-    parser.add_argument("--crops", type=int, default=4, help="a picture of 1024 x 1024 has 4")
-    parser.add_argument("--repeats", type=int, default=1)
-    return parser
-
-
-def train_toy_diffusion_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/train_toy_diffusion.py`."""
-    parser = _parser(text)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--unet-steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
-    return parser
-
-
-def train_toy_clip_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/train_toy_clip.py`."""
-    parser = _parser(text)
-    parser.add_argument("--model", required=True, choices=("toybox-convnext", "toybox-vit"))
-    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
-    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
-    return parser
-
-
-def train_mask_prompt_parser(text: str | None = None) -> argparse.ArgumentParser:
-    """Of `tools/train_mask_prompt.py`: `pairs`, `train`, `accuracy` and `merge` in `command`."""
-    parser = _parser(text)
-    commands = parser.add_subparsers(dest="command", required=True)
-    pairs = commands.add_parser("pairs", help="build mask-category pairs from a labelled or captioned set")
-    pairs.add_argument("--dataset", required=True)
-    pairs.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
-    pairs.add_argument("--segmenter", metavar="CONFIG", help="OVSeg or zsseg, for captioned sets")
-    pairs.add_argument("--weights", help="its checkpoint")
-    pairs.add_argument("--min-pixels", type=int, default=1, help="smaller masks are left out")
-    pairs.add_argument("--limit", type=int, help="take only this many pictures")
-    training = commands.add_parser("train", help="tune CLIP or its mask prompts on pairs")
-    _add_clip(training, depth=3)
-    training.add_argument("--pairs", type=user_path, required=True, metavar="FOLDER_OR_CSV")
-    training.add_argument("--mode", choices=("prompts", "clip", "both"), required=True)
-    training.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
-    for field in ("epochs", "batch-size", "seed"):
-        training.add_argument(f"--{field}", type=int, help="instead of the recipe's")
-    training.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    training.add_argument("--workers", type=int, default=0, help="processes that read pictures")
-    measuring = commands.add_parser("accuracy", help="zero-shot accuracy on masked pictures of a labelled set")
-    _add_clip(measuring, depth=0)
-    measuring.add_argument("--dataset", required=True)
-    measuring.add_argument("--min-pixels", type=int, default=1)
-    measuring.add_argument("--limit", type=int, help="take only this many pictures")
-    merging = commands.add_parser("merge", help="put an adapted CLIP into a trained system")
-    merging.add_argument("--weights", required=True, help="checkpoint of the system, in our names")
-    merging.add_argument("--pretrained", required=True, metavar="FILE", help="what `train` wrote")
-    merging.add_argument("--output", type=user_path, required=True, metavar="FILE.safetensors")
+def completion_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage completion`."""
+    parser = Parser(text, prog)
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -202,32 +230,27 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _parser(text: str | None) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> None:
+    which = parser.add_mutually_exclusive_group(required=required)
+    # The first of them gives the default.
+    which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
+    which.add_argument("--system", dest="config_file", type=_system, metavar="SYSTEM", help="or a config's name")
     parser.add_argument(
-        "--config-file",
-        required=True,
-        type=expand_home,
-        metavar="FILE",
-        help="yaml; the published ones are under configs/",
+        "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
     )
 
 
-def _add_processes(parser: argparse.ArgumentParser) -> None:
+def _system(name: str) -> str:
+    """The file of a config's name."""
+    # Reads the cards, which --help does without.
+    from twostage.config.finding import find_config
+
+    return find_config(name)
+
+
+def _add_processes(parser: Parser) -> None:
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes; without GPUs on the CPU")
 
 
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_overrides(parser: Parser) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
-
-
-def _add_clip(parser: argparse.ArgumentParser, *, depth: int) -> None:
-    parser.add_argument("--clip", required=True, help="name, as MODEL.CLIP.NAME")
-    parser.add_argument("--pretrained", required=True, help="tag or file, as MODEL.CLIP.PRETRAINED")
-    parser.add_argument("--quick-gelu", choices=("auto", "on", "off"), default="auto", help="as MODEL.CLIP.QUICK_GELU")
-    parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
-    parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")

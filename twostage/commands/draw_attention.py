@@ -60,7 +60,7 @@ def draw(segmenter: Segmenter, record: dict[str, str], info: DatasetInfo, method
     for method in methods:
         cfg.MODEL.TRAINING_FREE.METHOD = method
         model.tower = dense_tower_from_config(cfg, model.clip.visual)
-        labels = segmenter(record["file_name"], vocabulary).labels
+        labels = segmenter(record["file_name"], vocabulary, others=None).labels
         maps[f"{method} {100 * miou(labels, truth, len(vocabulary)):.0f} %"] = labels
     maps["ground truth"] = truth
     with atomic_path(output) as path:

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from twostage.commands.launch import launch
 from twostage.commands.setup import set_up
 from twostage.commands.train import evaluate
-from twostage.config import load_config
+from twostage.config import default_config, load_config
 from twostage.data.loaders import check_dataset
 from twostage.data.views import evaluated_view, own_folders
 from twostage.errors import UserError
@@ -39,12 +39,23 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: anything wrong in config, datasets, checkpoint or output folder.
     """
-    # `--datasets a b KEY VALUE`: keys are upper case and hold a dot, which no dataset's name does.
-    first_key = next((i for i, word in enumerate(args.datasets) if word.isupper() and "." in word), len(args.datasets))
-    args.opts = args.datasets[first_key:] + args.opts
-    args.datasets = args.datasets[:first_key]
+    args.datasets, behind = datasets_and_overrides(args.datasets)
+    args.opts = behind + args.opts
     cfg = benchmark_config(args)
     launch(evaluate_benchmarks, processes=args.num_gpus, device=cfg.MODEL.DEVICE, args=(cfg, args))
+
+
+def datasets_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """What stands behind --datasets, parted where a key begins: it is upper case with a dot, as no dataset's name is, or in
+    no group.
+
+    >>> datasets_and_overrides(["A-150", "five", "OUTPUT_DIR", "out"])
+    (['A-150', 'five'], ['OUTPUT_DIR', 'out'])
+    """
+    ungrouped = {key for key in default_config() if key.isupper()}
+    keys = (i for i, word in enumerate(words) if word in ungrouped or (word.isupper() and "." in word))
+    first = next(keys, len(words))
+    return words[:first], words[first:]
 
 
 def benchmark_config(args: argparse.Namespace) -> CfgNode:
@@ -81,7 +92,7 @@ def _present(cfg: CfgNode) -> tuple[str, ...]:
             found.append(name)
     if not found:
         names = ", ".join(cfg.DATASETS.TEST)
-        raise UserError(f"none of {names} is on this machine; `python tools/prepare_datasets.py list` helps")
+        raise UserError(f"none of {names} is on this machine; `twostage datasets` helps")
     return tuple(found)
 
 

@@ -97,7 +97,7 @@ def run_prepare(args: argparse.Namespace) -> None:
         print_panoptic(info, report.panoptic, benchmark)
         if not info.image_root.is_dir():
             print(f"  pictures are still missing: put them into {info.image_root} ({download_of(benchmark)})")
-    print(f"check it by: python tools/prepare_datasets.py verify {benchmark.name}")
+    print(f"check it by: twostage verify {benchmark.name}")
 
 
 def prepare_own_folder(folder: Path, args: argparse.Namespace) -> None:
@@ -108,7 +108,7 @@ def prepare_own_folder(folder: Path, args: argparse.Namespace) -> None:
         print(f"  left out: {line}")
     if report.written or report.broken:
         print(f"  the colour pictures are in {folder / ORIGINALS}")
-    print(f"check it by: python tools/prepare_datasets.py verify {folder}")
+    print(f"check it by: twostage verify {folder}")
 
 
 def print_panoptic(info: DatasetInfo, report: Report | None, benchmark: Benchmark) -> None:

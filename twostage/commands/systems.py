@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
+from tabulate import tabulate
+
 from twostage.errors import UserError
 from twostage.files import write_text
 from twostage.systems.card import Paradigm, SystemCard
@@ -60,6 +62,17 @@ def is_ours(card: SystemCard) -> bool:
     return card.module.startswith("twostage.systems.")
 
 
+def terminal_table(cards: Iterable[SystemCard]) -> str:
+    """The systems for a terminal, one block a card, with every config's name in full."""
+    ordered = sorted(cards, key=lambda card: get_args(Paradigm).index(card.paradigm))
+    rows = [
+        (card.name, card.paradigm, card.venue, "\n".join(card.configs), card.weights_licence or _UNKNOWN)
+        for card in ordered
+    ]
+    headers = ("system", "paradigm", "published", "--system", "licence of weights")
+    return tabulate(rows, headers, tablefmt="simple_grid", maxcolwidths=[None, None, None, None, 28])
+
+
 def describe(card: SystemCard) -> dict[str, Any]:
     """What a card says, for JSON: all fields but config keys and signatures, of which only the variants' names remain."""
     plain = ("name", "paradigm", "title", "venue", "paper", "code", "code_licence", "weights_licence")
@@ -93,5 +106,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         if not README.is_file():
             raise UserError(f"'{README}' does not exist; --update-readme is for a checkout of the repository")
         write_text(README, updated_readme(README.read_text(encoding="utf-8")))
-    else:
+    elif args.markdown:
         print(table(all_cards()))
+    else:
+        print(terminal_table(all_cards()))

@@ -33,6 +33,7 @@ from twostage.systems.two_stage.ovseg.adaptation.pairs import (
     write_pairs,
 )
 from twostage.systems.two_stage.ovseg.adaptation.tuning import RECIPES, TuningRecipe, tune
+from twostage.weights.find import weights_file
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -124,4 +125,5 @@ def accuracy(args: argparse.Namespace) -> None:
 def merge(args: argparse.Namespace) -> None:
     """The command `merge`."""
     check_writable(args.output.parent, "choose another --output")
-    write_tensors(args.output, merge_clip(load_tensors(args.weights), load_tensors(args.pretrained)))
+    weights = load_tensors(weights_file(args.weights, key="--weights"))
+    write_tensors(args.output, merge_clip(weights, load_tensors(args.pretrained)))

@@ -28,6 +28,7 @@ from twostage.predictions import keys as predictions
 from twostage.proposals import keys as proposals
 from twostage.systems.card import SystemCard
 from twostage.systems.cards import all_cards, cards_of, is_installed, unknown_architecture
+from twostage.weights.names import OFFICIAL, official_weights
 
 # Rooms that systems share, each with a `keys.py`; a system's own keys come with its card.
 _ROOMS = (clip, data, engine, evaluation, foundation, inference, predictions, proposals)
@@ -82,6 +83,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CN:
         _merge_file(cfg, config_file)
     merge_overrides(cfg, opts, known=all_keys(cfg))
     _expand_paths(cfg)
+    if cfg.MODEL.WEIGHTS == OFFICIAL:
+        cfg.MODEL.WEIGHTS = official_weights(config_file)
     validate_config(cfg)
     return cfg
 

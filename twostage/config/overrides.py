@@ -48,6 +48,8 @@ def _pairs(opts: list[Any], known: Sequence[str]) -> list[tuple[str, Any]]:
         name, equals, value = key.partition("=")
         if equals and name in known:
             pairs.append((name, value))
+        elif key.startswith("--"):
+            raise UserError(f"'{key}' stands behind overrides; give options first, then pairs 'KEY VALUE'")
         elif not opts:
             raise UserError(f"overrides must be pairs 'KEY VALUE'; '{key}' has no value")
         else:

@@ -17,7 +17,7 @@ Color = tuple[int, int, int]
 # The ignore label of 16-bit files; floats of any size would lose their value on the way to whole numbers.
 _LARGEST = 65535
 # What to do with labels in colours.
-_COLORS_CURE = "`python tools/prepare_datasets.py prepare FOLDER` does it by the colours of the folder's classes.json"
+_COLORS_CURE = "`twostage prepare FOLDER` does it by the colours of the folder's classes.json"
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 

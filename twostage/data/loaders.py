@@ -57,7 +57,7 @@ def check_dataset(info: DatasetInfo, *, panoptic: bool = False) -> None:
     folder = _missing_folder(info)
     if folder:
         raise UserError(
-            f"dataset '{info.name}': folder '{folder}' is missing; make it by `python tools/prepare_datasets.py prepare "
+            f"dataset '{info.name}': folder '{folder}' is missing; make it by `twostage prepare "
             f"{info.benchmark or info.name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
             f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )

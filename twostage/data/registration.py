@@ -1,8 +1,8 @@
 """Registers the catalogue in Detectron2's catalogues, when somebody asks for a dataset by name.
 
-Every benchmark answers to our own name (`<benchmark>_<split>`) and to those of the published repositories; `python
-tools/prepare_datasets.py list` prints them. Upstream Detectron2 registers two of the names itself
-(`ade20k_sem_seg_{train,val}`); names that are taken keep their function and only get the facts they lack.
+Every benchmark answers to our own name (`<benchmark>_<split>`) and to those of the published repositories;
+`twostage datasets` prints them. Upstream Detectron2 registers two of the names itself (`ade20k_sem_seg_{train,val}`); names
+that are taken keep their function and only get the facts they lack.
 
 What is registered is the same in every process and for every config; what a config changes is in `twostage.data.views`.
 A program that uses `DatasetCatalog` directly calls `register_catalogue` first.

@@ -121,7 +121,7 @@ def _known(info: DatasetInfo | None, name: str, own: Iterable[str]) -> DatasetIn
     if info is None:
         near = near_names(name, [*registered_names(), *own])
         raise UserError(
-            f"dataset '{name}' is not known{near}; `python tools/prepare_datasets.py list` shows the names, and "
+            f"dataset '{name}' is not known{near}; `twostage datasets` shows the names, and "
             "DATASETS.FOLDERS adds a folder of your own"
         )
     return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,10 +12,12 @@ from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
 
+from twostage.contrast.choice import OthersChoice
 from twostage.engine.hooks import on_terminal
 from twostage.evaluation.oracle_classes import OracleClasses
 from twostage.evaluation.results import text_hash
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
+from twostage.evaluation.single_query import SingleQueries
 from twostage.segmenter import OpenVocabularySegmenter
 
 Records = list[dict[str, Any]]
@@ -48,6 +51,10 @@ def evaluate_dataset(
         finished = counted
         if isinstance(model, OpenVocabularySegmenter) and cfg.TEST.ORACLES:
             network = OracleClasses(model, own.dataset)
+        if isinstance(model, OpenVocabularySegmenter) and cfg.TEST.SINGLE_QUERY:
+            choice = OthersChoice(cfg.MODEL.CLIP.NAME, model.text)
+            others = functools.partial(choice, others=None if cfg.TEST.OTHERS == "none" else cfg.TEST.OTHERS)
+            network = SingleQueries(network, model=model, dataset=own.dataset, others=others)
     loader = build_loader(cfg, name, finished=finished) if finished else build_loader(cfg, name)
     quiet = not (comm.is_main_process() and on_terminal())
     shown = tqdm(_ReadableBatches(loader, own), desc=name, unit="image", leave=False, disable=quiet)

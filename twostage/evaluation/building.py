@@ -15,6 +15,7 @@ from twostage.evaluation.panoptic_quality import PanopticMeasure
 from twostage.evaluation.proposal_recall import ProposalMeasure
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.evaluation.semantic_guided import SemanticGuidedMeasure
+from twostage.evaluation.single_query import SingleQueryMeasure
 
 # Key under TEST -> what it switches on.
 _MEASURES: dict[str, type[Measure]] = {
@@ -23,6 +24,7 @@ _MEASURES: dict[str, type[Measure]] = {
     "PANOPTIC": PanopticMeasure,
     "PROPOSALS": ProposalMeasure,
     "SG_IOU": SemanticGuidedMeasure,
+    "SINGLE_QUERY": SingleQueryMeasure,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
+from twostage.errors import UserError
 from twostage.keys import KeyGroup
 
 
@@ -18,6 +19,18 @@ def _add(cfg: CN) -> None:
     cfg.TEST.SG_IOU = False
     # Leave out images whose picture or label file is broken, and list them in the results file, instead of stopping.
     cfg.TEST.SKIP_BROKEN = False
+    # Also ask for each class of an image alone, as somebody does who knows no list (twostage/evaluation/single_query.py;
+    # each image is encoded twice), ...
+    cfg.TEST.SINGLE_QUERY = False
+    # ... with the shipped contrast words ("auto") or without any ("none"). All other figures do without them always.
+    cfg.TEST.OTHERS = "none"
 
 
-GROUPS = (KeyGroup(add=_add),)
+def _check(cfg: CN) -> None:
+    if cfg.TEST.OTHERS != "none" and not cfg.TEST.SINGLE_QUERY:
+        raise UserError(
+            f"TEST.OTHERS {cfg.TEST.OTHERS!r} needs TEST.SINGLE_QUERY True; only single queries have others"
+        )
+
+
+GROUPS = (KeyGroup(add=_add, choices={"TEST.OTHERS": ("none", "auto")}, check=_check),)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
@@ -87,7 +88,7 @@ class FoundationVit(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + shape.table**2, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, shape.registers, width)) if shape.registers else None
         self.patch_embed = PatchEmbedding(patch=shape.patch, width=width)
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         scale = 1.0 if shape.layer_scale else None
         self.blocks = nn.ModuleList(
             Block(width, shape.heads, qkv_bias=True, init_values=scale, norm_layer=norm) for _ in range(shape.depth)
@@ -124,7 +125,7 @@ class FoundationVit(nn.Module):
 
     def last_qkv(self, x: Tensor) -> Tensor:
         """Queries, keys and values `[B, N, 3 W]` of the last block, heads side by side, of the tokens in front of it."""
-        block = self.blocks[-1]
+        block: Any = self.blocks[-1]
         return block.attn.qkv(block.norm1(x))
 
     def patch_map(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

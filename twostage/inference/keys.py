@@ -43,13 +43,21 @@ def _check_sliding(cfg: CN) -> None:
 
 
 def _add_early_rejection(cfg: CN) -> None:
-    # Leave classes that no pixel ranks in its top k at an early stage out of the later ones (SED's fast inference).
+    # Leave classes that look absent at an early stage out of the later ones.
     cfg.TEST.EARLY_REJECTION = CN()
     cfg.TEST.EARLY_REJECTION.ENABLED = False
+    # "top_k": classes that no pixel ranks in its top k (SED's fast inference). "votes": all but the SLOTS classes that most
+    # pixels vote for (ERR-Seg's class selection).
+    cfg.TEST.EARLY_REJECTION.RULE = "top_k"
     cfg.TEST.EARLY_REJECTION.TOP_K = 8
+    cfg.TEST.EARLY_REJECTION.SLOTS = 32
 
 
 GROUPS = (
     KeyGroup(add=_add_sliding, positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"), check=_check_sliding),
-    KeyGroup(add=_add_early_rejection, positive=("TEST.EARLY_REJECTION.TOP_K",)),
+    KeyGroup(
+        add=_add_early_rejection,
+        choices={"TEST.EARLY_REJECTION.RULE": ("top_k", "votes")},
+        positive=("TEST.EARLY_REJECTION.TOP_K", "TEST.EARLY_REJECTION.SLOTS"),
+    ),
 )

@@ -31,7 +31,8 @@ def panoptic_segments(
 
     Masks whose best class is not void and scores above `score_threshold` compete for pixels by score * mask probability; a
     mask that wins less than `overlap_threshold` of its own area (probability 0.5 on) is dropped; what is left of it is where
-    it wins and has that probability; segments of one stuff class become one.
+    it wins and has that probability; segments of one stuff class become one. Masks of classes that are not named
+    (`MaskPrediction.num_named`) compete alike and leave no segment.
 
     Args:
         things: classes of which every mask is a segment of its own; the others are stuff.
@@ -59,6 +60,8 @@ def _panoptic_of_image(
     stuff_ids: dict[int, int] = {}
     for position in valid.nonzero().flatten().tolist():
         category = int(classes[kept[position]])
+        if prediction.num_named is not None and category >= prediction.num_named:
+            continue
         if category in stuff_ids:
             ids_of[position] = stuff_ids[category]
             continue
@@ -94,7 +97,8 @@ def instances(
     """The best pairs of a mask and a class, best first.
 
     The `top_k` most probable pairs among all classes, of which those stay whose class is in `things`; the score is the
-    probability times the mean mask probability inside the mask.
+    probability times the mean mask probability inside the mask. Classes that are not named (`MaskPrediction.num_named`)
+    make none.
 
     Args:
         things: classes that come as instances; None for all.
@@ -108,9 +112,10 @@ def instances(
 def _instances_of_image(
     prediction: MaskPrediction, index: int, size: Size, things: Collection[int] | None, top_k: int
 ) -> Instances:
-    probabilities = prediction.label_probabilities[index, :, :-1]
+    named = prediction.num_classes if prediction.num_named is None else prediction.num_named
+    probabilities = prediction.label_probabilities[index, :, :named]
     scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
-    queries, classes = pairs // prediction.num_classes, pairs % prediction.num_classes
+    queries, classes = pairs // named, pairs % named
     if things is not None:
         kept = torch.isin(classes, torch.tensor(sorted(things), dtype=classes.dtype, device=classes.device))
         scores, queries, classes = scores[kept], queries[kept], classes[kept]

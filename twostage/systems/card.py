@@ -28,6 +28,9 @@ class OfficialCheckpoint:
         source: address of the file where the authors give one, else of the page that leads to it.
         config: our config that it fits; "" where none of ours does.
         train: what it was trained on.
+        also: further configs of ours that it fits.
+        by_hand: whether `source` is a page that only a person can follow, so that nothing can download the file.
+        sha256: how the file's sha256 begins, where the authors say so.
         size: of the file in bytes, None where nobody says.
         note: what it holds besides the system, and what to know before using it.
     """
@@ -36,6 +39,9 @@ class OfficialCheckpoint:
     source: str
     config: str
     train: str
+    also: tuple[str, ...] = ()
+    by_hand: bool = False
+    sha256: str = ""
     size: int | None = None
     note: str = ""
 

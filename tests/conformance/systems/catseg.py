@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -30,7 +32,8 @@ from twostage.clip.templates import TEMPLATES
 from twostage.data.mapper import to_tensor
 from twostage.systems.building import build_model
 from twostage.systems.one_stage.catseg.model import CATSeg
-from twostage.systems.one_stage.catseg.views import REJECTED, ClassScores
+from twostage.systems.one_stage.catseg.views import ClassScores
+from twostage.systems.one_stage.cost_aggregation.kept_classes import REJECTED
 from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("CAT-Seg", "catseg")
@@ -105,13 +108,19 @@ def check(case: Case) -> list[Comparison]:
     return _check_inference(model.eval(), case, cfg)
 
 
-def published_config(case: Case) -> CfgNode:
-    """Our config for the official one that a case names, with the case's settings; on the CPU, without weights."""
+def published_config(case: Case, configs: Mapping[str, str] = _CONFIGS) -> CfgNode:
+    """Our config for the official one that a case names, with the case's settings; on the CPU, without weights.
+
+    Args:
+        configs: official file -> our config.
+    """
     meta = case.meta
-    name = config_of(meta["config"], _CONFIGS, case)
+    name = config_of(meta["config"], configs, case)
     table = {**_KEYS, f"{_HEAD}CLIP_FINETUNE": choice("MODEL.CLIP.FINETUNE", _FINETUNE["_v1_" in name])}
     effective = {_EFFECTIVE.get(key, key): value for key, value in meta.get("effective", {}).items()}
     overrides = [meta.get("overrides"), meta.get("config_overrides")]
+    if "pooling" in meta:
+        effective[f"{_HEAD}POOLING_SIZES"] = meta["pooling"]
     return case_config(name, options(table, pairs(_DEFAULTS, *overrides, effective)))
 
 

@@ -67,14 +67,17 @@ class Recording:
                 visual.positional_embedding, tokens.grid
             )
 
+        self._observe(vit, "run_block", keep_block)
+        self._observe(self.model, "dense_features", keep_dense)
+        self._record_cost()
+        self._hook(visual.ln_post, lambda args, _o: self.whole.update(clip_transformer_out=args[0].transpose(0, 1)))
+
+    def _record_cost(self) -> None:
         def keep_cost(out: Tensor, *_: Any) -> None:
             self.whole["cost_volume_all"] = out[: self.views].transpose(1, 2)
 
-        self._observe(vit, "run_block", keep_block)
         self._observe(catseg_model, "cost_map", keep_cost)
-        self._observe(self.model, "dense_features", keep_dense)
         self._observe(self.model, "class_scores", lambda scores, *_: self.whole.update(logits=scores.logits))
-        self._hook(visual.ln_post, lambda args, _o: self.whole.update(clip_transformer_out=args[0].transpose(0, 1)))
 
     def _record_guidance(self) -> None:
         aggregator, guide = self.model.aggregator, self.model.guide

@@ -158,7 +158,7 @@ def test_wide_labels(folder: Path) -> None:
 
 
 def test_unprepared_labels_name_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = f"`python tools/prepare_datasets.py prepare {folder.resolve()}`"
+    command = f"`twostage prepare {folder.resolve()}`"
     cfg = load_config(opts=["DATASETS.FOLDERS", f"('{folder}',)", "DATASETS.TEST", "('mine_val',)"])
     with pytest.raises(UserError, match="labels of 'mine_val' are colour pictures") as caught:
         check_dataset(dataset_view(cfg, "mine_val"))

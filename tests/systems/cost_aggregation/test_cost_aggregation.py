@@ -94,7 +94,7 @@ def test_ignored_pixels_are_negatives_for_all_classes():
 def test_no_module_of_the_systems_imports_a_variant_before_the_config_names_it():
     """Imports at the top of a file; those inside functions of `building.py` are what a config asks for."""
     folder = Path(cost_map.__code__.co_filename).parent
-    folders = (folder, folder.parent / "catseg", folder.parent / "sed")
+    folders = (folder, *(folder.parent / name for name in ("catseg", "sed", "errseg")))
     # Cards name the keys of variants.
     files = [file for folder in folders for file in folder.glob("*.py") if file.name != "card.py"]
     assert len(files) > 15

@@ -9,7 +9,7 @@ import torch
 
 from twostage.config import load_config
 from twostage.systems.building import build_model
-from twostage.systems.one_stage.catseg import aggregator
+from twostage.systems.one_stage.cost_aggregation import layer
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,6 +59,6 @@ def test_variants_train_and_predict_in_blocks(opts, monkeypatch):
     model.eval()
     with torch.no_grad():
         whole = model([entry])[0]["sem_seg"]
-        monkeypatch.setattr(aggregator, "_MAPS", 4)
+        monkeypatch.setattr(layer, "_MAPS", 4)
         parts = model([entry])[0]["sem_seg"]
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)

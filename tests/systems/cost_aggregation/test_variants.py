@@ -6,13 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from twostage.systems.one_stage.cost_aggregation.softmax_attention import SoftmaxClassAggregation, SoftmaxClassAttention
 from twostage.systems.one_stage.cost_aggregation.variants.deformable import DeformableAggregation, DeformableConvolution
 from twostage.systems.one_stage.cost_aggregation.variants.experts import ExpertFeedForward, LoadBalance
-from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import (
-    NearestClassAggregation,
-    NearestClassAttention,
-    nearest_classes,
-)
+from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import nearest_classes
 
 
 def test_a_class_reads_itself_and_the_most_similar_ones():
@@ -27,7 +24,7 @@ def test_a_class_reads_itself_and_the_most_similar_ones():
 
 def test_nearest_attention_equals_softmax_over_the_neighbours():
     torch.manual_seed(0)
-    layer = NearestClassAttention(channels=8, heads=2, guidance_channels=3)
+    layer = SoftmaxClassAttention(channels=8, heads=2, guidance_channels=3)
     x, guidance = torch.randn(1, 5, 2, 8), torch.randn(1, 5, 1, 3)
     near = nearest_classes(torch.randn(5, 4), 3)
     out = layer(x, *layer.keys_values(x, guidance), near[None], guidance)
@@ -44,7 +41,7 @@ def test_nearest_attention_equals_softmax_over_the_neighbours():
 @pytest.mark.parametrize("batched", [False, True])
 def test_nearest_aggregation_in_blocks_and_untouched_by_far_classes(batched):
     torch.manual_seed(0)
-    layer = NearestClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=2).eval()
+    layer = SoftmaxClassAggregation(channels=8, heads=2, train_pooling=1, test_pooling=2).eval()
     x = torch.randn(2, 7, 8, 4, 4)
     near = nearest_classes(torch.randn(7, 4), 3)
     given = near.expand(2, -1, -1) if batched else near

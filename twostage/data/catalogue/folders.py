@@ -10,7 +10,7 @@ Where label maps lie beside such folders (sequences, say), all of them together 
 Instead of classes.txt, classes.json says more: a list of names, or
 `{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
 or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
-into indices by `tools/prepare_datasets.py prepare my_set/`; "ignore_colors", a list, become the ignore label.
+into indices by `twostage prepare my_set/`; "ignore_colors", a list, become the ignore label.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def check_labels(info: DatasetInfo) -> None:
     files = list(files_by_key(info.label_root, info.label_suffixes).values())
     first = next(iter(files), None)
     if first is not None and _is_colored(first, info.colors):
-        command = f"`python tools/prepare_datasets.py prepare {info.benchmark}` turns them into class indices"
+        command = f"`twostage prepare {info.benchmark}` turns them into class indices"
         if info.colors is None:
             command = f"give every class in classes.json its 'color', then {command}"
         raise UserError(f"the labels of '{info.name}' are colour pictures ('{first}'): {command}")

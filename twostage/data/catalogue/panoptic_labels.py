@@ -55,8 +55,8 @@ class PanopticLabels:
         missing = next((path for path in (self.file, self.folder) if not path.exists()), None)
         if missing is not None:
             raise UserError(
-                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); make them by `python "
-                f"tools/prepare_datasets.py prepare {benchmark} --source DIR`, or set TEST.PANOPTIC False"
+                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); make them by "
+                f"`twostage prepare {benchmark} --source DIR`, or set TEST.PANOPTIC False"
             )
 
     def add_to(

@@ -34,7 +34,7 @@ def _wrong_kind(info: DatasetInfo, totals: Totals) -> Iterator[str]:
         if info.colors is not None:
             others = len(totals.colors - set(info.colors))
             known = f"{others} of their colours are not in classes.json" if others else "the colours in classes.json"
-            cure = f"`python tools/prepare_datasets.py prepare {info.benchmark}` makes them of the colours"
+            cure = f"`twostage prepare {info.benchmark}` makes them of the colours"
         yield (
             f"{len(totals.colored)} label maps are colour pictures ({known}), the first is '{totals.colored[0]}': labels hold "
             f"one class index per pixel; {cure}"
@@ -105,7 +105,7 @@ def _own_labels(info: DatasetInfo, totals: Totals) -> Iterator[str]:
         yield (
             f"the palettes of the label maps differ ({value} is {list(totals.palette[value])} in one and another colour in "
             f"'{file}'): an image editor has numbered the colours anew in every file; give each class its 'color' in "
-            f"classes.json and run `python tools/prepare_datasets.py prepare {info.benchmark}`"
+            f"classes.json and run `twostage prepare {info.benchmark}`"
         )
     if set(totals.pixels) == {0, info.ignore_label} and info.num_classes > 1:
         yield black_and_white(info)

@@ -15,12 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
-from twostage.systems.one_stage.cost_aggregation.parts import Neighbours, SpatialLayer
-
-# Class maps (views times classes) that are worked on at a time where no gradients are kept.
-_MAPS = 64
+from twostage.systems.one_stage.cost_aggregation.layer import class_slices
+from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 
 
 class Guidance(NamedTuple):
@@ -30,33 +27,6 @@ class Guidance(NamedTuple):
 
     appearance: Tensor | None
     decoder: list[Tensor]
-
-
-class AggregatorLayer(nn.Module):
-    """Spatial, then class aggregation; either can be left out (the paper's ablation)."""
-
-    def __init__(self, *, spatial: SpatialLayer | None, classes: ClassAggregation | None) -> None:
-        super().__init__()
-        self.spatial = spatial
-        self.classes = classes
-
-    def forward(
-        self,
-        blocks: list[Tensor],
-        appearance: Tensor | None,
-        text: Sequence[Tensor] | None,
-        neighbours: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Class maps in blocks `[V, t, C, h, w]`; `appearance` `[V, G, h, w]`, `text` per block `[V, t, G]`.
-
-        `neighbours`: which classes each class may read, see `ClassAggregation.aggregate`.
-        """
-        if self.spatial is not None:
-            guidance = self.spatial.norm_guidance(appearance)
-            blocks = [self.spatial(block, guidance) for block in blocks]
-        if self.classes is not None:
-            blocks = list(self.classes.aggregate(blocks, text, neighbours))
-        return blocks
 
 
 class Aggregator(nn.Module):
@@ -69,7 +39,7 @@ class Aggregator(nn.Module):
         embedding: int,
         appearance_source: int,
         decoder_sources: Sequence[int],
-        layers: Sequence[AggregatorLayer],
+        layers: Sequence[nn.Module],
         channels: int,
         appearance_channels: int,
         text_channels: int,
@@ -84,6 +54,7 @@ class Aggregator(nn.Module):
             embedding: D.
             appearance_source, decoder_sources: channels of the maps that guidance is projected from.
             appearance_channels, text_channels: of the guidance of spatial and of class aggregation; 0 for none.
+            layers: `AggregatorLayer`s or what takes their place.
             decoder_channels, decoder_guidance: of the decoder's two stages.
             cost: False aggregates image and text features instead of their similarity (the paper's baseline).
             neighbours: which classes each class reads in class aggregation; None for all.
@@ -157,10 +128,3 @@ class Aggregator(nn.Module):
         for stage, term in zip(self.decoder, terms, strict=True):
             block = stage(block, term)
         return self.head(block.flatten(0, 1))[:, 0].unflatten(0, block.shape[:2])
-
-
-def class_slices(cost: Tensor, *, keep_gradients: bool) -> list[slice]:
-    """Blocks of the class axis of `[V, T, ...]`: all at once where gradients are kept anyway."""
-    views, classes = cost.shape[:2]
-    step = classes if keep_gradients else max(1, _MAPS // views)
-    return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]

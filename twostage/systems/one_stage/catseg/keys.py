@@ -59,7 +59,9 @@ def _check(cfg: CN) -> None:
             raise UserError(
                 f"MODEL.CATSEG.{key} is {shown(keys[key])}; the decoder has two stages, so it needs two numbers"
             )
-    if cfg.MODEL.META_ARCHITECTURE == "CATSeg" and cfg.TEST.SLIDING.ENABLED and not cfg.TEST.SLIDING.CANVAS:
+    # PCA-Seg looks as CAT-Seg does.
+    looks_alike = cfg.MODEL.META_ARCHITECTURE in ("CATSeg", "PCASeg")
+    if looks_alike and cfg.TEST.SLIDING.ENABLED and not cfg.TEST.SLIDING.CANVAS:
         raise UserError("CAT-Seg's sliding window works on a square canvas; set TEST.SLIDING.CANVAS (published: 640)")
     if keys.CLASS_SLOTS < 0:
         raise UserError(f"MODEL.CATSEG.CLASS_SLOTS is {keys.CLASS_SLOTS}; it must be 0 (no fixed length) or more")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
@@ -30,15 +29,16 @@ from twostage.inference.early_rejection import EarlyRejection
 from twostage.predictions.prediction import Prediction
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
 from twostage.systems.one_stage.catseg.aggregator import Aggregator, Guidance
-from twostage.systems.one_stage.catseg.building import build_aggregator, build_guide
-from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide
-from twostage.systems.one_stage.catseg.views import (
-    REJECTED,
-    ClassScores,
-    SlidingWindow,
-    WholeImage,
-    views_from_config,
+from twostage.systems.one_stage.catseg.building import (
+    LayerBuilder,
+    TowerShape,
+    build_aggregator,
+    build_guide,
+    build_layer,
+    vit_shape,
 )
+from twostage.systems.one_stage.catseg.guides import BackboneGuide, Guide
+from twostage.systems.one_stage.catseg.views import ClassScores, SlidingWindow, WholeImage, views_from_config
 from twostage.systems.one_stage.catseg.weights import checkpoint_table
 from twostage.systems.one_stage.cost_aggregation.building import (
     build_correlation,
@@ -46,6 +46,7 @@ from twostage.systems.one_stage.cost_aggregation.building import (
     build_presence,
 )
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.kept_classes import among_all, take_classes
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.cost_aggregation.parts import Correlation, PassLosses, PresenceFilter
 
@@ -124,12 +125,20 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         """Constructor arguments from `MODEL.CATSEG`, `MODEL.CLIP` and `TEST.SLIDING`."""
         clip, tokenizer = load_clip_from_config(cfg)
         require_vit(clip.visual, "CAT-Seg")
+        shared = shared_arguments(
+            cfg, clip, tokenizer, size_divisibility=cfg.MODEL.CATSEG.SIZE_DIVISIBILITY, per_template=True
+        )
+        return {**shared, **cls.own_arguments(cfg, vit_shape(clip.visual), build_pass_losses(cfg))}
+
+    @staticmethod
+    def own_arguments(
+        cfg: CfgNode, tower: TowerShape, pass_losses: PassLosses | None, layer: LayerBuilder = build_layer
+    ) -> dict[str, Any]:
+        """Constructor arguments for a CLIP of shape `tower`, but for those of every segmenter."""
         keys = cfg.MODEL.CATSEG
-        guide, channels = build_guide(cfg, clip.visual)
-        pass_losses = build_pass_losses(cfg)
+        guide, channels = build_guide(cfg, tower)
         return {
-            **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY, per_template=True),
-            "aggregator": build_aggregator(cfg, clip.visual, channels, pass_losses),
+            "aggregator": build_aggregator(cfg, tower, channels, pass_losses, layer),
             "guide": guide,
             "resolution": keys.RESOLUTION,
             "own_residual": keys.LAST_BLOCK_RESIDUAL == "own",
@@ -139,7 +148,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
             "test_views": views_from_config(cfg),
             "finetune": cfg.MODEL.CLIP.FINETUNE,
             "correlation": build_correlation(cfg),
-            "presence": build_presence(cfg, clip.visual.proj.shape[1]),
+            "presence": build_presence(cfg, tower.embedding),
             "pass_losses": pass_losses,
         }
 
@@ -226,8 +235,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         scores = self.class_scores(encoded, text)
         logits = scores.logits
         if scores.kept is not None:
-            full = logits.new_full((len(logits), scores.num_classes, *logits.shape[2:]), REJECTED)
-            logits = full.scatter(1, scores.kept[..., None, None].expand_as(logits), logits)
+            logits = among_all(logits, scores.kept, scores.num_classes)
         losses = {"loss_sem_seg": one_vs_rest_loss(logits, stacked)}
         if self.presence is not None:
             losses |= self.presence.losses(encoded.embeddings, text, stacked)
@@ -244,8 +252,3 @@ def best_classes(cost: Tensor, count: int) -> Tensor | None:
     if not 0 < count < cost.shape[1]:
         return None
     return cost.flatten(2).amax(dim=2).topk(count, dim=1).indices.sort(dim=1).values
-
-
-def take_classes(values: Tensor, kept: Tensor) -> Tensor:
-    """`[V, T, ...]` at `[V, K]`: `[V, K, ...]`."""
-    return torch.stack([view[index] for view, index in zip(values, kept, strict=True)])

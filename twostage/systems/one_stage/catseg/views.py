@@ -18,9 +18,7 @@ from twostage.inference.sliding import TileGrid
 from twostage.predictions.dense import DensePrediction
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.tiled import TiledPrediction, TileLayer
-
-# Logit of a class that a view does not aggregate.
-REJECTED = -100.0
+from twostage.systems.one_stage.cost_aggregation.kept_classes import REJECTED_PROBABILITY
 
 
 class ClassScores(NamedTuple):
@@ -50,7 +48,7 @@ class WholeImage:
             geometry=Geometry.on_grid(grid, image_sizes),
             num_classes=scores.num_classes,
             kept=scores.kept,
-            fill=_REJECTED_PROBABILITY,
+            fill=REJECTED_PROBABILITY,
         )
 
 
@@ -100,7 +98,7 @@ class SlidingWindow:
             canvas=grid.canvas,
             num_classes=scores.num_classes,
             activation=torch.sigmoid,
-            fill=_REJECTED_PROBABILITY,
+            fill=REJECTED_PROBABILITY,
         )
 
     @property
@@ -116,9 +114,6 @@ def views_from_config(cfg: CfgNode) -> WholeImage | SlidingWindow:
     if not keys.ENABLED:
         return WholeImage()
     return SlidingWindow(tile=keys.TILE, stride=keys.STRIDE, canvas=keys.CANVAS, whole=keys.WHOLE_IMAGE)
-
-
-_REJECTED_PROBABILITY = float(torch.tensor(REJECTED).sigmoid())
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -33,9 +33,9 @@ def build_class_aggregation(
     """
     feed_forward = _feed_forward(cfg, losses, channels)
     if cfg.MODEL.COST_AGGREGATION.CLASS_ATTENTION == "nearest":
-        from twostage.systems.one_stage.cost_aggregation.variants.nearest_attention import NearestClassAggregation
+        from twostage.systems.one_stage.cost_aggregation.softmax_attention import SoftmaxClassAggregation
 
-        return NearestClassAggregation(channels=channels, feed_forward=feed_forward, **settings)
+        return SoftmaxClassAggregation(channels=channels, feed_forward=feed_forward, **settings)
     return LinearClassAggregation(channels=channels, feed_forward=feed_forward, slots=slots, **settings)
 
 

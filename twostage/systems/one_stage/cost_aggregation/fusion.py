@@ -17,20 +17,30 @@ class UpsamplingFusion(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, out_channels: int, visual_channels: int, cost_channels: int = 0, group_size: int = 16
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        visual_channels: int,
+        cost_channels: int = 0,
+        upsampled_channels: int = 0,
+        group_size: int = 16,
     ) -> None:
         """
         Args:
-            visual_channels: of the guidance that all classes of an image share; that many fewer come from upsampling.
+            visual_channels: of the guidance that all classes of an image share.
             cost_channels: of the guidance that each class has for itself.
+            upsampled_channels: what comes from upsampling; 0 for `in_channels` less those of visual guidance.
             group_size: channels of a group norm group.
         """
         super().__init__()
-        self.upsampled = in_channels - visual_channels
+        self.upsampled = upsampled_channels or in_channels - visual_channels
         self.visual = visual_channels
         joined = self.upsampled + visual_channels + cost_channels
         groups = max(1, out_channels // group_size)
-        self.up = nn.ConvTranspose2d(in_channels, self.upsampled, kernel_size=2, stride=2)
+        self.up: nn.ConvTranspose2d | nn.Conv2d = nn.ConvTranspose2d(
+            in_channels, self.upsampled, kernel_size=2, stride=2
+        )
         self.conv1 = nn.Conv2d(joined, out_channels, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)

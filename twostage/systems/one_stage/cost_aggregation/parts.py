@@ -6,7 +6,7 @@ Legend: B images, V views, T classes, P templates, D embedding size, C channels,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from detectron2.structures import ImageList
 from torch import Tensor
@@ -32,11 +32,11 @@ class DenseBackbone(Protocol):
 class SpatialLayer(Protocol):
     """Aggregation over the pixels of each class map."""
 
-    def norm_guidance(self, guidance: Tensor | None) -> Tensor | None:
+    def norm_guidance(self, guidance: Tensor | None) -> Any:
         """From `[B, G, h, w]` what `__call__` takes, once for all classes."""
         ...
 
-    def __call__(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, guidance: Any = None) -> Tensor:
         """`[B, T, C, h, w]` -> the same shape."""
         ...
 

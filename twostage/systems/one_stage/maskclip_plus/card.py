@@ -18,6 +18,7 @@ def _checkpoint(config: str, recipe: str, link: str, *, train: str) -> OfficialC
         source=f"{_ONEDRIVE}{link}",
         config=f"maskclip_plus/{config}",
         train=train,
+        by_hand=True,
         note="a OneDrive page; called here what its recipe is called",
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
@@ -36,6 +35,7 @@ from twostage.systems.one_stage.cost_aggregation.building import (
 )
 from twostage.systems.one_stage.cost_aggregation.losses import one_vs_rest_loss
 from twostage.systems.one_stage.cost_aggregation.parts import Correlation, DenseBackbone, PassLosses, PresenceFilter
+from twostage.systems.one_stage.cost_aggregation.squares import squares
 from twostage.systems.one_stage.sed.building import build_decoder
 from twostage.systems.one_stage.sed.decoder import ImageFeatures, SEDDecoder
 from twostage.systems.one_stage.sed.weights import checkpoint_table
@@ -131,14 +131,7 @@ class SED(OpenVocabularySegmenter[Encoded, Tensor]):
         )
 
     def _squares(self, images: ImageList, side: int) -> Tensor:
-        """Images stretched to `[B, 3, side, side]`; the published resize has no antialiasing."""
-        parts = [images.tensor]
-        if not self.training:
-            # In evaluation the padding of a batch is cut off again: every image is stretched by itself.
-            parts = [images[index][None] for index in range(len(images))]
-        return torch.cat(
-            [F.interpolate(part, size=(side, side), mode="bilinear", align_corners=False) for part in parts]
-        )
+        return squares(images, side, with_padding=self.training)
 
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
         """Class probabilities, each class for itself; a class rejected early or held absent has probability 0."""

@@ -8,6 +8,7 @@ Legend: N names, D embedding size, h x w the mosaic of all windows' grids of an 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -209,6 +210,21 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
             pamr_steps=self.pamr_steps,
             pamr_dilations=self.pamr_dilations,
         )
+
+    def decode_rivalled(self, encoded: list[PatchEmbeddings], text: NameEmbeddings) -> NamePrediction:
+        """Without the thresholds that turn a pixel into background, class 0, whichever word is its best.
+
+        PAMR, which costs most, refines only names that are the best of some patch.
+        """
+        if self.pamr_steps and not self.compares_names:
+            text = self._best_somewhere(encoded, text)
+        rule = dataclasses.replace(self.rule, probability_threshold=0.0, area_threshold=0.0)
+        return dataclasses.replace(self.decode(encoded, text), rule=rule)
+
+    def _best_somewhere(self, encoded: list[PatchEmbeddings], text: NameEmbeddings) -> NameEmbeddings:
+        winners = [self.similarities(image, text.rows).argmax(dim=0).flatten() for image in encoded]
+        kept = torch.cat(winners).unique()
+        return NameEmbeddings(text.rows[kept], text.classes[kept], text.num_classes)
 
     @property
     def compares_names(self) -> bool:

@@ -7,7 +7,8 @@ from twostage.systems.card import OfficialCheckpoint, PublishedFigures, SystemCa
 from twostage.systems.two_stage.odise.keys import GROUPS
 
 _README = "https://github.com/NVlabs/ODISE"
-_RELEASES = f"{_README}/releases/tag/v1.0.0"
+# Its file names end in how the files' sha256 begin (odise/model_zoo/model_zoo.py).
+_RELEASE = f"{_README}/releases/download/v1.0.0"
 _FEATURES = ("backbone.feature_extractor.", "backbone.feature_projections.", "sem_seg_head.predictor.post_mask_embed.")
 
 CARDS = (
@@ -32,17 +33,29 @@ CARDS = (
         checkpoints=(
             OfficialCheckpoint(
                 name="odise_label_coco_50e-b67d2efc.pth",
-                source=_RELEASES,
+                source=f"{_RELEASE}/odise_label_coco_50e-b67d2efc.pth",
                 config="odise_label",
                 train="COCO panoptic",
+                sha256="b67d2efc",
                 note="trained part only: needs Stable Diffusion v1.3 and CLIP ViT-L/14-336",
             ),
             OfficialCheckpoint(
                 name="odise_caption_coco_50e-853cc971.pth",
-                source=_RELEASES,
+                source=f"{_RELEASE}/odise_caption_coco_50e-853cc971.pth",
                 config="odise_caption",
                 train="COCO panoptic masks, COCO captions",
+                sha256="853cc971",
                 note="trained part only: needs Stable Diffusion v1.3 and CLIP ViT-L/14-336",
+            ),
+            OfficialCheckpoint(
+                name="sd-v1-3.ckpt",
+                source="https://huggingface.co/CompVis/stable-diffusion-v-1-3-original/resolve/main/sd-v1-3.ckpt",
+                config="",
+                train="LAION-2B and parts of it",
+                note=(
+                    "Stable Diffusion v1.3 under CreativeML OpenRAIL-M, which the Hub may ask to accept; fits "
+                    "MODEL.ODISE.DIFFUSION.PRETRAINED of every ODISE config"
+                ),
             ),
         ),
         figures=(

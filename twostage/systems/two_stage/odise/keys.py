@@ -33,8 +33,9 @@ def _add(cfg: CN) -> None:
     # Weight of the grounding loss (caption).
     cfg.MODEL.ODISE.GROUNDING_WEIGHT = 1.0
     cfg.MODEL.ODISE.DIFFUSION = CN()
-    # Weights: a Stable Diffusion v1 file (sd-v1-3.ckpt or .safetensors), a folder in diffusers' layout, "toybox" (shipped),
-    # or "" for random ones (for a MODEL.WEIGHTS file that holds them as well, and for tests).
+    # Weights: a Stable Diffusion v1 file (.ckpt or .safetensors), a folder in diffusers' layout, "sd-v1-3.ckpt" (downloaded
+    # where there is no such file), `hf://owner/repository/file`, an https address, "toybox" (shipped), or "" for random ones
+    # (for a MODEL.WEIGHTS file that holds them as well, and for tests).
     cfg.MODEL.ODISE.DIFFUSION.PRETRAINED = ""
     # Channels of the four levels of autoencoder and UNet.
     cfg.MODEL.ODISE.DIFFUSION.VAE_CHANNELS = (128, 256, 512, 512)

@@ -45,7 +45,8 @@ CARDS = (
                 source="https://drive.google.com/file/d/1cn-ohxgXDrDfkzC1QdO-fi8IjbjXmgKy/view",
                 config="ovseg_swinb_vitl",
                 train="COCO-Stuff-171",
-                note="holds the mask-adapted CLIP with its mask prompts; also for ovseg_demo",
+                also=("ovseg_demo",),
+                note="holds the mask-adapted CLIP with its mask prompts",
             ),
             OfficialCheckpoint(
                 name="ovseg_R101c_vitB16_ft_mpt.pth",

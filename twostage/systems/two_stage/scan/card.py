@@ -6,6 +6,8 @@ from twostage.checkpoint.signature import Signature
 from twostage.systems.card import OfficialCheckpoint, SystemCard
 from twostage.systems.two_stage.scan.keys import GROUPS
 
+_FOLDER = "https://drive.google.com/drive/folders/1obgHGQngtQms0u5YUJRnwd4y1IzME-c8"
+
 CARDS = (
     SystemCard(
         name="SCAN",
@@ -41,10 +43,19 @@ CARDS = (
         checkpoints=(
             OfficialCheckpoint(
                 name="SCAN.pth",
-                source="https://drive.google.com/drive/folders/1obgHGQngtQms0u5YUJRnwd4y1IzME-c8",
+                source=_FOLDER,
                 config="scan_vitl",
                 train="COCO-Stuff-171",
-                note="a folder that also holds the contextual-shifted CLIP by itself; the ViT-B model isn't published",
+                by_hand=True,
+                note="a folder of Drive, which also holds the contextual-shifted CLIP by itself",
+            ),
+            OfficialCheckpoint(
+                name="SCAN-vitB.pth",
+                source=_FOLDER,
+                config="scan_vitb",
+                train="COCO-Stuff-171",
+                by_hand=True,
+                note="in the same folder since September 2024, as the authors say in issue 9 of their project",
             ),
         ),
     ),

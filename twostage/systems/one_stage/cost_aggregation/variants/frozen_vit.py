@@ -8,7 +8,6 @@ Legend: V views (squares cut from images), C width.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.errors import UserError, near_names
 from twostage.systems.one_stage.cost_aggregation.parts import Cut
+from twostage.weights.find import first_published, is_known, weights_file
+from twostage.weights.tags import timm_addresses
 
 
 class FrozenViT(nn.Module):
@@ -116,21 +117,7 @@ def _tags(name: str) -> dict[str, Any]:
 
 def _with_weights(vit: Any, name: str, pretrained: str, *, known: dict[str, Any]) -> Any:
     """`vit` with weights by tag or from a local file, which is read without running anything in it."""
-    if pretrained in known:
-        try:
-            return timm.create_model(f"{name}.{pretrained}", pretrained=True, num_classes=0, dynamic_img_size=True)
-        except Exception as error:
-            raise UserError(
-                f"weights {name!r} / {pretrained!r} could not be downloaded ({_short(error)}); set MODEL.VIT_GUIDE.PRETRAINED "
-                "to a local file, or to '' for random weights"
-            ) from error
-    path = Path(pretrained).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"MODEL.VIT_GUIDE.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name!r}"
-            f"{near_names(pretrained, list(known))}; tags: {', '.join(known) or 'none'}"
-        )
-    tensors = load_tensors(path)
+    tensors = load_tensors(_weights_file(name, pretrained, known))
     # timm's own translation of official files (DINO, DINOv2) for this architecture.
     translate = getattr(sys.modules[type(vit).__module__], "checkpoint_filter_fn", None)
     if translate is not None:
@@ -143,5 +130,19 @@ def _with_weights(vit: Any, name: str, pretrained: str, *, known: dict[str, Any]
     return vit
 
 
-def _short(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error))[:200]
+def _weights_file(name: str, pretrained: str, known: dict[str, Any]) -> Path:
+    """The file of a tag, or what `pretrained` names otherwise."""
+    if pretrained in known and (addresses := timm_addresses(known[pretrained])):
+        try:
+            return first_published(addresses)
+        except UserError as error:
+            raise UserError(
+                f"weights {name!r} / {pretrained!r}: {error}; or set MODEL.VIT_GUIDE.PRETRAINED to a local file, or to '' for "
+                "random weights"
+            ) from error
+    if pretrained in known or not is_known(pretrained):
+        raise UserError(
+            f"MODEL.VIT_GUIDE.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name!r}"
+            f"{near_names(pretrained, list(known))}; tags: {', '.join(known) or 'none'}"
+        )
+    return weights_file(pretrained, key="MODEL.VIT_GUIDE.PRETRAINED")

@@ -12,8 +12,9 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.VIT_GUIDE = CN()
     # A ViT by timm's name ("vit_base_patch14_dinov2", "vit_small_patch16_dinov3"); "": the system's own guidance.
     cfg.MODEL.VIT_GUIDE.NAME = ""
-    # One of timm's tags for it ("lvd142m"), a local file, or "" for random weights (for a MODEL.WEIGHTS file, which holds
-    # it as well, and for tests). Its input statistics are those of the tag, else of timm's first one.
+    # One of timm's tags for it ("lvd142m"), a file, `hf://owner/repository/file`, an https address, or "" for random weights
+    # (for a MODEL.WEIGHTS file, which holds it as well, and for tests). Its input statistics are those of the tag, else of
+    # timm's first one.
     cfg.MODEL.VIT_GUIDE.PRETRAINED = ""
     # Two earlier blocks that guide the decoder beside the last one (4: the output of the fourth).
     cfg.MODEL.VIT_GUIDE.TAPS = [4, 8]

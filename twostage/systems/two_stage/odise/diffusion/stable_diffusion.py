@@ -25,6 +25,7 @@ from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LatentDi
 from twostage.systems.two_stage.odise.diffusion.ldm_names import ldm_renames
 from twostage.systems.two_stage.odise.diffusion.networks import BEHIND_LAST_TAP
 from twostage.systems.two_stage.odise.diffusion.text_encoder import empty_prompt
+from twostage.weights.find import is_known, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 
 
 def load_stable_diffusion(model: LatentDiffusion, captioner: nn.Module, source: str) -> None:
-    """Fill `model` and the captioner's `empty_prompt` from `source`: a file, a folder, or "toybox" for the shipped weights.
+    """Fill `model` and the captioner's `empty_prompt` from `source`: a file or what `weights_file` finds one by, a folder, or
+    "toybox" for the shipped weights.
 
     Raises:
         UserError: missing, unreadable, of another layout, or of another network.
@@ -82,16 +84,13 @@ def read_diffusion_weights(source: str) -> dict[str, Tensor]:
         )
     if source == "toybox":
         return {name: tensor.float() for name, tensor in load_tensors(TOYBOX_FILE).items()}
-    path = Path(source).expanduser()
-    if path.is_dir():
-        tensors = _read_diffusers(path)
-    elif path.is_file():
-        tensors = _read_file(path)
-    else:
+    if not is_known(source):
         raise UserError(
-            f"{_KEY} is {source!r}, which is neither a file nor a folder; download sd-v1-3.ckpt "
-            "(https://huggingface.co/CompVis/stable-diffusion-v-1-3-original) and name it, or use '' for random weights"
+            f"{_KEY} is {source!r}, which is neither a file nor a folder; 'sd-v1-3.ckpt' gets "
+            "https://huggingface.co/CompVis/stable-diffusion-v-1-3-original, '' stands for random weights"
         )
+    path = weights_file(source, key=_KEY)
+    tensors = _read_diffusers(path) if path.is_dir() else _read_file(path)
     if EMPTY_PROMPT in tensors:
         return {name: tensor.float() for name, tensor in tensors.items()}
     logger.warning(

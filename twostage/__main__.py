@@ -1,0 +1,5 @@
+"""`python -m twostage` is the command `twostage`."""
+
+from twostage.commands.main import main
+
+main()
