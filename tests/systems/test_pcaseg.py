@@ -56,16 +56,18 @@ def test_the_loss_is_the_mean_squared_cosine_of_the_branches():
 
 def test_the_last_block_of_eva_reads_without_rotation_scale_and_residual():
     torch.manual_seed(0)
-    trunk = timm.create_model("eva02_tiny_patch14_224", num_classes=5, global_pool="token").eval()
+    sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 5}
+    trunk = timm.create_model("eva02_base_patch16_clip_224", global_pool="token", **sizes).eval()
     visual = nn.Module()
     visual.trunk = trunk
     assert eva.is_eva(visual)
     shape = eva.eva_shape(visual)
-    assert (shape.patch, shape.width, shape.embedding, shape.blocks) == (14, 192, 5, 12)
-    images = torch.randn(2, 3, 42, 28)
-    tokens, tapped = eva.dense_features(visual, images, [2, 11])
-    assert tokens.grid == (3, 2) and tokens.x.shape == (2, 7, 5) and sorted(tapped) == [2, 11]
-    block, x = trunk.blocks[-1], tapped[11].x
+    assert (shape.patch, shape.width, shape.embedding, shape.blocks) == (16, 32, 5, 3)
+    torch.testing.assert_close(eva.rotary_code((14, 14), 16), trunk.rope.get_embed(), rtol=1e-4, atol=1e-5)
+    images = torch.randn(2, 3, 48, 32)
+    tokens, tapped = eva.dense_features(visual, images, [1, 2])
+    assert tokens.grid == (3, 2) and tokens.x.shape == (2, 7, 5) and sorted(tapped) == [1, 2]
+    block, x = trunk.blocks[-1], tapped[2].x
     attention, normed = block.attn, block.norm1(x)
     heads = []
     parts = [

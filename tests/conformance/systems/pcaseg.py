@@ -11,7 +11,6 @@ from torch import Tensor
 
 from conformance.case import Case
 from conformance.comparison import (
-    GRADIENT_TOLERANCE,
     Comparison,
     compare_equal,
     compare_labels,
@@ -24,7 +23,7 @@ from conformance.recording import Arrays
 from conformance.seeded import seeded_state, seeded_tensor
 from conformance.settings import case_config
 from conformance.systems.catseg import published_config
-from conformance.systems.errseg_training import check_counts, check_update, training_batch
+from conformance.systems.errseg_training import check_counts, check_update, compare_array, training_batch
 from conformance.systems.pcaseg_recording import ParallelRecording, recording_layer
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
@@ -102,11 +101,7 @@ def _check_training(model: PCASeg, case: Case, cfg: CfgNode) -> list[Comparison]
     official = model.checkpoint_table().to_official(model.state_dict())
     arrays |= {f"after:{name}": value.clone() for name, value in official.items()}
     arrays |= {f"grad:{name}": value for name, value in official_gradients(model).items()}
-    rows += [
-        case.compare(name, arrays[name], GRADIENT_TOLERANCE if name.startswith("grad:") else 1e-4)
-        for name in case.names
-        if arrays.get(name) is not None
-    ]
+    rows += [compare_array(case, name, arrays[name]) for name in case.names if arrays.get(name) is not None]
     for (name, ours), wanted in zip(losses.items(), meta["losses"].values(), strict=True):
         rows.append(compare_number(name, ours.item(), wanted))
     rows += [compare_number(f"weight of {name}", 1.0, weight) for name, weight in meta.get("loss_weights", {}).items()]

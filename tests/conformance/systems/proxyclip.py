@@ -29,10 +29,17 @@ from twostage.systems.training_free.proxyclip.model import ProxyClip
 from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("ProxyCLIP",)
-_CONFIGS = {
-    "DINO v1 ViT-B/8": "proxyclip_dino",
-    "DINOv2 ViT-B/14 with 4 registers": "proxyclip_dinov2",
+# Official name of the foundation model -> ours.
+_FOUNDATIONS = {
+    "DINO v1 ViT-B/8": "dino_vitb8",
+    "DINO v1 ViT-B/16": "dino_vitb16",
+    "DINOv2 ViT-B/14 with 4 registers": "dinov2_vitb14_reg",
 }
+# Whole pictures are neither cut nor padded, and go to the output's size at once.
+_WHOLE = (
+    *("TEST.SLIDING.ENABLED", "False", "MODEL.TRAINING_FREE.PADDING", "none"),
+    *("MODEL.TRAINING_FREE.THROUGH_INPUT_SIZE", "False"),
+)
 _KEYS: Table = {
     "logit_scale": to("MODEL.TRAINING_FREE.LOGIT_SCALE"),
     "prob_thd": to("MODEL.TRAINING_FREE.PROBABILITY_THRESHOLD"),
@@ -76,11 +83,15 @@ def _last_block(case: Case) -> Arrays:
 def build(case: Case) -> ProxyClip:
     """Our model with the case's settings and seeded weights."""
     meta = case.meta
-    if meta["vfm_checkpoint"] not in _CONFIGS:
-        raise UserError(f"case '{case.path}' runs {meta['vfm_checkpoint']!r}; known here: {', '.join(_CONFIGS)}")
+    if meta["vfm_checkpoint"] not in _FOUNDATIONS:
+        raise UserError(f"case '{case.path}' runs {meta['vfm_checkpoint']!r}; known here: {', '.join(_FOUNDATIONS)}")
     opts = ["MODEL.CLIP.NAME", clip_name(meta["clip"]), "MODEL.CLIP.QUICK_GELU", "on"]
-    opts += ["MODEL.FOUNDATION.PRETRAINED", "", *options(_KEYS, meta["config"])]
-    model = seeded_model(case_config(_CONFIGS[meta["vfm_checkpoint"]], opts), case).eval()
+    opts += ["MODEL.FOUNDATION.NAME", _FOUNDATIONS[meta["vfm_checkpoint"]], "MODEL.FOUNDATION.PRETRAINED", ""]
+    settings = dict(meta["config"])
+    if settings.get("slide_crop") == 0:
+        opts += _WHOLE
+        del settings["slide_crop"], settings["slide_stride"]
+    model = seeded_model(case_config("proxyclip_dino", [*opts, *options(_KEYS, settings)]), case).eval()
     use_templates(model, meta["templates"])
     return model
 

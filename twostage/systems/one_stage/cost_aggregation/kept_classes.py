@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Logit of a class that a view does not aggregate, and its probability.
 REJECTED = -100.0
-REJECTED_PROBABILITY = float(torch.tensor(REJECTED).sigmoid())
+REJECTED_PROBABILITY = float(torch.tensor(REJECTED, device="cpu").sigmoid())
 
 
 def take_classes(values: Tensor, kept: Tensor) -> Tensor:

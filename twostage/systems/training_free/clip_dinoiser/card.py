@@ -27,6 +27,7 @@ CARDS = (
             *(f"training_free/clip_dinoiser_{name}" for name in _BENCHMARKS),
         ),
         signatures={"": Signature(("obj_proj.", "bkg_decoder."))},
+        checked="the public case matches",
         checkpoints=(
             OfficialCheckpoint(
                 name="last.pt",

@@ -38,6 +38,7 @@ CARDS = (
                 configs=_DINOV2,
             ),
         },
+        checked="3 of the 4 public cases match (DINO, DINOv2, the attention alone); VOC21 not run",
         checkpoints=(
             OfficialCheckpoint(
                 name="dino_vitbase8_pretrain.pth",

@@ -25,6 +25,7 @@ CARDS = (
         signatures={
             "": Signature(("linear_layer.",), absent=("visual.", "backbone.", "blocks.")),
         },
+        checked="both public cases match (background cleaning, PAMR)",
         checkpoints=(
             OfficialCheckpoint(
                 name="vitb_mlp_infonce.pth",
