@@ -32,7 +32,7 @@ def test_arguments() -> None:
     assert (args.config_file, args.num_gpus, args.resume, args.eval_only) == ("x.yaml", 2, True, False)
     assert args.opts == ["SEED", "3"] and args.dist_url == "auto"
     theirs, ours = vars(default_argument_parser().parse_args([])), vars(train_parser().parse_args([]))
-    assert ours == {**theirs, "dist_url": "auto", "skip_broken": False}
+    assert ours == {**theirs, "dist_url": "auto", "skip_broken": False, "weights": None}
 
 
 def test_one_process_is_a_plain_call() -> None:
