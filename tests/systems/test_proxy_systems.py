@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from twostage.api import find_config
 from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.config import load_config
+from twostage.data.views import evaluated_view
 from twostage.errors import UserError
 from twostage.foundation import loading, vit
 from twostage.inference.mosaic import Mosaic
@@ -176,3 +179,34 @@ def test_windows_resized_with_aligned_corners() -> None:
     torch.testing.assert_close(mosaic.resampler((3, 4), (9, 10), "cpu")(maps), wanted)
     smaller = F.interpolate(wanted, size=(5, 7), mode="bilinear", align_corners=False)
     torch.testing.assert_close(mosaic.resampler((3, 4), (5, 7), "cpu")(maps), smaller)
+
+
+# Our benchmark -> what CLIP-DINOiser's and Talk2DINO's harness calls it.
+HARNESS = {
+    "coco_object": "COCOObjectDataset",
+    "coco_stuff": "COCOStuffDataset",
+    "context59": "PascalContextDataset59",
+    "context60": "PascalContextDataset",
+    "voc20": "PascalVOCDataset20",
+    "voc21": "PascalVOCDataset",
+}
+# System -> (its lists in classes.json, benchmarks that have one).
+LISTS = {
+    "proxyclip_dino": ("proxyclip", (*HARNESS, "ade20k", "cityscapes")),
+    "proxyclip_dinov2": ("proxyclip", (*HARNESS, "ade20k", "cityscapes")),
+    "clip_dinoiser": ("dinoiser", tuple(HARNESS)),
+    "talk2dino": ("talk2dino", ("coco_object", "voc20")),
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "benchmark"), [(system, name) for system, (_, names) in LISTS.items() for name in names]
+)
+def test_protocols_ask_for_the_published_names(reference, system: str, benchmark: str) -> None:
+    key, _ = LISTS[system]
+    lists = json.loads((reference / "proxy" / "classes.json").read_text())[key]
+    published = lists[HARNESS[benchmark] if key != "proxyclip" else benchmark.replace("cityscapes", "city_scapes")]
+    cfg = load_config(find_config(f"training_free/{system}_{benchmark}"), ["MODEL.CLIP.TEXT_CACHE", ""])
+    asked = Vocabulary.of(evaluated_view(cfg, cfg.DATASETS.TEST[0])).synonyms(split=True)
+    wanted = [[entry] if isinstance(entry, str) else entry for entry in published]
+    assert [list(group) for group in asked] == [[name.strip() for name in group] for group in wanted]
