@@ -43,6 +43,11 @@ def test_two_suffixes_of_one_name(places) -> None:
     ]
 
 
+def test_a_suffix_that_is_kept_is_nobodys_name(places) -> None:
+    files = [f"/data/images/{name}" for name in ("0.jpg", "0.png", "0.jpg.bmp", "0.png.jpg")]
+    assert len(set(places(*files))) == len(files)
+
+
 def test_images_of_elsewhere(places) -> None:
     assert places("/first/s/0.jpg", "/second/s/0.jpg") == ["/out/first/s/0.png", "/out/second/s/0.png"]
     assert places("/data/images/0.jpg", "/data/more/0.jpg") == ["/out/images/0.png", "/out/more/0.png"]

@@ -13,7 +13,7 @@ from twostage.errors import UserError
 
 class PredictionFiles:
     """Image file -> PNG below `folder`, each its own: the image's path below the dataset's folder (or below the folder that
-    all of them share), with its suffix where another image has the same name without."""
+    all of them share), with its suffix where that would be another image's place."""
 
     def __init__(self, info: DatasetInfo, folder: Path) -> None:
         self._info = info
@@ -35,8 +35,9 @@ class PredictionFiles:
         if root is None or not all(path.is_relative_to(root) for path in whole.values()):
             root = Path(os.path.commonpath([path.parent for path in whole.values()]))
         below = {file: path.relative_to(root) for file, path in whole.items()}
-        stems = Counter(path.with_suffix("") for path in below.values())
+        # Twice: `x` of x.jpg and x.png. Also a whole name: `x.jpg` of x.jpg.bmp, where x.jpg may keep its suffix.
+        taken = Counter([path.with_suffix("") for path in below.values()] + list(below.values()))
         return {
-            file: path.with_suffix(".png") if stems[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.png")
+            file: path.with_suffix(".png") if taken[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.png")
             for file, path in below.items()
         }
