@@ -14,6 +14,7 @@ from torch import Tensor
 
 from conformance.formulas import evaluate, found
 from conformance.seeded import seeded_image
+from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 
@@ -116,3 +117,10 @@ def striped_batch(meta: Mapping[str, Any], **common: Any) -> list[dict[str, Any]
 def sequence(value: Any) -> Sequence[Any]:
     """A list of one where a single value is given."""
     return value if isinstance(value, list | tuple) else [value]
+
+
+def resized_picture(meta: Mapping[str, Any]) -> np.ndarray:
+    """The case's picture, uint8 `[h, w, 3]`, within its `resize_scale` (long side, short side)."""
+    long, short = meta["resize_scale"]
+    pixels = picture(meta["image"])
+    return ResizeWithin(long=long, short=short).get_transform(pixels).apply_image(pixels)

@@ -8,12 +8,11 @@ import torch
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal
-from conformance.inputs import as_stored, picture, size_of
+from conformance.inputs import as_stored, resized_picture, size_of
 from conformance.proxy import describe, use_templates
 from conformance.recording import Arrays
 from conformance.settings import Table, case_config, clip_name, first_word, only, options, to
 from conformance.weights import seeded_model
-from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import TileGrid
@@ -56,9 +55,7 @@ def _windows(case: Case) -> list[Comparison]:
     meta = case.meta
     model = build(case)
     size = size_of(meta["image"])
-    long, short = meta["resize_scale"]
-    pixels = picture(meta["image"])
-    pixels = ResizeWithin(long=long, short=short).get_transform(pixels).apply_image(pixels)
+    pixels = resized_picture(meta)
     images = model.preprocess([{"image": to_tensor(pixels)}])
     text = model.embed_vocabulary(Vocabulary(tuple(meta["class_names"])))
     (encoded,) = model.encode(images)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal
-from conformance.inputs import as_stored, picture, size_of
+from conformance.inputs import as_stored, resized_picture, size_of
 from conformance.proxy import cell_features, describe, post_processed, use_templates
 from conformance.recording import Arrays
 from conformance.seeded import seeded_tensor
@@ -19,7 +19,6 @@ from conformance.settings import Table, case_config, clip_name, options, to
 from conformance.weights import seeded_model
 from twostage.clip.dense.proxy import attend, cosine_similarity, proxy_attention
 from twostage.clip.towers.vit import Tokens, run_blocks
-from twostage.data.augmentation import ResizeWithin
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
@@ -101,9 +100,7 @@ def _windows(case: Case) -> list[Comparison]:
     meta = case.meta
     model = build(case)
     size = size_of(meta["image"])
-    long, short = meta["resize_scale"]
-    pixels = picture(meta["image"])
-    pixels = ResizeWithin(long=long, short=short).get_transform(pixels).apply_image(pixels)
+    pixels = resized_picture(meta)
     images = model.preprocess([{"image": to_tensor(pixels)}])
     text = model.embed_vocabulary(Vocabulary(tuple(", ".join(names) for names in meta["class_names"])))
     (encoded,) = model.encode(images)
