@@ -177,6 +177,16 @@ class TextEmbedder:
         return F.normalize(torch.stack(rows), dim=-1)
 
     @property
+    def tower(self) -> ClipModel:
+        """The text tower, or the CLIP model that holds it."""
+        return self._tower
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the tower."""
+        return self._tokenizer
+
+    @property
     def _is_trained(self) -> bool:
         return any(parameter.requires_grad for parameter in self._text_parameters().values())
 
@@ -186,13 +196,13 @@ class TextEmbedder:
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them."""
-        return self._encode_tokens(self.tokenize(prompts))
+        return self.encode_tokens(self.tokenize(prompts))
 
     def encode_captions(self, captions: Sequence[str], *, max_tokens: int) -> Tensor:
         """Text features `[N, D]` like `encode_prompts`; a caption of more than `max_tokens` tokens is cut."""
         tokens = self._tokenizer(list(captions), context_length=max_tokens)
         longest = int(tokens.argmax(dim=-1).max()) + 1
-        return self._encode_tokens(tokens[:, :longest].to(self._device))
+        return self.encode_tokens(tokens[:, :longest].to(self._device))
 
     @property
     def _reads_end_of_text(self) -> bool:
@@ -253,7 +263,7 @@ class TextEmbedder:
             )
         return tokens[:, : int(lengths.max())].to(self._device)
 
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features `[N, D]` at the end-of-text token (the largest id) of token ids `[N, L]`."""
         tower = self._tower
         if not self._reads_end_of_text:
@@ -262,7 +272,7 @@ class TextEmbedder:
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         mask = tower.attn_mask[:length, :length] if tower.attn_mask is not None else None
         x = tower.ln_final(tower.transformer(x, attn_mask=mask))
-        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        x = x[torch.arange(x.shape[0], device=x.device), tokens.argmax(dim=-1)]
         projection = tower.text_projection
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 

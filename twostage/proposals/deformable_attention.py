@@ -76,7 +76,9 @@ def sample_levels(value: Tensor, grids: Grids, locations: Tensor, weights: Tenso
         weights: `[B, S', M, L, P]`.
     """
     # On a CPU gathering takes less than half the time of grid_sample, and a fifth less with its gradients.
-    sample = sample_by_gathering if value.device.type == "cpu" else sample_by_grid
+    # Exported, gathering would be a loop over all tokens.
+    gathers = value.device.type == "cpu" and not torch.compiler.is_exporting()
+    sample = sample_by_gathering if gathers else sample_by_grid
     return sample(value, grids, locations, weights)
 
 

@@ -73,7 +73,7 @@ class WindowAttention(nn.Module):
         """`[B * t, n * A, L, C / A]` -> `[B, t, h, w, C]`, the given `shape`."""
         height, width = shape[2], shape[3]
         side = self.window
-        cut = windows.view(len(windows), height // side, width // side, self.heads, side, side, -1)
+        cut = windows.view(windows.shape[0], height // side, width // side, self.heads, side, side, -1)
         return cut.permute(0, 1, 4, 2, 5, 3, 6).reshape(shape)
 
     def _mask(self, height: int, width: int, device: torch.device) -> Tensor:

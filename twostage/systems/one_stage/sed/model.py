@@ -127,7 +127,7 @@ class SED(OpenVocabularySegmenter[Encoded, Tensor]):
             with record_function("correlation"):
                 embeddings, correlated = self.correlation(embeddings, sources[0])
         return Encoded(
-            ImageFeatures(embeddings, guidance, correlated), [(int(h), int(w)) for h, w in images.image_sizes]
+            ImageFeatures(embeddings, guidance, correlated), [(h, w) for h, w in images.image_sizes]
         )
 
     def _squares(self, images: ImageList, side: int) -> Tensor:

@@ -18,6 +18,7 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
+from twostage.clip.text import TextEmbedder
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
@@ -41,6 +42,15 @@ class SynonymText(NamedTuple):
     names: Tensor
     classes: Tensor
     seen: Tensor
+
+
+def embed_synonyms(text: TextEmbedder, vocabulary: Vocabulary, train_names: frozenset[str]) -> SynonymText:
+    """One row per synonym; a class one of whose synonyms is among `train_names` counts as trained."""
+    groups = vocabulary.synonyms(split=True)
+    rows = text.embed_names([name for group in groups for name in group])
+    classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
+    seen = torch.tensor([not train_names.isdisjoint(group) for group in groups], device=rows.device)
+    return SynonymText(rows, classes, seen)
 
 
 @META_ARCH_REGISTRY.register()
@@ -118,11 +128,7 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> SynonymText:
         """One row per synonym."""
-        groups = vocabulary.synonyms(split=True)
-        rows = self.text.embed_names([name for group in groups for name in group])
-        classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
-        seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
-        return SynonymText(rows, classes, seen)
+        return embed_synonyms(self.text, vocabulary, self.train_names)
 
     def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
@@ -150,8 +156,9 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
     def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
         names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
-        classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
-        return synonym_logits(embeddings, names, classes, logit_scale)
+        void = words.seen.shape[0]
+        classes = torch.cat([words.classes, torch.full_like(words.classes[:1], void)])
+        return synonym_logits(embeddings, names, classes, logit_scale, void + 1)
 
     def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
