@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from twostage.commands.parser import Parser
 from twostage.errors import UserError
@@ -54,7 +55,12 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
     )
-    add_config(parser)
+    add_config(parser).add_argument(
+        "--engine",
+        nargs=2,
+        metavar=("RUNTIME", "FILE.onnx"),
+        help="run a file of `twostage export` instead: by onnx (onnxruntime) or openvino",
+    )
     parser.add_argument(
         "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
     )
@@ -95,7 +101,9 @@ def label_parser(text: str | None = None, prog: str | None = None) -> Parser:
     )
     add_config(parser)
     parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="local (default) needs nothing else")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="local (default) needs nothing else"
+    )
     parser.add_argument(
         "--format",
         type=parse_shard_formats,
@@ -106,7 +114,9 @@ def label_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument("--readers", type=positive, default=2, metavar="N", help="threads per process that decode")
     parser.add_argument("--shard-size", type=positive, default=1000, metavar="N", help="pictures per shard of results")
     parser.add_argument("--min-score", type=float, metavar="SCORE", help="as `twostage segment` has it")
-    parser.add_argument("--others", default="few", metavar="WORDS", help="contrast words, as `twostage segment` has them")
+    parser.add_argument(
+        "--others", default="few", metavar="WORDS", help="contrast words, as `twostage segment` has them"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only estimate time and disk, from 20 pictures")
     parser.add_argument(
         "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
@@ -286,7 +296,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def add_config(parser: Parser, *, required: bool = True) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> Any:
+    """`--config-file`, `--system` and `--weights`; returns the group of those that exclude each other."""
     which = parser.add_mutually_exclusive_group(required=required)
     # The first of them gives the default.
     which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
@@ -294,6 +305,7 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
     )
+    return which
 
 
 def _system(name: str) -> str:

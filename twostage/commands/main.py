@@ -55,16 +55,16 @@ COMMANDS = {
         f"{_ARGUMENTS}:label_parser",
         "twostage.commands.label",
         "twostage label photos/ --words names.txt --system san_vitb --weights official --output labels/\n\n"
-        "Results come in shards, each whole or not there; a run that was stopped goes on where it was. Under torchrun or Slurm\n"
-        "the same command shares the work of several machines (docs/label_many.md).",
+        "Results come in shards, each whole or not there; a run that was stopped goes on where it was. Under torchrun or\n"
+        "Slurm the same command shares the work of several machines (docs/label_many.md).",
     ),
     "export": Command(
         "write a system as ONNX files that run without torch",
         f"{_ARGUMENTS}:export_parser",
         "twostage.commands.export",
         "twostage export --system san_vitb --weights official --output san.onnx\n\n"
-        "Writes the network and, beside it, the text tower. Both are compared with torch on toybox pictures; files that differ\n"
-        f"are not kept. Needs the extra: pip install 'twostage[export]'. {_OVERRIDES}",
+        "Writes the network and, beside it, the text tower. Both are compared with torch on toybox pictures; files that\n"
+        f"differ are not kept. Needs the extra: pip install 'twostage[export]'. {_OVERRIDES}",
     ),
     "serve": Command(
         "paint pictures on a web page of this machine",

@@ -111,7 +111,7 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
         "reads_padding": form.reads_padding(cfg),
         "pixel_mean": [float(v) for v in cfg.MODEL.PIXEL_MEAN],
         "pixel_std": [float(v) for v in cfg.MODEL.PIXEL_STD],
-        "text": text_rule(cfg, form.text_rows),
+        "text": text_rule(cfg, form.rows(cfg)),
         "names": list(dataset_info(cfg.DATASETS.TEST[0]).prompts) if cfg.DATASETS.TEST else [],
         "card": {key: getattr(card, key) for key in ("name", "paradigm", "title", "venue", "paper", "code")},
         "licence": {"twostage": "Apache-2.0", "code": card.code_licence, "weights": card.weights_licence},

@@ -49,6 +49,7 @@ class Form(abc.ABC):
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         """Raises UserError where the config asks for something that files do not hold."""
+        return None
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
         """What is needed behind the outputs, for the metadata."""
@@ -57,6 +58,10 @@ class Form(abc.ABC):
     def reads_padding(self, cfg: CfgNode) -> bool:
         """Whether the network sees the zeros that bring a picture to a multiple of a size."""
         return True
+
+    def rows(self, cfg: CfgNode) -> str:
+        """`text_rows` of this config."""
+        return self.text_rows
 
     def embedder_options(self) -> dict[str, Any]:
         """Of `TextEmbedder.from_config`."""
@@ -210,6 +215,9 @@ class Names(Form):
     kind = "names"
     outputs = ("similarities",)
 
+    def rows(self, cfg: CfgNode) -> str:
+        return "name" if cfg.MODEL.TRAINING_FREE.SYNONYMS == "maximum" else "class"
+
     def check(self, model: Any, cfg: CfgNode) -> None:
         if model.compares_names:
             raise UserError(
@@ -235,9 +243,7 @@ class Names(Form):
         self, embedder: TextEmbedder, vocabulary: Vocabulary, cfg: CfgNode, about: dict[str, Any]
     ) -> NameEmbeddings:
         keys = cfg.MODEL.TRAINING_FREE
-        return embed_rows(
-            embedder, vocabulary, list(keys.BACKGROUND_WORDS), by_maximum=keys.SYNONYMS == "maximum"
-        )
+        return embed_rows(embedder, vocabulary, list(keys.BACKGROUND_WORDS), by_maximum=keys.SYNONYMS == "maximum")
 
     def tensors(self, text: NameEmbeddings) -> tuple[Tensor, ...]:
         return (text.rows,)

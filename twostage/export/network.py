@@ -76,7 +76,7 @@ def write_network(
     except ImportError as error:
         raise UserError("exporting needs onnx and onnxscript: pip install 'twostage[export]'") from error
     free: Any = torch.export.Dim.DYNAMIC
-    axes = tuple({axis: free for axis in part} for part in dynamic)
+    axes = tuple(dict.fromkeys(part, free) for part in dynamic)
     shapes = (axes[0], axes[1:]) if len(axes) > 1 else axes
     loud = logging.getLogger("onnxscript").level
     logging.getLogger("onnxscript").setLevel(logging.ERROR)

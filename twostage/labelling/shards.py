@@ -124,7 +124,12 @@ def _write_coco(path: Path, rows: Rows, names: Sequence[str]) -> None:
                 }
             )
     categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
-    whole = {"info": {"description": "twostage"}, "images": images, "annotations": annotations, "categories": categories}
+    whole = {
+        "info": {"description": "twostage"},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
     path.write_text(json.dumps(whole, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -2,9 +2,9 @@
 
 | source                            | its units                                      | a picture's name              |
 |-----------------------------------|------------------------------------------------|-------------------------------|
-| folder, or a list of files (.txt) | so many files one after the other              | path below the folder, or as listed |
+| folder, or a list of files (.txt) | so many files one after the other              | its path, as below    |
 | tar shards (webdataset's layout)  | one per tar file                               | `shard.tar/member`            |
-| parquet with bytes of pictures    | one per row group                              | `file.parquet/row` or its column "path" |
+| parquet with bytes of pictures    | one per row group                              | `file.parquet/row` or its column |
 
 Units depend on the source alone, never on how many processes share them.
 """

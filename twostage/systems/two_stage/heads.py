@@ -56,9 +56,7 @@ class TextClassifier:
         return embeddings @ self.rows[:-1].T
 
 
-def synonym_logits(
-    embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor, num_classes: int
-) -> Tensor:
+def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor, num_classes: int) -> Tensor:
     """Logits `[B, Q, C]`: of each class the best of its names (FC-CLIP, Yu et al., NeurIPS 2023).
 
     Args:
