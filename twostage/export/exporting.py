@@ -114,7 +114,11 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
         "text": text_rule(cfg, form.rows(cfg)),
         "names": list(dataset_info(cfg.DATASETS.TEST[0]).prompts) if cfg.DATASETS.TEST else [],
         "card": {key: getattr(card, key) for key in ("name", "paradigm", "title", "venue", "paper", "code")},
-        "licence": {"twostage": "Apache-2.0", "code": card.code_licence, "weights": card.weights_licence},
+        "licence": {
+            "twostage": "Apache-2.0",
+            "code": card.code_licence or "not stated",
+            "weights": card.weights_licence or "not stated",
+        },
         "weights": Path(cfg.MODEL.WEIGHTS).name,
         "config": _portable(cfg).dump(),
     }
