@@ -118,7 +118,9 @@ def check_training(
             arrays[f"points_match_{layer}_{image}_first8"] = drawn[0, :8]
     return [
         *compare_step(case, arrays | own_arrays() | gradient_arrays(model)),
-        *check_loss_fields(case, losses, total, loss_weights(cfg) | {name: weight for name, (_, weight) in own.items()}),
+        *check_loss_fields(
+            case, losses, total, loss_weights(cfg) | {name: weight for name, (_, weight) in own.items()}
+        ),
         *check_gradients(
             model,
             case,

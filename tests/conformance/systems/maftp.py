@@ -58,7 +58,14 @@ _FIELDS = {
 @published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a MAFT+ case with ours."""
-    case.told("num_classes_of_training", "mode", "teacher_weights", "threads", "two_threads_max_rel_diff", "other_process_max_rel_diff")
+    case.told(
+        "num_classes_of_training",
+        "mode",
+        "teacher_weights",
+        "threads",
+        "two_threads_max_rel_diff",
+        "other_process_max_rel_diff",
+    )
     cfg = _config(case)
     model = seeded_model(cfg, case)
     if "losses_weighted" in case.meta:

@@ -162,11 +162,16 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
         names, classes = with_void(words, self.void_embedding)
         return synonym_logits(embeddings, names, classes, logit_scale)
 
+    def region_logits(self, encoded: EncodedMasks, text: SynonymText) -> Tensor:
+        """Logits `[B, Q, C + 1]` of what CLIP sees in the masks, void last."""
+        assert encoded.regions is not None, "encoded in training mode"
+        return self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
+
     def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
-        clip = self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
+        clip = self.region_logits(encoded, text)
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),

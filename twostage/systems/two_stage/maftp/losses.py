@@ -41,8 +41,8 @@ def mask_aware_loss(class_logits: Tensor, mask_logits: Tensor, targets: Sequence
 
 def soft_iou(mask_logits: Tensor, truth: Tensor) -> Tensor:
     """`[G, Q]`: overlap of mask probabilities, from logits `[Q, h, w]`, with bool masks `[G, H, W]`, on their grid."""
-    logits = F.interpolate(mask_logits[None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[0]
-    masks, wanted = logits.sigmoid().flatten(1), truth.flatten(1).to(logits)
+    full = F.interpolate(mask_logits.sigmoid()[None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[0]
+    masks, wanted = full.flatten(1), truth.flatten(1).to(full)
     common = wanted @ masks.T
     return common / (wanted.sum(dim=1)[:, None] + masks.sum(dim=1) - common + 1e-7)
 
