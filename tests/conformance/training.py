@@ -137,13 +137,20 @@ def gradient_arrays(model: Any) -> Arrays:
     return {f"grad:{name}": value for name, value in official_gradients(model).items()}
 
 
-def compare_step(case: Case, arrays: Arrays) -> list[Comparison]:
-    """What a case stores of a training step, gradients at their own tolerance."""
-    return [
-        case.compare(name, arrays[name], GRADIENT_TOLERANCE if name.startswith("grad:") else RELATIVE_TOLERANCE)
-        for name in case.names
-        if arrays.get(name) is not None
-    ]
+def compare_step(case: Case, arrays: Arrays, *, tiny: float = 0.0) -> list[Comparison]:
+    """What a case stores of a training step, gradients at their own tolerance.
+
+    Args:
+        tiny: gradients whose greatest value is below it are compared relative to it.
+    """
+
+    def compare(name: str) -> Comparison:
+        if not name.startswith("grad:"):
+            return case.compare(name, arrays[name], RELATIVE_TOLERANCE)
+        stored = case.arrays[name if name in case.arrays else f"{name}__val"]
+        return case.compare(name, arrays[name], GRADIENT_TOLERANCE, scale=max(tiny, float(abs(stored).max())))
+
+    return [compare(name) for name in case.names if arrays.get(name) is not None]
 
 
 def loss_weights(cfg: CfgNode) -> dict[str, float]:
