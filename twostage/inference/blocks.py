@@ -1,4 +1,4 @@
-"""Label maps without full score volumes: strips of rows, blocks of classes, a running maximum over the blocks."""
+"""Labels and best scores without full score volumes: strips of rows, blocks of classes, running maxima over the blocks."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ def running_argmax(blocks: Iterable[tuple[int, Tensor]]) -> Tensor:
         labels = torch.where(better, label + start, labels)
     assert labels is not None, "a prediction has at least one class"
     return labels
+
+
+def running_top(blocks: Iterable[tuple[int, Tensor]], count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best classes over such blocks, best first, the first of equals first: scores and indices `[count, ...]`."""
+    best: Tensor | None = None
+    labels: Tensor | None = None
+    for start, block in blocks:
+        indices = torch.arange(start, start + len(block), device=block.device)
+        indices = indices.view(-1, *[1] * (block.ndim - 1)).expand_as(block)
+        if best is not None and labels is not None:
+            block, indices = torch.cat([best, block]), torch.cat([labels, indices])
+        # topk leaves the order of equals open.
+        order = block.argsort(dim=0, descending=True, stable=True)[:count]
+        best, labels = block.gather(0, order), indices.gather(0, order)
+    assert best is not None and labels is not None, "a prediction has at least one class"
+    return best, labels

@@ -14,7 +14,7 @@ from torch import Tensor
 from twostage.inference import blocks
 from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.predictions.geometry import Geometry
-from twostage.predictions.prediction import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED, TopScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,23 @@ class MaskPrediction:
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
                 labels[rows] = best.view(masks.shape[1:])
             result.append(labels)
+        return result
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` best classes of each pixel, per image."""
+        result = []
+        probabilities = self.class_probabilities
+        for index, size in enumerate(sizes):
+            weights = probabilities[index].T.contiguous()
+            room = TopScores.room(count, size, weights.device)
+            per_pixel = self.mask_logits.shape[1] + 2 * (count + min(blocks.CLASS_BLOCK, self.num_classes))
+            for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
+                parts = (
+                    (c.start, (weights[c] @ masks.flatten(1)).unflatten(1, masks.shape[1:]))
+                    for c in blocks.class_blocks(len(weights))
+                )
+                room.put(rows, blocks.running_top(parts, count))
+            result.append(room)
         return result
 
     def resampler(self, index: int, size: Size) -> Resampler:
