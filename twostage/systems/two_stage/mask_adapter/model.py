@@ -74,7 +74,7 @@ class MaskAdapter(FCCLIP):
         self.warmup_void = nn.Embedding(1, self.void_embedding.embedding_dim) if phase == "warmup" else None
         self.void_embedding.requires_grad_(phase == "mixed" and transfer is None)
         if base_weights:
-            load_base(self, self.base, "" if transfer is None else transfer.form, base_weights)
+            load_base(self, None if transfer is None else transfer.form, base_weights)
         if warmed_up:
             load_adapter(self, self.base, warmed_up)
 

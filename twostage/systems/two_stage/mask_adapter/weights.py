@@ -10,6 +10,7 @@ from twostage.checkpoint.renaming import CheckpointTable, Rename, check_complete
 from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
 from twostage.systems.two_stage.fcclip.weights import RENAMES as FCCLIP
 from twostage.systems.two_stage.fcclip.weights import checkpoint_table as fcclip_table
+from twostage.systems.two_stage.maftp.transfer import Form
 from twostage.systems.two_stage.maftp.weights import DROPPED, TRANSFER_RENAMES
 from twostage.systems.two_stage.maftp.weights import checkpoint_table as maftp_table
 from twostage.systems.two_stage.mask_adapter.card import CARDS
@@ -50,16 +51,16 @@ def checkpoint_table(base: str, phase: str) -> CheckpointTable:
     )
 
 
-def load_base(model: nn.Module, base: str, form: str, source: str) -> None:
+def load_base(model: nn.Module, transfer: Form | None, source: str) -> None:
     """Fill all of `model` but the adapter from a checkpoint of the system under it, ours or official.
 
     Args:
-        form: of the transfer.
+        transfer: MAFT+'s form; None on FC-CLIP.
 
     Raises:
         UserError: it does not fit.
     """
-    table = fcclip_table() if base == "fcclip" else maftp_table(form)
+    table = fcclip_table() if transfer is None else maftp_table(transfer)
     _fill(model, _tensors(source, table), source, own=lambda name: not name.startswith((ADAPTER, WARMUP_VOID)))
 
 
