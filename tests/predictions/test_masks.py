@@ -137,14 +137,14 @@ def test_memory_does_not_hold_classes_times_pixels(monkeypatch, reduction):
     largest = 0
     real = getattr(blocks, reduction)
 
-    def watch(parts, *count):
+    def watch(parts, *count, **options):
         def seen():
             nonlocal largest
             for start, block in parts:
                 largest = max(largest, block.numel())
                 yield start, block
 
-        return real(seen(), *count)
+        return real(seen(), *count, **options)
 
     monkeypatch.setattr(blocks, reduction, watch)
     geometry = Geometry(padded=(256, 256), images=[(256, 256)])

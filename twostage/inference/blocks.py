@@ -27,12 +27,16 @@ def class_blocks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + CLASS_BLOCK, count))
 
 
-def running_argmax(blocks: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """Index of the best class over blocks `[c, ...]` that come with their first index; the first of equals wins."""
+def running_argmax(blocks: Iterable[tuple[int, Tensor]], dim: int = 0) -> Tensor:
+    """Index of the best class over blocks with classes along `dim`, which come with their first index; see `running_best`."""
+    return running_best((start, *block.max(dim=dim)) for start, block in blocks)
+
+
+def running_best(maxima: Iterable[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Index of the best class, from each block's first index, best scores and their places in it; the first of equals wins."""
     best: Tensor | None = None
     labels: Tensor | None = None
-    for start, block in blocks:
-        value, label = block.max(dim=0)
+    for start, value, label in maxima:
         if best is None or labels is None:
             best, labels = value, label + start
             continue

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
+from twostage.inference.best_class import best_of_resized
 from twostage.inference.resampling import Resampler, Size
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import TopScores
@@ -52,13 +53,7 @@ class DensePrediction:
         """Best class of each pixel, int64 `[height, width]` per image."""
         result = []
         for index, size in enumerate(sizes):
-            labels = torch.empty(size, dtype=torch.int64, device=self.logits.device)
-            resample = self._resampler(index, size)
-            logits = self.logits[index]
-            for rows in blocks.strips(size, min(blocks.CLASS_BLOCK, len(logits))):
-                labels[rows] = blocks.running_argmax(
-                    (c.start, resample(logits[c], rows.start, rows.stop)) for c in blocks.class_blocks(len(logits))
-                )
+            labels = best_of_resized(self._resampler(index, size), self.logits[index])
             result.append(labels if self.kept is None else self.kept[index][labels])
         return result
 

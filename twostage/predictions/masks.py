@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
+from twostage.inference.best_class import best_of_products
 from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import UNLABELLED, TopScores
@@ -92,7 +93,7 @@ class MaskPrediction:
             per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 flat = masks.flatten(1)
-                best = blocks.running_argmax((c.start, weights[c] @ flat) for c in blocks.class_blocks(len(weights)))
+                best = best_of_products(weights, flat)
                 if self.num_named is not None:
                     covered = masks[weights.any(dim=0)].flatten(1).any(dim=0)
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
