@@ -19,12 +19,11 @@ from twostage.contrast.choice import Others
 from twostage.errors import UserError
 from twostage.labelling.sources import Item
 from twostage.pictures import read_ahead
+from twostage.results.mean_scores import mean_scores
 from twostage.results.saving import label_map_png
 from twostage.results.shapes import box, rle
 from twostage.vocabulary import Vocabulary
 
-# Longest side of the grid on which a segment's score is averaged.
-_SCORE_GRID = 128
 # Letters of a hash that rows carry.
 _HASH = 16
 
@@ -143,7 +142,7 @@ def segments(result: Segmentation) -> list[dict[str, Any]]:
     """What `Labeller` says of every name in a picture."""
     counts = np.bincount(result.labels[result.labels >= 0], minlength=len(result.names))
     order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
-    scores = _mean_scores(result, order)
+    scores = mean_scores(result, order)
     found = []
     for label in order:
         mask = result.labels == label
@@ -158,24 +157,3 @@ def segments(result: Segmentation) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _mean_scores(result: Segmentation, labels: Sequence[int]) -> dict[int, float]:
-    """The mean score of each label over its pixels, on a grid that keeps memory apart from the picture's size."""
-    height, width = result.labels.shape
-    step = max(height, width) / _SCORE_GRID
-    size = (height, width) if step <= 1 else (max(1, round(height / step)), max(1, round(width / step)))
-    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
-    coarse = result.labels[rows[:, None], columns]
-    with torch.inference_mode():
-        scores = result.prediction.scores([size])[0].cpu().numpy()
-    means = {}
-    for label in labels:
-        inside = coarse == label
-        if not inside.any():
-            # Too small for the grid: the cell of its first pixel.
-            y, x = np.unravel_index(int((result.labels == label).argmax()), result.labels.shape)
-            inside[int(y * size[0] / height), int(x * size[1] / width)] = True
-        means[label] = round(float(scores[label][inside].mean()), 6)
-    return means
