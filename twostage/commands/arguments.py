@@ -128,6 +128,39 @@ def label_parser(text: str | None = None, prog: str | None = None) -> Parser:
     return parser
 
 
+def large_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage large`."""
+    parser = _one_source(text, prog, "PICTURE", "a picture, or a GeoTIFF (.tif)")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FILE", help=".png, or .tif for a GeoTIFF")
+    return parser
+
+
+def video_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage video`."""
+    parser = _one_source(text, prog, "SOURCE", "a video, or a folder of frames")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
+    parser.add_argument(
+        "--smooth", type=_fraction, default=0.0, metavar="SHARE", help="of a frame's scores that the last frames give"
+    )
+    return parser
+
+
+def _one_source(text: str | None, prog: str | None, name: str, meaning: str) -> Parser:
+    parser = Parser(text, prog)
+    parser.add_argument("source", type=expand_home, metavar=name, help=meaning)
+    parser.add_argument(
+        "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--others", default="few", metavar="WORDS", help="contrast words, as `twostage segment` has them"
+    )
+    parser.add_argument(
+        "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
+    )
+    return parser
+
+
 def demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/demo.py`, which gives the same as `twostage segment`."""
     parser = Parser(text, prog)

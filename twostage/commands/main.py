@@ -58,6 +58,21 @@ COMMANDS = {
         "Results come in shards, each whole or not there; a run that was stopped goes on where it was. Under torchrun or\n"
         "Slurm the same command shares the work of several machines (docs/label_many.md).",
     ),
+    "large": Command(
+        "label a picture that is too large for one look, or a GeoTIFF",
+        f"{_ARGUMENTS}:large_parser",
+        "twostage.commands.large",
+        'twostage large scene.tif --words "road; roof; field" --system san_vitb --weights official --output labels.tif\n\n'
+        "Tiles with overlap are joined as scores (keys TEST.LARGE). GeoTIFF needs the extra: pip install 'twostage[geo]'.",
+    ),
+    "video": Command(
+        "label the frames of a video",
+        f"{_ARGUMENTS}:video_parser",
+        "twostage.commands.video",
+        'twostage video ride.mp4 --words "road; car; sky" --system san_vitb --weights official --output out/\n\n'
+        "Writes labels.mkv (lossless, a grey per name), overlay.mp4 and rows.jsonl. Needs the extra: pip install\n"
+        "'twostage[video]'.",
+    ),
     "export": Command(
         "write a system as ONNX files that run without torch",
         f"{_ARGUMENTS}:export_parser",
