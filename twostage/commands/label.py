@@ -52,7 +52,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     output.begin({**labeller.about(), "source": args.source, "units": len(units), "shard_size": args.shard_size})
     engine = {"local": local, "ray": ray_engine}[args.engine]
     engine.run(labeller, units, output, processes=args.processes)
-    if local.rank_of(os.environ).count > 1:
+    if local.rank_of(os.environ).total > 1:
         return
     counts = [output.counts(number) for number in range(len(units))]
     broken = sum(entry["broken"] for entry in counts)

@@ -38,7 +38,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """
     # Everything that can be wrong is looked at before the model is built.
     engine = getattr(args, "engine", None)
-    exported = None if engine is None else _exported(*engine, args.opts)
+    exported = None if engine is None else _exported(engine[0], engine[1], args.opts)
     cfg = load_config(args.config_file, args.opts) if exported is None else exported.cfg
     vocabulary = asked_words(cfg, args.vocabulary)
     things = _things(args.things, vocabulary)

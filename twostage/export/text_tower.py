@@ -50,7 +50,7 @@ def merges_of(tokenizer: Tokenizer) -> list[str]:
             f"the text tower reads a {type(tokenizer).__name__}'s tokens, and only CLIP's byte-pair tokenizer is exported; "
             "export a system whose MODEL.CLIP.NAME is a CLIP of OpenAI's or OpenCLIP's"
         )
-    ranked = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)  # type: ignore[arg-type]
+    ranked = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
     return [" ".join(pair) for pair in ranked]
 
 

@@ -26,6 +26,6 @@ def shape_cache(*, maxsize: int) -> Callable[[_Make], _Make]:
         def call(*args, **kwargs):  # type: ignore[no-untyped-def]
             return (make if torch.compiler.is_exporting() else cached)(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
     return decorate

@@ -25,10 +25,10 @@ _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 
 class Rank(NamedTuple):
-    """Process `number` of `count`."""
+    """Process `number` of `total`."""
 
     number: int = 0
-    count: int = 1
+    total: int = 1
 
 
 def rank_of(environment: Mapping[str, str]) -> Rank:
@@ -38,13 +38,13 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
         UserError: the variables contradict each other.
 
     >>> rank_of({"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}), rank_of({})
-    (Rank(number=3, count=8), Rank(number=0, count=1))
+    (Rank(number=3, total=8), Rank(number=0, total=1))
     """
     for number, count in _LAUNCHERS:
         if number in environment and count in environment:
             rank = Rank(int(environment[number]), int(environment[count]))
-            if not 0 <= rank.number < rank.count:
-                raise UserError(f"{number} is {rank.number} and {count} is {rank.count}; unset them, or start anew")
+            if not 0 <= rank.number < rank.total:
+                raise UserError(f"{number} is {rank.number} and {count} is {rank.total}; unset them, or start anew")
             return rank
     return Rank()
 
@@ -56,7 +56,7 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
         UserError: what a process ran into.
     """
     outer = rank_of(os.environ)
-    ranks = [Rank(outer.number * processes + i, outer.count * processes) for i in range(processes)]
+    ranks = [Rank(outer.number * processes + i, outer.total * processes) for i in range(processes)]
     if processes == 1:
         work(labeller, units, output, ranks[0])
         return
@@ -89,10 +89,10 @@ def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Ra
 
 def work(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank) -> None:
     """Label this process's units, those left out that are complete; memory holds one unit's rows at a time."""
-    mine = range(rank.number, len(units), rank.count)
+    mine = range(rank.number, len(units), rank.total)
     left = [number for number in mine if not output.is_done(number)]
     total = sum(len(units[number]) for number in left)
-    progress = Progress(total, name=f"process {rank.number} of {rank.count}" if rank.count > 1 else "")
+    progress = Progress(total, name=f"process {rank.number} of {rank.total}" if rank.total > 1 else "")
     skipped = len(mine) - len(left)
     if skipped:
         print(f"{skipped} of {len(mine)} shards are there already", flush=True)

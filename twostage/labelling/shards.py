@@ -104,7 +104,8 @@ def _write_jsonl(path: Path, rows: Rows, names: Sequence[str]) -> None:
 
 
 def _write_coco(path: Path, rows: Rows, names: Sequence[str]) -> None:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for row in rows:
         if row["error"]:
             continue
