@@ -36,7 +36,10 @@ CARDS = (
                 configs=("pcaseg_eva_vitb", "pcaseg_eva_vitl"),
             ),
         },
-        checked="the public case of a layer matches, in evaluation and training; the four others were not run",
+        checked=(
+            "the public cases of a layer and of ViT-B match; of ViT-B's training 582 of 584 figures (the two others are one "
+            "number that cancels)"
+        ),
         figures=(
             PublishedFigures(
                 system="PCA-Seg",
