@@ -122,6 +122,19 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
+    parser.add_argument("--compare", metavar="CONFIG", help="take turns with this system, and print ratios")
+    parser.add_argument("--precision", metavar="A,B", help="take turns in two precisions, like float32,bfloat16")
+    parser.add_argument("--json", type=expand_home, metavar="FILE", help="write all figures")
+    parser.add_argument("--write-ratios", type=expand_home, metavar="FILE", help="store the ratios of this run")
+    parser.add_argument(
+        "--check-ratios",
+        type=expand_home,
+        metavar="FILE",
+        help="exit code 1 where a ratio is worse than the stored one",
+    )
+    parser.add_argument(
+        "--tolerance", type=_fraction, default=0.2, metavar="SHARE", help="of --check-ratios (default 0.2)"
+    )
     add_overrides(parser)
     return parser
 
