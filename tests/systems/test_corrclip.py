@@ -91,16 +91,16 @@ def test_windows_together_equal_windows_alone_and_masks_decide() -> None:
     model.masks = lambda _picture, _name: masks
     images = model.preprocess([{"image": image}])
     (encoded,) = model.encode(images)
-    assert len(encoded.patches.mosaic.tiles) == 2
+    assert len(encoded.mosaic.tiles) == 2
     model.windows_per_batch = 1
     (alone,) = model.encode(images)
-    torch.testing.assert_close(encoded.patches.features, alone.patches.features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded.features, alone.features, rtol=1e-4, atol=1e-5)
     text = model.embed_vocabulary(Vocabulary.from_words(["sky", "grass", "cat"]))
     labels = model.decode([encoded], text).label_maps([(64, 88)])[0]
     assert all(len(labels[masks == number].unique()) == 1 for number in (1, 2))
     images.masks = [torch.zeros_like(masks)]
     (other,) = model.encode(images)
-    assert float((other.patches.features - encoded.patches.features).abs().max()) > 0.01
+    assert float((other.features - encoded.features).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_aggregation_is_the_written_out_matrix(factor: float, keeps_negative: bo
     unit = F.normalize(values.flatten(1, 2), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
     thresholds = factor * cosines.mean(dim=0).mean(dim=1)
-    torch.testing.assert_close(row_thresholds(unit, factor), thresholds)
+    torch.testing.assert_close(row_thresholds(cosines, factor), thresholds)
     wanted = torch.zeros(36, 36)
     for i in range(36):
         least = float(thresholds[i])
@@ -156,12 +156,12 @@ def test_without_sam_it_is_splice_then_segment() -> None:
     images = model.preprocess([{"image": image}])
     (encoded,) = model.encode(images)
     # 90 to 96, 70 * 96 / 90 to 74, to 80, in patches of 8.
-    assert encoded.patches.features.shape[1:] == (10, 12) and encoded.view is None
+    assert encoded.features.shape[1:] == (10, 12) and encoded.beside is None
     text = model.embed_vocabulary(Vocabulary.from_words(["sky", "grass", "cat"]))
     assert model.decode([encoded], text).label_maps([(30, 40)])[0].shape == (30, 40)
     model.windows_per_batch = 1
     (alone,) = model.encode(images)
-    torch.testing.assert_close(encoded.patches.features, alone.patches.features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded.features, alone.features, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from twostage.foundation.keys import SamName
 # Side of the square that the networks take, in pixels; shorter pictures are padded.
 SIDE = 1024
 PATCH = 16
-# Rows of tokens whose attention is made at once: 8 x 64 x 4096 numbers per head.
-_ROWS = 8
+# Rows of tokens whose attention is made at once: 4 x 64 x 4096 numbers per head.
+_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from twostage.clip.towers.vit import run_blocks
 from twostage.data.mapper import to_tensor
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import TileGrid
+from twostage.systems.mask_sources.contract import fitted_labels
 from twostage.systems.training_free.corrclip.model import PADDING, CorrClip
-from twostage.systems.training_free.corrclip.prediction import fitted_to
 from twostage.systems.training_free.corrclip.scope import majority_labels, region_distances
 from twostage.systems.training_free.corrclip.tower import CorrTower, at_grid, region_members
 from twostage.vocabulary import Vocabulary
@@ -77,7 +77,7 @@ def _image_tower(case: Case) -> Arrays:
         cell_features("unit.dino", channels=channels, grid=grid, mix=1.0, seed=seed) + common[None, :, None, None]
     )
     masks = images.masks[0]
-    return {"masks": masks, **_parts(model.tower, images.tensor, unit_patches(features), grid, masks[None])}
+    return {"masks": masks, **_parts(model.corr_tower, images.tensor, unit_patches(features), grid, masks[None])}
 
 
 def _parts(tower: CorrTower, images: Tensor, unit: Tensor, grid: tuple[int, int], masks: Tensor) -> Arrays:
@@ -118,7 +118,7 @@ def _windows(case: Case) -> list[Comparison]:
     text = model.embed_vocabulary(Vocabulary(tuple(", ".join(names) for names in meta["class_names"])))
     (encoded,) = model.encode(images)
     prediction = model.decode([encoded], text)
-    arrays = {"masks": images.masks[0], **_first_window(model, images, encoded.patches.mosaic, text.rows)}
+    arrays = {"masks": images.masks[0], **_first_window(model, images, encoded.mosaic, text.rows)}
     arrays |= {
         "text_features": text.rows,
         "query_idx": text.classes,
@@ -136,7 +136,7 @@ def _windows(case: Case) -> list[Comparison]:
             arrays[name] = as_stored(case, name, labels)
     rows = case.compare_all(arrays)
     rows.append(compare_equal("resized", list(pixels.shape[:2]), meta["resized"]))
-    rows.append(compare_equal("windows", len(encoded.patches.mosaic.tiles), meta["windows"]))
+    rows.append(compare_equal("windows", len(encoded.mosaic.tiles), meta["windows"]))
     return rows
 
 
@@ -145,9 +145,9 @@ def _first_window(model: CorrClip, images: Any, mosaic: Mosaic, names: Tensor) -
     image = images.tensor[0]
     window = mosaic.cut(image)[:1]
     size = (image.shape[1], image.shape[2])
-    masks = mosaic.cut(fitted_to(images.masks[0], size)[None] - PADDING)[:1, 0] + PADDING
+    masks = mosaic.cut(fitted_labels(images.masks[0], size)[None] - PADDING)[:1, 0] + PADDING
     unit, grid = model.affinity_features(window)
-    arrays = _parts(model.tower, window, unit, grid, masks)
+    arrays = _parts(model.corr_tower, window, unit, grid, masks)
     embeddings = torch.nn.functional.normalize(arrays["dense"], dim=-1).transpose(1, 2).unflatten(2, grid)
     padded = (window.shape[2], window.shape[3])
     alone = Mosaic(tiles=TileGrid.whole(padded)).resampler(grid, padded, image.device)

@@ -23,12 +23,13 @@ from conformance.weights import load_seeded, seeded_model
 from twostage.checkpoint.renaming import CheckpointTable
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
-from twostage.foundation.sam import SAM_SHAPES, Sam
+from twostage.foundation.sam import SAM_SHAPES, Sam, row_blocks
 from twostage.foundation.sam_names import OFFICIAL, SAM_RENAMES
 from twostage.foundation.sam_pictures import fitted, masks_at_size, rounded_up
 from twostage.inference.resampling import Size
-from twostage.systems.training_free.trident.aggregation import aggregate, limited, row_thresholds, weight_rows
-from twostage.systems.training_free.trident.model import SplicedEmbeddings, Trident
+from twostage.systems.training_free.dense_clip.model import PatchEmbeddings
+from twostage.systems.training_free.trident.aggregation import aggregate, row_thresholds, value_cosines, weight_rows
+from twostage.systems.training_free.trident.model import Trident
 from twostage.systems.training_free.trident.prediction import RefinedPrediction
 from twostage.systems.training_free.trident.prompts import PromptRule, dense_prompt
 from twostage.systems.training_free.trident.refinement import Refiner, SamView
@@ -77,8 +78,11 @@ def _aggregation(case: Case) -> Arrays:
     arrays: Arrays = {}
     for name in case.names:
         if setting := re.fullmatch(r"weights_cos([\d.]+)_(keepneg|fixneg)", name):
-            thresholds = limited(row_thresholds(unit, float(setting[1])), keeps_negative=setting[2] == "keepneg")
-            arrays[name] = weight_rows(unit, thresholds, rows_of, slice(0, grid[0]), grid[1])
+            keeps = setting[2] == "keepneg"
+            everything = slice(0, grid[0])
+            arrays[name] = weight_rows(
+                unit, rows_of, everything, grid[1], factor=float(setting[1]), keeps_negative=keeps
+            )
     windows = meta["windows"]
     # Tokens are drawn by the array's own name.
     for name, factor, drawn in (("aggregated", 1, "unit.windows"), ("aggregated_ratio2", 2, "unit.windows_ratio2")):
@@ -177,7 +181,7 @@ def _windows(case: Case) -> list[Comparison]:
 
 def _stages(model: Trident, network: Tensor, pixels: np.ndarray, names: list[str]) -> Arrays:
     """From the windows to the features that are named."""
-    tower, sam = model.tower, model.sam
+    tower, sam = model.proxy_tower, model.sam
     assert sam is not None
     windows = model.windows_of(network).cut(network[None])
     tokens = tower.before_last(windows)
@@ -209,14 +213,16 @@ def _sam_matrix(model: Trident, pixels: np.ndarray) -> Arrays:
 
     values = part.values[:, :height, :width]
     unit = F.normalize(values.flatten(1, 2), dim=-1)
-    thresholds = row_thresholds(unit, model.cosine_factor)
-    everything = slice(0, height)
+    everything, factor = slice(0, height), model.cosine_factor
     return {
         "sam_v": values,
         "sam_attn": torch.stack([attention(head, everything) for head in range(3)]),
-        "sam_threshold": thresholds,
-        "sam_weights": weight_rows(
-            unit, limited(thresholds, keeps_negative=model.keeps_negative), attention, everything, width
+        "sam_threshold": row_thresholds(value_cosines(unit, everything, width), factor),
+        "sam_weights": torch.cat(
+            [
+                weight_rows(unit, attention, rows, width, factor=factor, keeps_negative=model.keeps_negative)
+                for rows in row_blocks(height)
+            ]
         ),
     }
 
@@ -224,7 +230,7 @@ def _sam_matrix(model: Trident, pixels: np.ndarray) -> Arrays:
 def _refined(
     case: Case,
     model: Trident,
-    encoded: SplicedEmbeddings,
+    encoded: PatchEmbeddings,
     prediction: RefinedPrediction,
     maps: Tensor,
     settings: Mapping[str, Any],
@@ -234,7 +240,7 @@ def _refined(
     rule = {"centred": True, "logit_scale": settings["logit_scale"], "prob_thd": settings["prob_thd"]}
     plain: Any = post_processed(prediction, maps, rule)
     asker = refiner(model, settings)
-    view: SamView | None = encoded.view
+    view: SamView | None = encoded.beside
     assert view is not None
     refined = dataclasses.replace(plain, refiner=asker, views=[view])
     asked: list[tuple[Any, Any]] = []

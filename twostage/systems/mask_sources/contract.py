@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.clip.statistics import Pictures, PixelUnits
+from twostage.inference.resampling import Size
 
 
 class MaskSource(Protocol):
@@ -57,10 +59,24 @@ def paint(masks: Tensor, order: Tensor) -> Tensor:
     return (masks[order] * numbers[:, None, None]).amax(dim=0)
 
 
-def one_hot_masks(labels: Tensor) -> Tensor:
-    """bool `[Q, H, W]`, one mask per value of a label map but 0; Q is at least 1, an empty mask where there is none."""
-    values = labels.unique()
-    values = values[values != 0]
-    if not len(values):
-        return torch.zeros((1, *labels.shape), dtype=torch.bool, device=labels.device)
-    return labels == values[:, None, None]
+def stacked_masks(label_maps: Sequence[Tensor], sizes: Sequence[Size], padded: Size) -> Tensor:
+    """bool `[B, Q, *padded]`, one mask per value of a label map but 0; images with fewer than the most have empty ones.
+
+    Args:
+        sizes: the images' in the batch, to which label maps are resized (nearest), inside `padded`.
+    """
+    values = [labels.unique() for labels in label_maps]
+    values = [found[found != 0] for found in values]
+    most = max(1, *map(len, values))
+    stacked = torch.zeros((len(values), most, *padded), dtype=torch.bool, device=label_maps[0].device)
+    for index, (labels, found, (height, width)) in enumerate(zip(label_maps, values, sizes, strict=True)):
+        fitted = fitted_labels(labels, (height, width))
+        stacked[index, : len(found), :height, :width] = fitted == found[:, None, None]
+    return stacked
+
+
+def fitted_labels(labels: Tensor, size: Size) -> Tensor:
+    """A label map int64 `[H, W]` at `size`, nearest neighbours."""
+    if tuple(labels.shape) == size:
+        return labels
+    return F.interpolate(labels[None, None].double(), size=size, mode="nearest")[0, 0].long()

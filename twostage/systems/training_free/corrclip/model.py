@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.clip.statistics import Pictures
@@ -16,22 +17,15 @@ from twostage.foundation.vit import FoundationVit
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import TileGrid
 from twostage.systems.mask_sources.building import mask_source_from_config
-from twostage.systems.mask_sources.contract import MaskSource, PicturesWithMasks
+from twostage.systems.mask_sources.contract import MaskSource, PicturesWithMasks, fitted_labels
 from twostage.systems.training_free.borrowed import BorrowedAffinities
 from twostage.systems.training_free.corrclip.keys import spatial_blocks
-from twostage.systems.training_free.corrclip.prediction import MaskedPrediction, fitted_to
+from twostage.systems.training_free.corrclip.prediction import MaskedPrediction
 from twostage.systems.training_free.corrclip.tower import CorrTower
 from twostage.systems.training_free.dense_clip.model import NameEmbeddings, PatchEmbeddings
 
 # What masks are padded with; a region of its own, so it must be no mask's number.
 PADDING = 10_000
-
-
-class MaskedEmbeddings(NamedTuple):
-    """Patch embeddings of one image, and its masks `[H, W]` at its own size."""
-
-    patches: PatchEmbeddings
-    masks: Tensor
 
 
 @META_ARCH_REGISTRY.register()
@@ -45,7 +39,7 @@ class CorrClip(BorrowedAffinities):
         """See `keys.py`; `tower_settings` are `CorrTower`'s, `borrowed` is `BorrowedAffinities`'."""
         super().__init__(**borrowed)
         self.masks = masks
-        self.tower: CorrTower = CorrTower(
+        self.tower = self.corr_tower = CorrTower(
             visual=self.tower.visual, position_rule=self.tower.position_rule, **tower_settings
         )
 
@@ -71,10 +65,11 @@ class CorrClip(BorrowedAffinities):
         """As every system's, with the masks of each picture."""
         return PicturesWithMasks.of(batch, self.units, self.masks)
 
-    def encode(self, images: Any) -> list[MaskedEmbeddings]:
-        """Features of each image, its windows in batches."""
+    def encode(self, images: ImageList) -> list[PatchEmbeddings]:
+        """Features of each image, its windows in batches; `beside` are its masks `[H, W]` at its own size."""
+        assert isinstance(images, PicturesWithMasks), "what `preprocess` makes"
         return [
-            MaskedEmbeddings(self._encode_masked(self.units(pixels), masks), masks)
+            self._encode_masked(self.units(pixels), masks)
             for pixels, masks in zip(images.pixels, images.masks, strict=True)
         ]
 
@@ -90,7 +85,7 @@ class CorrClip(BorrowedAffinities):
         )
         windows = mosaic.cut(image)
         # Padding is zero there, so the pad value is taken off before and put on again.
-        regions = mosaic.cut(fitted_to(masks, size)[None] - PADDING)[:, 0] + PADDING
+        regions = mosaic.cut(fitted_labels(masks, size)[None] - PADDING)[:, 0] + PADDING
         parts = [
             self.embed_windows(some, own)
             for some, own in zip(
@@ -103,12 +98,13 @@ class CorrClip(BorrowedAffinities):
             class_embeddings=None,
             keys=None,
             guide=image if self.pamr_steps else None,
+            beside=masks,
         )
 
     def embed_windows(self, windows: Tensor, masks: Tensor) -> Tensor:
         """Embeddings `[B, D, h, w]` of normalised windows `[B, 3, H, W]` with label maps `[B, H, W]`."""
         unit, grid = self.affinity_features(windows)
-        return self.tower.embed_regions(windows, unit, grid, masks)
+        return self.corr_tower.embed_regions(windows, unit, grid, masks)
 
     def affinity_features(self, windows: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Unit features `[B, n, C]` and their grid: queries plus keys of the foundation model's last block, or CLIP's own
@@ -120,7 +116,7 @@ class CorrClip(BorrowedAffinities):
         tokens = self.tower.before_last(windows)
         return F.normalize(tokens.x[:, tokens.class_tokens :], dim=-1), tokens.grid
 
-    def decode(self, encoded: list[MaskedEmbeddings], text: NameEmbeddings) -> MaskedPrediction:
-        plain = super().decode([image.patches for image in encoded], text)
+    def decode(self, encoded: list[PatchEmbeddings], text: NameEmbeddings) -> MaskedPrediction:
+        plain = super().decode(encoded, text)
         fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
-        return MaskedPrediction(**fields, masks=[image.masks for image in encoded])
+        return MaskedPrediction(**fields, masks=[image.beside for image in encoded])

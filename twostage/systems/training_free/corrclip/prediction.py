@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from twostage.inference.resampling import Size
+from twostage.systems.mask_sources.contract import fitted_labels
 from twostage.systems.training_free.corrclip.scope import majority_labels
 from twostage.systems.training_free.dense_clip.prediction import NamePrediction
 
@@ -27,12 +27,7 @@ class MaskedPrediction(NamePrediction):
         """Label of each pixel, int64 `[height, width]` per image."""
         corrected = []
         for labels, masks in zip(super().label_maps(sizes), self.masks, strict=True):
-            corrected.append(majority_labels(labels, fitted_to(masks, labels.shape), self.num_classes))
+            corrected.append(
+                majority_labels(labels, fitted_labels(masks, (labels.shape[0], labels.shape[1])), self.num_classes)
+            )
         return corrected
-
-
-def fitted_to(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """A label map `[H, W]` at `size`, nearest neighbours."""
-    if tuple(masks.shape) == tuple(size):
-        return masks
-    return F.interpolate(masks[None, None].double(), size=tuple(size), mode="nearest")[0, 0].long()

@@ -25,15 +25,6 @@ _HIGHEST = 0.9
 _INSTEAD_OF_NEGATIVE = 0.6
 
 
-def row_thresholds(unit: Tensor, factor: float) -> Tensor:
-    """`factor` times the mean cosine of each token with all, over heads as well: `[n]`; no pair is looked at.
-
-    Args:
-        unit: unit values `[H, n, d]`.
-    """
-    return factor * torch.einsum("hnd,hd->n", unit, unit.mean(dim=1)) / len(unit)
-
-
 def limited(thresholds: Tensor, *, keeps_negative: bool) -> Tensor:
     """Thresholds `[n]` within their limits."""
     if not keeps_negative:
@@ -41,21 +32,25 @@ def limited(thresholds: Tensor, *, keeps_negative: bool) -> Tensor:
     return thresholds.clamp(max=_HIGHEST)
 
 
-def weight_rows(unit: Tensor, thresholds: Tensor, attention: AttentionRows, rows: slice, width: int) -> Tensor:
-    """Rows `[rows * w, n]` of the matrix.
+def value_cosines(unit: Tensor, rows: slice, width: int) -> Tensor:
+    """Cosines `[H, rows * w, n]` of the tokens of the grid's rows with all, of unit values `[H, n, d]`."""
+    return unit[:, rows.start * width : rows.stop * width] @ unit.transpose(1, 2)
 
-    Args:
-        unit: unit values `[H, n, d]`.
-        thresholds: `[n]`.
-        width: w.
-    """
-    some = slice(rows.start * width, rows.stop * width)
-    total: Tensor | None = None
-    for head, values in enumerate(unit):
-        kept = (values[some] @ values.T) > thresholds[some, None]
-        part = attention(head, rows) * kept
-        total = part if total is None else total.add_(part)
-    assert total is not None, "attention has at least one head"
+
+def row_thresholds(cosines: Tensor, factor: float) -> Tensor:
+    """`factor` times the mean of each row of `cosines` `[H, m, n]`, over heads as well: `[m]`."""
+    return factor * cosines.mean(dim=0).mean(dim=1)
+
+
+def weight_rows(
+    unit: Tensor, attention: AttentionRows, rows: slice, width: int, *, factor: float, keeps_negative: bool
+) -> Tensor:
+    """Rows `[rows * w, n]` of the matrix; arguments as in `aggregate`, with unit values `[H, n, d]` and the grid's w."""
+    cosines = value_cosines(unit, rows, width)
+    thresholds = limited(row_thresholds(cosines, factor), keeps_negative=keeps_negative)
+    total = torch.zeros_like(cosines[0])
+    for head, kept in enumerate(cosines > thresholds[:, None]):
+        total += attention(head, rows) * kept
     return total / total.sum(dim=1, keepdim=True)
 
 
@@ -70,6 +65,8 @@ def aggregate(maps: Tensor, values: Tensor, attention: AttentionRows, *, factor:
     height, width = values.shape[1], values.shape[2]
     features = resize_map(maps[None], (height, width))[0].flatten(1).T
     unit = F.normalize(values.flatten(1, 2), dim=-1)
-    thresholds = limited(row_thresholds(unit, factor), keeps_negative=keeps_negative)
-    mixed = [weight_rows(unit, thresholds, attention, rows, width) @ features for rows in row_blocks(height)]
+    mixed = [
+        weight_rows(unit, attention, rows, width, factor=factor, keeps_negative=keeps_negative) @ features
+        for rows in row_blocks(height)
+    ]
     return torch.cat(mixed).T.unflatten(1, (height, width))

@@ -6,13 +6,14 @@ Legend: W CLIP's width, D embedding size.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.checkpoint.renaming import CheckpointTable, Supply
@@ -32,13 +33,6 @@ from twostage.systems.training_free.trident.prompts import PromptRule
 from twostage.systems.training_free.trident.refinement import Refiner, SamView
 from twostage.systems.training_free.trident.splicing import aligned_size, corners, splice
 from twostage.systems.training_free.trident.weights import frozen_reader_from_config, trident_table
-
-
-class SplicedEmbeddings(NamedTuple):
-    """Patch embeddings of one whole image, and what SAM needs to refine its labels (None: they are not refined)."""
-
-    patches: PatchEmbeddings
-    view: SamView | None
 
 
 class Originals(Pictures):
@@ -80,7 +74,7 @@ class Trident(BorrowedAffinities):
             assert sam is not None, "refused by the keys' check"
             self.refiner = Refiner(sam=sam, rule=refinement, least_iou=least_iou)
         patch = self.tower.patch_size[0]
-        self.tower: ProxyTower = ProxyTower(
+        self.tower = self.proxy_tower = ProxyTower(
             visual=self.tower.visual,
             features=own_features if self.foundation is None else self.foundation_features,
             beta=beta,
@@ -127,14 +121,15 @@ class Trident(BorrowedAffinities):
         ]
         return made
 
-    def encode(self, images: Any) -> list[SplicedEmbeddings]:
-        """Features of each whole image."""
+    def encode(self, images: ImageList) -> list[PatchEmbeddings]:
+        """Features of each whole image; `beside` is its `SamView`, None where labels are not refined."""
+        assert isinstance(images, Originals), "what `preprocess` makes"
         return [
             self._encode_spliced(self.units(pixels), original)
             for pixels, original in zip(images.pixels, images.originals, strict=True)
         ]
 
-    def _encode_spliced(self, image: Tensor, original: np.ndarray) -> SplicedEmbeddings:
+    def _encode_spliced(self, image: Tensor, original: np.ndarray) -> PatchEmbeddings:
         spliced = self.spliced(self.network_input(image))
         view = None
         if self.sam is not None:
@@ -144,15 +139,13 @@ class Trident(BorrowedAffinities):
                 view = SamView(self.sam(self.sam_picture(pixels)), (pixels.shape[0], pixels.shape[1]))
         grid = (spliced.shape[1], spliced.shape[2])
         embeddings = self.tower.project(Tokens(spliced.flatten(1).T[None], grid, class_tokens=0)).patch_map
-        return SplicedEmbeddings(
-            PatchEmbeddings(
-                features=F.normalize(embeddings, dim=1)[0],
-                mosaic=Mosaic(tiles=TileGrid.whole((image.shape[1], image.shape[2])), through_canvas=False),
-                class_embeddings=None,
-                keys=None,
-                guide=image if self.pamr_steps else None,
-            ),
-            view,
+        return PatchEmbeddings(
+            features=F.normalize(embeddings, dim=1)[0],
+            mosaic=Mosaic(tiles=TileGrid.whole((image.shape[1], image.shape[2])), through_canvas=False),
+            class_embeddings=None,
+            keys=None,
+            guide=image if self.pamr_steps else None,
+            beside=view,
         )
 
     def network_input(self, image: Tensor) -> Tensor:
@@ -175,9 +168,9 @@ class Trident(BorrowedAffinities):
         for some in tiles.cut(image[None]).split(self.windows_per_batch):
             tokens = self.tower.before_last(some)
             before.append(tokens.x)
-            features.append(resize_map(self.tower.features(some, tokens), grid))
+            features.append(resize_map(self.proxy_tower.features(some, tokens), grid))
         tokens = tokens._replace(x=torch.cat(before))
-        x = self.tower.attend(tokens, torch.cat(features), together=True)
+        x = self.proxy_tower.attend(tokens, torch.cat(features), together=True)
         windows = x.transpose(1, 2).unflatten(2, grid)
         return splice(windows, corners(tiles, patch), (image.shape[1] // patch, image.shape[2] // patch), grid=grid)
 
@@ -215,8 +208,8 @@ class Trident(BorrowedAffinities):
             keeps_negative=self.keeps_negative,
         )
 
-    def decode(self, encoded: list[SplicedEmbeddings], text: NameEmbeddings) -> RefinedPrediction:
-        plain = super().decode([image.patches for image in encoded], text)
+    def decode(self, encoded: list[PatchEmbeddings], text: NameEmbeddings) -> RefinedPrediction:
+        plain = super().decode(encoded, text)
         fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
-        views = [image.view for image in encoded if image.view is not None]
+        views = [image.beside for image in encoded if image.beside is not None]
         return RefinedPrediction(**fields, refiner=self.refiner, views=views)

@@ -51,7 +51,7 @@ class PromptRule:
         Args:
             labels: int64 `[h, w]`.
             probability: of the class `[h, w]`.
-            picture: the size that SAM's square was made from.
+            picture: its size; as released, this and not the slightly stretched one that SAM sees says where things lie.
             side: of the square.
         """
         if float(probability.max()) < self.least_probability:
@@ -79,8 +79,8 @@ class PromptRule:
 
 def connected_regions(member: Tensor, least_area: int) -> Tensor:
     """bool `[R, h, w]`: 8-connected parts of `member` `[h, w]` of at least `least_area` pixels, in raster order."""
-    count, labels = cv2.connectedComponents(member.cpu().numpy().astype(np.uint8), connectivity=8)
-    labels = torch.from_numpy(labels).long().to(member.device)
+    count, found = cv2.connectedComponents(member.cpu().numpy().astype(np.uint8), connectivity=8)
+    labels = torch.from_numpy(np.asarray(found, dtype=np.int64)).to(member.device)
     areas = torch.bincount(labels.flatten(), minlength=count)
     kept = [number for number in range(1, count) if areas[number] >= least_area]
     # In the order of their first pixels, whatever order the library counts in.

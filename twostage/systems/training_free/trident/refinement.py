@@ -60,7 +60,8 @@ class Refiner:
         for number in coarse[coarse >= 0].unique().tolist():
             whole = probability(number)
             small = F.interpolate(whole[None, None], size=half, mode="bilinear", align_corners=False)[0, 0]
-            asked = self.rule.questions(coarse, number, small, picture=view.picture, side=self.sam.side)
+            size = (whole.shape[0], whole.shape[1])
+            asked = self.rule.questions(coarse, number, small, picture=size, side=self.sam.side)
             if asked is not None:
                 yield number, self._answer(view, asked, whole)
 
