@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
+from twostage.clip.prefixes import ends_of_text, shared_length
 from twostage.clip.templates import TEMPLATES
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
@@ -95,12 +96,72 @@ def test_damaged_cache_file_is_replaced(tiny_clip, tmp_path):
     file.write_bytes(b"half a file")
     torch.testing.assert_close(embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary), first)
     assert file.stat().st_size > 20
-    # The format itself has no check sum, and says nothing of whose embedding it is.
+    # The format itself has no check sum, and says nothing of whose embeddings they are.
     whole = file.read_bytes()
-    for content in (whole[:-1] + bytes([whole[-1] ^ 64]), save({"embedding": torch.ones(3)}, {"name": "cat"})):
+    others = save({"embeddings": torch.ones(1, 24)}, {"about": '{"names": ["cat"], "sha256": ""}'})
+    for content in (whole[:-1] + bytes([whole[-1] ^ 64]), others, save({"embeddings": torch.ones(1, 24)}, {})):
         file.write_bytes(content)
         torch.testing.assert_close(embedder(tiny_clip, cache_folder=str(tmp_path))(vocabulary), first)
         assert file.read_bytes() == whole
+
+
+def test_a_vocabulary_is_one_file_and_serves_others(tiny_clip, tmp_path, monkeypatch):
+    """Also where it is embedded in several batches; a name is found in whatever file it stands."""
+    tiny_clip.requires_grad_(False)
+    names = [f"thing {index}" for index in range(40)]
+    rows = embedder(tiny_clip, cache_folder=str(tmp_path), batch_size=16).embed_names(names)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    again = embedder(tiny_clip, cache_folder=str(tmp_path))
+    monkeypatch.setattr(again, "encode_prompts", lambda _: pytest.fail("not taken from disk"))
+    assert torch.equal(again.embed_names([names[30], names[3]]), rows[[30, 3]])
+
+
+def test_words_asked_one_by_one_do_not_pile_up(tiny_clip, tmp_path, monkeypatch):
+    tiny_clip.requires_grad_(False)
+    text = embedder(tiny_clip, cache_folder=str(tmp_path), templates=TEMPLATES["single"])
+    monkeypatch.setattr("twostage.clip.text._KEPT_BYTES", 5 * 24 * 4)
+    names = [f"word {index}" for index in range(40)]
+    rows = torch.cat([text.embed_names([name]) for name in names])
+    assert len(list(tmp_path.rglob("*.safetensors"))) <= 33 and set(text._memory) == set(names[-5:])
+    # Those that were forgotten come back from disk, and a vocabulary is held whole however large it is.
+    monkeypatch.setattr(text, "encode_prompts", lambda _: pytest.fail("not taken from disk"))
+    assert torch.equal(text.embed_names(names), rows) and len(text._memory) == 40
+
+
+@torch.no_grad()
+def test_shared_beginnings_change_nothing(tiny_clip):
+    """Many names of one template go through the tower together; names of all lengths, one that begins like the tail."""
+    names = [f"{'very ' * (index % 4)}thing {index}" for index in range(18)] + ["in the scene", "a", "."]
+    text = embedder(tiny_clip)
+    seen = []
+    real = text.encode_prompts
+    text.encode_prompts = lambda prompts: seen.append(list(prompts)) or real(prompts)
+    ours = text.embed_names(names)
+    assert len(seen) == 14 and seen[2][:2] == [
+        "There is a thing 0 in the scene",
+        "There is a very thing 1 in the scene",
+    ]
+    for row, name in zip(ours, names, strict=True):
+        torch.testing.assert_close(row, reference_embedding(tiny_clip, name, TEMPLATES["vild"]), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_shared_is_read_once(tiny_clip):
+    tokens = TOKENIZER(
+        ["a photo of a cat.", "a photo of a dog.", "a photo of a big dog.", "a photo of a cat", "a photo"]
+    )
+    assert shared_length(tokens[:4], 7) == 5
+    assert shared_length(tokens, 4) == 3
+    # A prompt that is nothing but the beginning keeps its end for itself.
+    assert shared_length(tokens[:1].repeat(2, 1), 8) == 7
+    widths = []
+    hook = tiny_clip.transformer.resblocks[0].mlp.register_forward_pre_hook(
+        lambda _module, inputs: widths.append(tuple(inputs[0].shape[:2]))
+    )
+    ends_of_text(tiny_clip, tokens[:4])
+    hook.remove()
+    # The shared five tokens of one row, then the two of one prompt, the three of two and the four of one.
+    assert widths == [(1, 5), (1, 2), (2, 3), (1, 4)]
 
 
 def test_weights_loaded_later_are_noticed(tiny_clip):

@@ -83,6 +83,22 @@ def test_label_maps_equal_the_argmax_of_scores(masks, geometry, monkeypatch, flo
             assert (labels == scores.argmax(0)).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("floats", [100, 16_000_000])
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_best_scores_are_those_of_the_whole_volume(masks, geometry, monkeypatch, floats, count):
+    monkeypatch.setattr(blocks, "STRIP_FLOATS", floats)
+    monkeypatch.setattr(blocks, "CLASS_BLOCK", 2)
+    kept = torch.tensor([[1, 4], [0, 2]])
+    dense = DensePrediction(logits=torch.randn(2, 5, 8, 8), geometry=geometry, num_classes=5)
+    pruned = dataclasses.replace(dense, logits=dense.logits[:, :2], kept=kept, fill=-0.5)
+    for prediction in (masks, dense, pruned):
+        for best, scores in zip(prediction.top(SIZES, count), prediction.scores(SIZES), strict=True):
+            wanted, labels = scores.sort(dim=0, descending=True, stable=True)
+            torch.testing.assert_close(best.scores, wanted[:count], rtol=1e-5, atol=1e-6)
+            assert (best.labels == labels[:count]).float().mean() > 0.999
+            assert best.labels.dtype == torch.int64
+
+
 def test_masks_at_image_size_are_torchs_bit_for_bit(masks, geometry):
     for index, (height, width) in enumerate(geometry.images):
         logits = masks.mask_logits[index]
@@ -114,26 +130,30 @@ def test_early_rejection_keeps_class_numbers(geometry):
     assert scores.shape == (6, 50, 61) and bool((scores[[0, 3]] == -100).all())
 
 
-def test_memory_does_not_hold_classes_times_pixels(monkeypatch):
-    """The largest tensor while 5,000 classes are labelled is bounded by the strip budget."""
+@pytest.mark.parametrize("reduction", ["running_argmax", "running_top"])
+def test_memory_does_not_hold_classes_times_pixels(monkeypatch, reduction):
+    """The largest tensor while 5,000 classes are labelled, or their best are found, is bounded by the strip budget."""
     monkeypatch.setattr(blocks, "STRIP_FLOATS", 200_000)
     largest = 0
-    real = blocks.running_argmax
+    real = getattr(blocks, reduction)
 
-    def watch(parts):
+    def watch(parts, *count, **options):
         def seen():
             nonlocal largest
             for start, block in parts:
                 largest = max(largest, block.numel())
                 yield start, block
 
-        return real(seen())
+        return real(seen(), *count, **options)
 
-    monkeypatch.setattr(blocks, "running_argmax", watch)
+    monkeypatch.setattr(blocks, reduction, watch)
     geometry = Geometry(padded=(256, 256), images=[(256, 256)])
     prediction = MaskPrediction(
         mask_logits=torch.randn(1, 10, 16, 16), class_logits=torch.randn(1, 10, 5001), geometry=geometry
     )
-    labels = prediction.label_maps([(256, 256)])[0]
+    if reduction == "running_argmax":
+        labels = prediction.label_maps([(256, 256)])[0]
+    else:
+        labels = prediction.top([(256, 256)], 3)[0].labels[0]
     assert labels.shape == (256, 256)
     assert 0 < largest <= 200_000

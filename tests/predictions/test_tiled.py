@@ -64,6 +64,9 @@ def test_scores_and_labels_equal_the_slow_way(prediction, size, floats, monkeypa
         wanted = slow_scores(prediction, index, size)
         torch.testing.assert_close(scores[index], wanted, rtol=1e-4, atol=1e-6)
         assert (labels[index] == scores[index].argmax(0)).float().mean() > 0.999
+        best = prediction.top([size, size], 2)[index]
+        torch.testing.assert_close(best.scores, wanted.topk(2, dim=0).values, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(scores[index].gather(0, best.labels), best.scores, rtol=1e-4, atol=1e-6)
 
 
 def test_a_class_that_no_tile_keeps_can_win():

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from twostage.errors import UserError
+from twostage.predictions.prediction import TopScores
 from twostage.results.coco import joined
 from twostage.results.formats import parse_formats
 from twostage.results.panoptic import PanopticSegmentation
@@ -37,6 +38,9 @@ class Fixed:
 
     def label_maps(self, sizes):
         return [self._scores.argmax(0)]
+
+    def top(self, sizes, count):
+        return [TopScores(*self._scores.topk(count, dim=0))]
 
 
 @pytest.fixture

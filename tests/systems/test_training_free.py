@@ -86,6 +86,9 @@ def test_labels_and_scores_equal_the_full_volume(rule, steps, monkeypatch):
     assert len(labels.unique()) > 1
     torch.testing.assert_close(predicted.scores([SIZE])[0], scores, rtol=1e-4, atol=1e-6)
     assert float((predicted.label_maps([SIZE])[0] == labels).float().mean()) > 0.999
+    best = predicted.top([SIZE], 3)[0]
+    torch.testing.assert_close(best.scores, scores.topk(3, dim=0).values, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores.gather(0, best.labels), best.scores, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", [LabelRule(logit_scale=20.0, probability_threshold=0.3, area_threshold=0.1)])

@@ -1,7 +1,7 @@
 """Text embeddings of a vocabulary: prompts -> CLIP's text tower -> unit vectors per class, each computed once.
 
-Embeddings are kept in memory and, per class name, on disk under a key made of the text tower's weights, the prompts and
-the activation, so a stale one can't be read. A text tower that is being trained gives embeddings with gradients, computed
+Embeddings are kept in memory and on disk (`text_cache`) under a key made of the text tower's weights, the prompts and the
+activation, so a stale one can't be read. A text tower that is being trained gives embeddings with gradients, computed
 anew in every step; its weights change too often to be worth the disk.
 
 Legend: C classes, P templates, D embedding size.
@@ -10,6 +10,7 @@ Legend: C classes, P templates, D embedding size.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import threading
 from collections.abc import Sequence
@@ -18,15 +19,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from twostage.clip.loading import ClipModel, Tokenizer
+from twostage.clip.prefixes import ends_of_text
 from twostage.clip.templates import TEMPLATES
+from twostage.clip.text_cache import TextCache
 from twostage.errors import UserError
-from twostage.files import atomic_path
 from twostage.machine import user_path
 from twostage.vocabulary import Vocabulary
 
@@ -37,6 +38,10 @@ _LONG_WORK = 2048
 # Vocabularies whose matrix is kept. With one row per template and name a matrix of a few hundred names has tens of
 # megabytes, and who asks word by word has a vocabulary per word; from the names' own embeddings it is made in no time.
 _KEPT_MATRICES = 4
+# Bytes of single embeddings that are kept besides those of the last call: a server is asked new words day by day.
+_KEPT_BYTES = 64 * 2**20
+# From this many names on it pays that those of one template go through the tower together.
+_SHARING_NAMES = 16
 
 
 # Guards the caches of all embedders: several threads may ask one system for different words.
@@ -50,16 +55,6 @@ def _writable_cache(folder: str) -> Path | None:
     except UserError as error:
         logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE)", error)
         return None
-
-
-def _about(name: str, embedding: Tensor) -> dict[str, str]:
-    """What stands beside an embedding on disk: whose it is, and its check sum."""
-    if embedding.dtype != torch.float32:
-        return {}
-    digest = hashlib.sha256(repr(tuple(embedding.shape)).encode())
-    digest.update(embedding.contiguous().numpy().tobytes())
-    # One entry, because safetensors writes several in any order, and the same words shall give the same file.
-    return {"about": f"{digest.hexdigest()} {name}"}
 
 
 class TextEmbedder:
@@ -105,7 +100,7 @@ class TextEmbedder:
         self._memory: dict[str, Tensor] = {}
         self._matrices: dict[tuple[str, ...], Tensor] = {}
         self._weights_stamp: tuple[tuple[int, int], ...] | None = None
-        self._weights_key = ""
+        self._cache = TextCache(Path())
         self._use_disk = False
 
     @classmethod
@@ -159,7 +154,9 @@ class TextEmbedder:
         with torch.no_grad(), _LOCK:
             self._forget_if_weights_changed()
             self._embed_missing(names)
-            return torch.stack([self._memory[name] for name in names]).to(self._device)
+            rows = torch.stack([self._memory[name] for name in names])
+            self._forget_unused(names)
+            return rows.to(self._device)
 
     def names(self, vocabulary: Vocabulary) -> tuple[tuple[str, ...], ...]:
         """The names that are embedded for each class."""
@@ -185,7 +182,10 @@ class TextEmbedder:
         return torch.is_grad_enabled() and self._is_trained
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them."""
+        """Text features `[N, D]` of whole prompts, not normalised, with gradients where the text tower has them.
+
+        Fastest for prompts of one template.
+        """
         return self._encode_tokens(self.tokenize(prompts))
 
     def encode_captions(self, captions: Sequence[str], *, max_tokens: int) -> Tensor:
@@ -215,20 +215,54 @@ class TextEmbedder:
 
     def _embed_missing(self, names: Sequence[str]) -> None:
         """Fill the memory for `names`, from disk where they are, else through the text tower."""
-        missing = [n for n in dict.fromkeys(names) if n not in self._memory and not self._read(n)]
-        per_batch = max(1, self._batch_size // len(self._templates))
-        steps = range(0, len(missing), per_batch)
-        quiet = len(missing) * len(self._templates) < _LONG_WORK
-        for start in tqdm(steps, desc="text embeddings", unit="batch", disable=quiet, leave=False):
-            batch = missing[start : start + per_batch]
-            for name, embedding in zip(batch, self._embed(batch).float().cpu(), strict=True):
-                self._memory[name] = embedding
-                self._write(name, embedding)
+        missing = [name for name in dict.fromkeys(names) if name not in self._memory]
+        if missing and self._use_disk:
+            self._memory |= self._cache.read(missing)
+            missing = [name for name in missing if name not in self._memory]
+        total = len(missing) * len(self._templates)
+        with tqdm(
+            total=total, desc="text embeddings", unit="prompt", disable=total < _LONG_WORK, leave=False, smoothing=0
+        ) as bar:
+            written = []
+            step = self._names_at_a_time(len(missing))
+            for batch in (missing[start : start + step] for start in range(0, len(missing), step)):
+                rows = self._embed(batch, bar).float().cpu()
+                self._memory |= dict(zip(batch, rows.unbind(), strict=True))
+                # Long work that is stopped goes on from here.
+                written.append(self._keep(batch, rows))
+        if self._use_disk and len(written) > 1:
+            self._cache.join([path for path in written if path is not None])
 
-    def _embed(self, names: Sequence[str]) -> Tensor:
+    def _forget_unused(self, names: Sequence[str]) -> None:
+        """Keep the words of this call and as many of the latest ones as there is room for."""
+        for name in dict.fromkeys(names):
+            self._memory[name] = self._memory.pop(name)
+        each = next(iter(self._memory.values())).nbytes if self._memory else 1
+        room = max(_KEPT_BYTES // each, len(set(names)))
+        # Dicts keep their order, so that the first is the one longest unused.
+        for name in list(itertools.islice(self._memory, max(0, len(self._memory) - room))):
+            del self._memory[name]
+
+    def _names_at_a_time(self, count: int) -> int:
+        """Of the text tower: with many names those of one template go together, with few all templates."""
+        if count >= _SHARING_NAMES:
+            return self._batch_size
+        return max(1, self._batch_size // len(self._templates))
+
+    def _embed(self, names: Sequence[str], bar: tqdm | None = None) -> Tensor:
         """`embed_names` through the text tower."""
-        prompts = [prompt for name in names for prompt in self.prompts(name)]
-        embeddings = self.encode_prompts(prompts).unflatten(0, (len(names), len(self._templates)))
+        if len(names) >= _SHARING_NAMES and not torch.is_grad_enabled():
+            by_template = []
+            for template in self._templates:
+                by_template.append(self.encode_prompts([template.format(name) for name in names]))
+                if bar is not None:
+                    bar.update(len(names))
+            embeddings = torch.stack(by_template, dim=1)
+        else:
+            prompts = [prompt for name in names for prompt in self.prompts(name)]
+            embeddings = self.encode_prompts(prompts).unflatten(0, (len(names), len(self._templates)))
+            if bar is not None:
+                bar.update(len(prompts))
         if self._plain:
             return embeddings.mean(dim=1)
         if self._per_template:
@@ -258,12 +292,19 @@ class TextEmbedder:
         tower = self._tower
         if not self._reads_end_of_text:
             return tower(tokens)
-        length = tokens.shape[1]
+        if torch.is_grad_enabled():
+            return self.read_whole(tokens)
+        return self._project(ends_of_text(tower, tokens))
+
+    def read_whole(self, tokens: Tensor) -> Tensor:
+        """The features `[N, D]` of whole prompts `[N, L]` through open_clip's own transformer, with gradients."""
+        tower, length = self._tower, tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
-        mask = tower.attn_mask[:length, :length] if tower.attn_mask is not None else None
-        x = tower.ln_final(tower.transformer(x, attn_mask=mask))
-        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
-        projection = tower.text_projection
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        return self._project(x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)])
+
+    def _project(self, x: Tensor) -> Tensor:
+        x, projection = self._tower.ln_final(x), self._tower.text_projection
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
     def _text_parameters(self) -> dict[str, Tensor]:
@@ -280,14 +321,15 @@ class TextEmbedder:
         self._memory.clear()
         self._matrices.clear()
         self._use_disk = self._cache_folder is not None and not self._is_trained
-        if self._use_disk:
-            self._weights_key = self._hash_weights()
+        if self._use_disk and self._cache_folder is not None:
+            self._cache = TextCache(self._cache_folder / self._hash_weights())
 
     def _hash_weights(self) -> str:
         digest = hashlib.sha256()
         for name, value in sorted(self._text_parameters().items()):
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(b"a file per vocabulary")
         # Two networks with equal weights differ by activation (QuickGELU or GELU), which is not a tensor.
         digest.update(repr(self._tower.transformer).encode())
         digest.update(repr((self._templates, self._unit_prompts, self._per_template)).encode())
@@ -295,33 +337,14 @@ class TextEmbedder:
             digest.update(b"plain")
         return digest.hexdigest()[:32]
 
-    def _file(self, name: str) -> Path:
-        assert self._cache_folder is not None
-        return self._cache_folder / self._weights_key / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
-
-    def _read(self, name: str) -> bool:
+    def _keep(self, names: Sequence[str], rows: Tensor) -> Path | None:
+        """Write embeddings to disk; the file, None without one."""
         if not self._use_disk:
-            return False
-        path = self._file(name)
+            return None
         try:
-            with safe_open(path, "pt") as file:
-                embedding, written = file.get_tensor("embedding"), file.metadata()
-        except (OSError, SafetensorError):
-            # Not there, or damaged by a full disk: it is computed again and written over.
-            return False
-        if written != _about(name, embedding):
-            return False  # damaged where the format does not notice, or another name's
-        self._memory[name] = embedding
-        return True
-
-    def _write(self, name: str, embedding: Tensor) -> None:
-        if not self._use_disk:
-            return
-        path = self._file(name)
-        try:
-            with atomic_path(path) as temporary:
-                save_file({"embedding": embedding.contiguous()}, temporary, metadata=_about(name, embedding))
+            return self._cache.write(names, rows)
         except (UserError, SafetensorError) as error:
             # A cache is a help, not a need: said once, then done without.
             logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)
             self._use_disk, self._cache_folder = False, None
+            return None

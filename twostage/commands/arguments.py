@@ -34,7 +34,12 @@ def train_parser(text: str | None = None, prog: str | None = None) -> Parser:
 def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/evaluate.py`."""
     parser = Parser(text, prog)
-    add_config(parser)
+    add_config(parser).add_argument(
+        "--list",
+        type=expand_home,
+        metavar="FILE",
+        help="or a yaml list of systems, for one table and one page of pictures",
+    )
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
     parser.add_argument("--report", action="store_true", help="write an HTML report per dataset (predicts twice)")
@@ -117,6 +122,19 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
+    parser.add_argument("--compare", metavar="CONFIG", help="take turns with this system, and print ratios")
+    parser.add_argument("--precision", metavar="A,B", help="take turns in two precisions, like float32,bfloat16")
+    parser.add_argument("--json", type=expand_home, metavar="FILE", help="write all figures")
+    parser.add_argument("--write-ratios", type=expand_home, metavar="FILE", help="store the ratios of this run")
+    parser.add_argument(
+        "--check-ratios",
+        type=expand_home,
+        metavar="FILE",
+        help="exit code 1 where a ratio is worse than the stored one",
+    )
+    parser.add_argument(
+        "--tolerance", type=_fraction, default=0.2, metavar="SHARE", help="of --check-ratios (default 0.2)"
+    )
     add_overrides(parser)
     return parser
 
@@ -230,7 +248,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def add_config(parser: Parser, *, required: bool = True) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> argparse._MutuallyExclusiveGroup:
+    """Add the ways to name a system, and its weights; returns the group, for further ways."""
     which = parser.add_mutually_exclusive_group(required=required)
     # The first of them gives the default.
     which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
@@ -238,6 +257,7 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
     )
+    return which
 
 
 def _system(name: str) -> str:

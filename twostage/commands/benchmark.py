@@ -3,170 +3,165 @@
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import json
+import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch.profiler import ProfilerActivity, profile
 
 from twostage.api import build_from_config
-from twostage.clip.towers.pyramid import feature_pyramid
-from twostage.clip.towers.vit import embed_image, run_blocks
+from twostage.benchmark.cost import Cost, added_memory, median, peak_bytes
+from twostage.benchmark.ratios import regressions, store
+from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
+from twostage.benchmark.turns import ratio, take_turns
 from twostage.config import load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
-from twostage.machine import peak_resident_memory
-from twostage.vocabulary import Vocabulary
+from twostage.files import write_text
+
+_HEADERS = (
+    "trunk s", "encode s", "decode s", "label map s", "whole s", "whole / trunk", "text, first s", "peak GiB"
+)  # fmt: skip
+_MIB = 2**20
+# Of the figures that `_shown` gives.
+_FORMATS = (".3f", ".3f", ",.0f", ",.0f")
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
-    """Time what the arguments ask for and print the tables."""
-    # Nothing random may get into the cache of embeddings.
-    cfg = load_config(args.config_file, args.opts + (["MODEL.CLIP.TEXT_CACHE", ""] if args.random_text else []))
-    model = build_from_config(cfg)
-    if args.random_text:
-        skip_text_tower(model)
-    image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8)
-    rows, named = [], []
-    for count in args.classes:
-        seconds, parts = measure(model, image, parse_size(args.output_size), count, args.repeats)
-        if args.random_text:
-            seconds["text"] = float("nan")
-        rows.append([count, *seconds.values()])
-        named.append({"classes": count, **parts})
-    print(tabulate(rows, headers=["classes", *HEADERS], floatfmt=".3f"))
-    print("\nseconds in the parts that the system names:")
-    print(tabulate(named, headers="keys", floatfmt=".3f"))
-
-
-HEADERS = (
-    "trunk s", "encode s", "decode s", "label map s", "whole s", "whole / trunk", "text, first s", "peak GiB"
-)  # fmt: skip
-
-
-@torch.inference_mode()
-def measure(
-    model: Any, image: torch.Tensor, output: tuple[int, int], classes: int, repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each step, in the order of `HEADERS`, and of the parts that the system names.
-
-    Args:
-        image: uint8 `[3, H, W]`.
-        output: size of the label map.
-    """
-    vocabulary = Vocabulary.from_words([f"thing number {i}" for i in range(classes)])
-    start = time.perf_counter()
-    text = model.embed_vocabulary(vocabulary)
-    text_seconds = time.perf_counter() - start
-    images = model.preprocess([{"image": image}])
-    inputs = clip_inputs(model, images)
-    encoded = model.encode(images)
-    prediction = model.decode(encoded, text)
-    # With this, every step has run once before its time counts.
-    prediction.label_maps([output])
-
-    def whole() -> Any:
-        return model.decode(model.encode(model.preprocess([{"image": image}])), text).label_maps([output])
-
-    steps: dict[str, Callable[[], Any]] = {
-        "trunk": lambda: [bare_trunk(model.clip.visual, batch) for batch in inputs],
-        "encode": lambda: model.encode(images),
-        "decode": lambda: model.decode(encoded, text),
-        "finish": lambda: prediction.label_maps([output]),
-        "whole": whole,
-    }
-    seconds = timed(steps, repeats)
-    if not inputs:
-        seconds["trunk"] = float("nan")
-    return {
-        **seconds,
-        "ratio": seconds["whole"] / seconds["trunk"],
-        "text": text_seconds,
-        "peak": peak_bytes() / 2**30,
-    }, named_parts(whole, repeats)
-
-
-def skip_text_tower(model: Any) -> None:
-    """Let every prompt have a random embedding.
+    """Time what the arguments ask for, print the tables, write and check what was asked for.
 
     Raises:
-        UserError: the system reads no text.
+        UserError: options that contradict each other, or anything wrong in a config or a file of ratios.
     """
-    if model.text is None:
-        raise UserError("--random-text: this system reads no text; leave the option out")
+    contenders = _contenders(args)
+    models = [_build(config, opts, random_text=args.random_text) for _, config, opts in contenders]
+    labels = [label for label, _, _ in contenders]
+    noise = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8, generator=noise)
+    rows = []
     with torch.inference_mode():
-        width = model.text.encode_prompts(["thing"]).shape[1]
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-
-    def random_embeddings(prompts: Sequence[str]) -> torch.Tensor:
-        return torch.randn(len(prompts), width, generator=generator).to(device)
-
-    model.text.encode_prompts = random_embeddings
-
-
-def clip_inputs(model: Any, images: Any) -> list[torch.Tensor]:
-    """The batches that the system hands to the first layer of CLIP's image tower, caught on their way; none without one."""
-    if model.clip is None:
-        return []
-    first = next(module for module in model.clip.visual.modules() if isinstance(module, torch.nn.Conv2d))
-    caught: list[torch.Tensor] = []
-    hook = first.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
-    model.encode(images)
-    hook.remove()
-    return caught
+        for classes in args.classes:
+            systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
+            rows.append(_measure(classes, labels, systems, args.repeats))
+    ratios = _print_pair(rows, labels) if len(models) == 2 else _print_single(rows, random_text=args.random_text)
+    setting = {
+        "systems": labels, "size": args.size, "output size": args.output_size, "classes": args.classes,
+        "threads": torch.get_num_threads(), "device": str(next(models[0].parameters()).device.type),
+    }  # fmt: skip
+    if args.json:
+        write_text(args.json, json.dumps({"setting": setting, "ratios": ratios, "rows": rows}, indent=1) + "\n")
+    if args.write_ratios:
+        store(Path(args.write_ratios), setting, ratios)
+    if args.check_ratios:
+        worse = regressions(Path(args.check_ratios), setting, ratios, args.tolerance)
+        print("\n" + "\n".join(worse or [f"no ratio is more than {args.tolerance:.0%} above '{args.check_ratios}'"]))
+        if worse:
+            sys.exit(1)
 
 
-def bare_trunk(visual: Any, images: torch.Tensor) -> Any:
-    """CLIP's image tower up to its last block or stage."""
-    if not hasattr(visual, "transformer"):
-        return feature_pyramid(visual, images)
-    return run_blocks(visual.transformer.resblocks, embed_image(visual, images))
+def _contenders(args: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
+    """Label, config file and overrides of the one or two that run."""
+    name = Path(args.config_file).stem
+    if args.compare and args.precision:
+        raise UserError("--compare and --precision both name a second contender; give one of them")
+    if args.compare:
+        other = find_config(args.compare)
+        return [(name, args.config_file, args.opts), (Path(other).stem, other, args.opts)]
+    if args.precision:
+        wanted = args.precision.split(",")
+        if len(wanted) != 2:
+            raise UserError(f"--precision is {args.precision!r}; give two behind a comma, like float32,bfloat16")
+        return [(f"{name} {p}", args.config_file, [*args.opts, "MODEL.PRECISION", p]) for p in wanted]
+    return [(name, args.config_file, args.opts)]
 
 
-def named_parts(run: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Median seconds of the ranges that `run` records, by name, in the order of their first appearance."""
-    samples: dict[str, list[float]] = defaultdict(list)
-    for _ in range(repeats):
-        with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            run()
-            synchronise()
-        totals: dict[str, float] = defaultdict(float)
-        for event in sorted(profiled.events(), key=lambda event: event.time_range.start):
-            if event.is_user_annotation:
-                totals[event.name] += event.time_range.elapsed_us() / 1e6
-        for name, total in totals.items():
-            samples[name].append(total)
-    return {name: statistics.median(values) for name, values in samples.items()}
+def _build(config: str, opts: list[str], *, random_text: bool) -> Any:
+    # Nothing random may get into the cache of embeddings.
+    model = build_from_config(load_config(config, opts + (["MODEL.CLIP.TEXT_CACHE", ""] if random_text else [])))
+    if random_text:
+        skip_text_tower(model)
+    return model
 
 
-def peak_bytes() -> int:
-    """Most memory held so far: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return peak_resident_memory()
+def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int) -> dict[str, Any]:
+    """All figures for one number of classes."""
+    costs = take_turns([steps.runs for steps in systems], repeats)
+    result: dict[str, Any] = {"classes": classes, "systems": {}}
+    for label, steps, turns in zip(labels, systems, costs, strict=True):
+        result["systems"][label] = {
+            "text": steps.text_seconds,
+            "steps": {name: _figures(median(turns[name]), added_memory(run)) for name, run in steps.runs.items()},
+            "parts": named_parts(steps.runs["whole"], repeats),
+        }
+    result["peak"] = peak_bytes()
+    if len(systems) == 2:
+        shared = [name for name in NAMES if all(name in steps.runs for steps in systems)]
+        result["ratios"] = {
+            name: {figure: vars(ratio(costs[0][name], costs[1][name], figure)) for figure in ("wall", "processor")}
+            for name in shared
+        }
+        result["agree"] = _agreement(systems)
+    return result
 
 
-def timed(parts: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each part, warmed up before; they take turns, so that a slow moment of the machine hits all."""
-    samples: dict[str, list[float]] = {name: [] for name in parts}
-    for _ in range(repeats):
-        for name, run in parts.items():
-            synchronise()
-            start = time.perf_counter()
-            run()
-            synchronise()
-            samples[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in samples.items()}
+def _figures(cost: Cost, added: float) -> dict[str, float]:
+    return {**vars(cost), "added": added}
 
 
-def synchronise() -> None:
-    """Wait for the GPU where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _agreement(systems: list[Steps]) -> float:
+    """Share of pixels that both label alike."""
+    first, second = (steps.runs["whole"]()[0] for steps in systems)
+    return float((first == second).float().mean())
+
+
+def _print_single(rows: list[dict[str, Any]], *, random_text: bool) -> dict[str, float]:
+    """The tables of one system; its ratios are processor times of steps over the trunk's, or over the whole's without one."""
+    table, costs, parts, ratios = [], [], [], {}
+    for row in rows:
+        (system,) = row["systems"].values()
+        steps = system["steps"]
+        walls = [steps[name]["wall"] if name in steps else math.nan for name in NAMES]
+        text = math.nan if random_text else system["text"]
+        table.append([row["classes"], *walls, walls[-1] / walls[0], text, row["peak"] / 2**30])
+        parts.append({"classes": row["classes"], **system["parts"]})
+        base = "trunk" if "trunk" in steps else "whole"
+        for name, figures in steps.items():
+            costs.append([row["classes"], name, *_shown(figures)])
+            if name != base:
+                key = f"{row['classes']} classes, {name} / {base}"
+                ratios[key] = figures["processor"] / max(steps[base]["processor"], 1e-9)
+    print(tabulate(table, headers=["classes", *_HEADERS], floatfmt=".3f"))
+    print("\nseconds in the parts that the system names:")
+    print(tabulate(parts, headers="keys", floatfmt=".3f"))
+    print("\nwhat each step costs:")
+    print(tabulate(costs, headers=["", "step", "wall s", "processor s", "page faults", "added MiB"], floatfmt=".3f"))
+    return ratios
+
+
+def _print_pair(rows: list[dict[str, Any]], labels: list[str]) -> dict[str, float]:
+    """The table of two systems that took turns; its ratios are the second's processor times over the first's."""
+    table, ratios = [], {}
+    for row in rows:
+        both = [row["systems"][label]["steps"] for label in labels]
+        for name, found in row["ratios"].items():
+            wall, processor = ("{median:.2f} ({low:.2f}-{high:.2f})".format(**found[k]) for k in ("wall", "processor"))
+            shown = zip(_FORMATS, *(_shown(steps[name]) for steps in both), strict=True)
+            pair = [f"{first:{form}} / {second:{form}}" for form, first, second in shown]
+            table.append([row["classes"], name, *pair, wall, processor])
+            ratios[f"{row['classes']} classes, {name}"] = found["processor"]["median"]
+    print(f"{labels[0]} / {labels[1]}, and the second over the first: median over the turns, lowest and highest")
+    headers = ["classes", "step", "wall s", "processor s", "page faults", "added MiB", "wall ratio", "processor ratio"]
+    print(tabulate(table, headers=headers))
+    for row in rows:
+        print(f"{row['classes']} classes: both label {row['agree']:.2%} of the pixels alike")
+    return ratios
+
+
+def _shown(figures: dict[str, float]) -> list[float]:
+    return [figures["wall"], figures["processor"], figures["faults"], figures["added"] / _MIB]
 
 
 def parse_size(text: str) -> tuple[int, int]:

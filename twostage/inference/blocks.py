@@ -1,4 +1,4 @@
-"""Label maps without full score volumes: strips of rows, blocks of classes, a running maximum over the blocks."""
+"""Labels and best scores without full score volumes: strips of rows, blocks of classes, running maxima over the blocks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ def class_blocks(count: int) -> Iterator[slice]:
         yield slice(start, min(start + CLASS_BLOCK, count))
 
 
-def running_argmax(blocks: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """Index of the best class over blocks `[c, ...]` that come with their first index; the first of equals wins."""
+def running_argmax(blocks: Iterable[tuple[int, Tensor]], dim: int = 0) -> Tensor:
+    """Index of the best class over blocks with classes along `dim`, which come with their first index; see `running_best`."""
+    return running_best((start, *block.max(dim=dim)) for start, block in blocks)
+
+
+def running_best(maxima: Iterable[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Index of the best class, from each block's first index, best scores and their places in it; the first of equals wins."""
     best: Tensor | None = None
     labels: Tensor | None = None
-    for start, block in blocks:
-        value, label = block.max(dim=0)
+    for start, value, label in maxima:
         if best is None or labels is None:
             best, labels = value, label + start
             continue
@@ -41,3 +45,19 @@ def running_argmax(blocks: Iterable[tuple[int, Tensor]]) -> Tensor:
         labels = torch.where(better, label + start, labels)
     assert labels is not None, "a prediction has at least one class"
     return labels
+
+
+def running_top(blocks: Iterable[tuple[int, Tensor]], count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best classes over such blocks, best first, the first of equals first: scores and indices `[count, ...]`."""
+    best: Tensor | None = None
+    labels: Tensor | None = None
+    for start, block in blocks:
+        indices = torch.arange(start, start + len(block), device=block.device)
+        indices = indices.view(-1, *[1] * (block.ndim - 1)).expand_as(block)
+        if best is not None and labels is not None:
+            block, indices = torch.cat([best, block]), torch.cat([labels, indices])
+        # topk leaves the order of equals open.
+        order = block.argsort(dim=0, descending=True, stable=True)[:count]
+        best, labels = block.gather(0, order), indices.gather(0, order)
+    assert best is not None and labels is not None, "a prediction has at least one class"
+    return best, labels

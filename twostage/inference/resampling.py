@@ -66,6 +66,16 @@ class Resampler:
         rows = self._rows[first_row:last_row, grid_rows].to(maps.dtype)
         return rows @ (maps @ self._columns.to(maps.dtype).T)
 
+    def columns_last(self, maps: Tensor) -> Tensor:
+        """Columns of `maps` `[C, h, w]` resized, classes innermost: `[h, width, C]`."""
+        return self._columns.to(maps.dtype) @ maps.permute(1, 2, 0).contiguous()
+
+    def rows_last(self, wide: Tensor, first_row: int, last_row: int) -> Tensor:
+        """Output rows `[rows, width, C]` from `columns_last(...)`."""
+        used = self.grid_rows(first_row, last_row)
+        rows = self._rows[first_row:last_row, used].to(wide.dtype)
+        return (rows @ wide[used].flatten(1)).unflatten(1, wide.shape[1:])
+
 
 class RowwiseResize:
     """Bilinear resize (align_corners False) of fine maps, a strip of output rows at a time: two rows and two columns each.

@@ -12,7 +12,7 @@ from torch import Tensor
 from twostage.errors import UserError, shown
 from twostage.inference.resampling import Size
 from twostage.predictions.masks import MaskPrediction
-from twostage.predictions.prediction import UNLABELLED, Prediction
+from twostage.predictions.prediction import UNLABELLED, Prediction, TopScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,10 @@ class ContrastedPrediction:
     def scores(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Scores of the asked words among themselves, `[A, height, width]` per image."""
         return self.asked.scores(sizes)
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` best of the asked words among themselves, per image."""
+        return self.asked.top(sizes, count)
 
     def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
         """Best asked word of each pixel, int64 `[height, width]` per image; `UNLABELLED` where a contrast word beats it."""
@@ -68,11 +72,15 @@ class FlooredPrediction:
         """Those of the prediction."""
         return self.prediction.scores(sizes)
 
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """Those of the prediction."""
+        return self.prediction.top(sizes, count)
+
     def label_maps(self, sizes: Sequence[Size]) -> list[Tensor]:
-        """Those of the prediction, `UNLABELLED` below the least score; holds one score map per asked word."""
+        """Those of the prediction, `UNLABELLED` below the least score."""
         return [
-            torch.where(scores.amax(dim=0) >= self.min_score, labels, UNLABELLED)
-            for scores, labels in zip(self.scores(sizes), self.prediction.label_maps(sizes), strict=True)
+            torch.where(best.scores[0] >= self.min_score, labels, UNLABELLED)
+            for best, labels in zip(self.top(sizes, 1), self.prediction.label_maps(sizes), strict=True)
         ]
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
+from twostage.inference.best_class import best_of_products
 from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.predictions.geometry import Geometry
-from twostage.predictions.prediction import UNLABELLED
+from twostage.predictions.prediction import UNLABELLED, TopScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,12 +93,29 @@ class MaskPrediction:
             per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 flat = masks.flatten(1)
-                best = blocks.running_argmax((c.start, weights[c] @ flat) for c in blocks.class_blocks(len(weights)))
+                best = best_of_products(weights, flat)
                 if self.num_named is not None:
                     covered = masks[weights.any(dim=0)].flatten(1).any(dim=0)
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
                 labels[rows] = best.view(masks.shape[1:])
             result.append(labels)
+        return result
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` best classes of each pixel, per image."""
+        result = []
+        probabilities = self.class_probabilities
+        for index, size in enumerate(sizes):
+            weights = probabilities[index].T.contiguous()
+            room = TopScores.room(count, size, weights.device)
+            per_pixel = self.mask_logits.shape[1] + 2 * (count + min(blocks.CLASS_BLOCK, self.num_classes))
+            for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
+                parts = (
+                    (c.start, (weights[c] @ masks.flatten(1)).unflatten(1, masks.shape[1:]))
+                    for c in blocks.class_blocks(len(weights))
+                )
+                room.put(rows, blocks.running_top(parts, count))
+            result.append(room)
         return result
 
     def resampler(self, index: int, size: Size) -> Resampler:

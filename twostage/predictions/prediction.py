@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from twostage.inference.resampling import Size
 
 # Label of pixels that are none of the words asked for, from systems that can say so.
 UNLABELLED = -1
+
+
+class TopScores(NamedTuple):
+    """The best classes of each pixel: their scores and indices, both `[k, height, width]`, best first."""
+
+    scores: Tensor
+    labels: Tensor
+
+    @classmethod
+    def room(cls, count: int, size: Size, device: torch.device) -> TopScores:
+        """To be filled strip by strip."""
+        return cls(
+            torch.empty((count, *size), device=device), torch.empty((count, *size), dtype=torch.int64, device=device)
+        )
+
+    def put(self, rows: slice, best: tuple[Tensor, Tensor]) -> None:
+        """Fill some rows with scores and indices `[k, rows, width]`."""
+        self.scores[:, rows], self.labels[:, rows] = best
 
 
 class Prediction(Protocol):
@@ -28,3 +47,6 @@ class Prediction(Protocol):
         Made in strips of rows and blocks of classes with a running maximum, so that memory depends neither on the number of
         classes times pixels nor on the output size.
         """
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` best classes of each pixel and their `scores`, per image; memory as with `label_maps`."""

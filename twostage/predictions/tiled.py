@@ -15,6 +15,7 @@ from torch import Tensor
 from twostage.inference import blocks
 from twostage.inference.resampling import Resampler, Size
 from twostage.inference.sliding import TileGrid
+from twostage.predictions.prediction import TopScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,19 @@ class TiledPrediction:
                     (part.start, image(classes[part], rows)) for part in blocks.class_blocks(len(classes))
                 )
             result.append(classes[labels])
+        return result
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` best classes of each pixel, per image."""
+        result = []
+        for index, size in enumerate(sizes):
+            image = _TiledImage(self, index, size)
+            classes = torch.arange(self.num_classes, device=image.device)
+            room = TopScores.room(count, size, image.device)
+            for rows in blocks.strips(size, 3 * min(blocks.CLASS_BLOCK, self.num_classes) + 2 * count):
+                parts = ((part.start, image(classes[part], rows)) for part in blocks.class_blocks(self.num_classes))
+                room.put(rows, blocks.running_top(parts, count))
+            result.append(room)
         return result
 
     def _candidates(self, index: int) -> Tensor:

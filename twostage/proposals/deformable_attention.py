@@ -111,14 +111,14 @@ def sample_by_gathering(value: Tensor, grids: Grids, locations: Tensor, weights:
     right_share, low_share = x - left, y - top
     last_column, last_row = (sizes[:, axis, None] - 1 for axis in (0, 1))
     base = locations.new_tensor(starts)[:, None]
+    columns = [_within(c, s, last_column) for c, s in ((left, 1 - right_share), (left + 1, right_share))]
     indices, shares = [], []
     for row, row_share in ((top, 1 - low_share), (top + 1, low_share)):
-        row_inside = (row >= 0) & (row <= last_row)
-        row_start = base + row.clamp(min=0).minimum(last_row) * sizes[:, 0, None]
-        for column, column_share in ((left, 1 - right_share), (left + 1, right_share)):
-            inside = row_inside & (column >= 0) & (column <= last_column)
-            indices.append(row_start + column.clamp(min=0).minimum(last_column))
-            shares.append(weights * row_share * column_share * inside)
+        row, row_share = _within(row, weights * row_share, last_row)
+        row_start = base + row * sizes[:, 0, None]
+        for column, column_share in columns:
+            indices.append(row_start + column)
+            shares.append(row_share * column_share)
     # A row of the table is one token of one head.
     rows = torch.stack(indices, dim=-1).flatten(3).to(torch.int32 if value.numel() < 2**31 else torch.int64) * heads
     rows += torch.arange(heads, dtype=rows.dtype, device=rows.device)[:, None]
@@ -130,3 +130,9 @@ def sample_by_gathering(value: Tensor, grids: Grids, locations: Tensor, weights:
         per_sample_weights=torch.stack(shares, dim=-1).flatten(3).flatten(0, 2),
     )
     return bags.view(batch, -1, heads * depth)
+
+
+def _within(place: Tensor, share: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows or columns moved into 0..last, and their shares, zero where they were outside."""
+    inside = place.clamp(min=0).minimum(last)
+    return inside, share * (inside == place)

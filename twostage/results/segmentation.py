@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -15,20 +15,13 @@ from torch import Tensor
 from twostage.errors import UserError, near_names
 from twostage.files import write_text
 from twostage.predictions.contrasted import masks_of
-from twostage.predictions.prediction import Prediction
+from twostage.predictions.prediction import Prediction, TopScores
 from twostage.predictions.segments import panoptic_segments
 from twostage.results import notebook, shapes
 from twostage.results.coco import Part, coco_json
 from twostage.results.formats import parse_formats
 from twostage.results.panoptic import PanopticSegmentation
 from twostage.results.saving import save_arrays, save_label_map, save_picture
-
-
-class TopScores(NamedTuple):
-    """The best names of each pixel: their scores and indices into `names`, both `[k, H, W]`, best first."""
-
-    scores: Tensor
-    labels: Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +87,7 @@ class Segmentation:
     @overload
     def scores(self, *, top: int) -> TopScores: ...
     def scores(self, *, top: int | None = None) -> Tensor | TopScores:
-        """Scores `[C, H, W]`, or only the `top` best of each pixel with their names' indices; one map per class is held.
+        """Scores `[C, H, W]`, or only the `top` best of each pixel with their names' indices, without a map per class.
 
         They are what the system compares names by: probabilities, logits or similarities.
 
@@ -103,8 +96,8 @@ class Segmentation:
         """
         if top is not None and not 1 <= top <= len(self.names):
             raise UserError(f"top is {top!r}; it must lie between 1 and {len(self.names)}, the number of names")
-        scores = self.prediction.scores([(self.labels.shape[0], self.labels.shape[1])])[0]
-        return scores if top is None else TopScores(*scores.topk(top, dim=0))
+        sizes = [(self.labels.shape[0], self.labels.shape[1])]
+        return self.prediction.scores(sizes)[0] if top is None else self.prediction.top(sizes, top)[0]
 
     def overlay(self) -> np.ndarray:
         """uint8 RGB picture with the names painted over it and a legend."""

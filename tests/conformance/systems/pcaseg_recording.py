@@ -55,7 +55,9 @@ class ParallelRecording(Recording):
         for name, value in arrays.items():
             if re.fullmatch(r"layer\d+_(spatial|class|fused)_(first|second)", name):
                 arrays[name] = value.unflatten(0, (self.views, -1)).transpose(1, 2)
-        return arrays | {"cost_fed": arrays["cost_volume"].transpose(1, 2).flatten(0, 1)}
+        # Classes lie folded into the views here.
+        folded = {"cost_fed": "cost_volume", "cost_embed": "cost_embed"}
+        return arrays | {name: arrays[ours].transpose(1, 2).flatten(0, 1) for name, ours in folded.items()}
 
 
 @contextlib.contextmanager

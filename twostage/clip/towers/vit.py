@@ -136,6 +136,13 @@ def run_block(block: Block, x: Tensor) -> Tensor:
     return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
+def run_block_causally(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`run_block` where a token sees those before it only, and the block's keys and values `[B, H, N, W / H]`."""
+    q, k, v = project_qkv(block.attn, block.ln_1(x))
+    attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return finish_block(block, x, merge_heads(attended)), k, v
+
+
 def run_blocks(
     blocks: Iterable[Block], tokens: Tokens, taps: Collection[int] = (), replace: Replacement | None = None
 ) -> tuple[Tokens, dict[int, Tokens]]:

@@ -95,7 +95,7 @@ class ClassAggregation(nn.Module, abc.ABC):
         self.attention = attention
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = feed_forward or nn.Sequential(
-            nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels)
+            nn.Linear(channels, 4 * channels), nn.ReLU(inplace=True), nn.Linear(4 * channels, channels)
         )
 
     def aggregate(
@@ -111,7 +111,7 @@ class ClassAggregation(nn.Module, abc.ABC):
         pooled = [self._pool(block) for block in blocks]
         for block, tokens, read in zip(blocks, pooled, self.exchange(pooled, extra, neighbours), strict=True):
             y = tokens + read
-            y = y + self.mlp(self.norm2(y))
+            y = self.mlp(self.norm2(y)).add_(y)
             # The published layer adds its whole output, residual path included, to the unpooled input.
             yield block + self._unpool(y, block)
 

@@ -69,10 +69,10 @@ class UpsamplingFusion(nn.Module):
         maps = x.flatten(0, 1)
         y = self._upsampled_term(maps)
         if cost is not None:
-            y = y + F.conv2d(cost.flatten(0, 1), self.conv1.weight[:, self.upsampled + self.visual :], padding=1)
+            y += F.conv2d(cost.flatten(0, 1), self.conv1.weight[:, self.upsampled + self.visual :], padding=1)
         y = y.unflatten(0, x.shape[:2]) + (visual_term + self._bias_term(maps))[:, None]
-        y = F.relu(self.norm1(y.flatten(0, 1)))
-        return F.relu(self.norm2(self.conv2(y))).unflatten(0, x.shape[:2])
+        y = F.relu_(self.norm1(y.flatten(0, 1)))
+        return F.relu_(self.norm2(self.conv2(y))).unflatten(0, x.shape[:2])
 
     def _upsampled_term(self, maps: Tensor) -> Tensor:
         """Share `[N, out, 2h, 2w]` of the first convolution that comes from upsampling `[N, C, h, w]`, without `up`'s bias.

@@ -42,48 +42,45 @@ class WindowAttention(nn.Module):
         """
         channels = x.shape[-1]
         own = torch.cat([self.q.weight[:, :channels], self.k.weight[:, :channels], self.v.weight])
-        qkv = F.linear(x, own) + self._class_free_term(guidance, channels)
+        order, back = self._pixel_orders(x.shape[2], x.shape[3], x.device)
+        # Window by window from here on, so that cutting and shifting is one copy of the inputs, none of the projections.
+        qkv = F.linear(x.flatten(2, 3)[:, :, order], own)
+        qkv += self._class_free_term(guidance, channels, order)
+        q, k, v = qkv.view(-1, self.window**2, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        mask = None
         if self.shift:
-            qkv = qkv.roll((-self.shift, -self.shift), dims=(2, 3))
-        q, k, v = self._windows(qkv)
-        mask = self._mask(x.shape[2], x.shape[3], x.device) if self.shift else None
-        attended = self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), x.shape)
-        if self.shift:
-            attended = attended.roll((self.shift, self.shift), dims=(2, 3))
-        return self.proj(attended)
+            mask = self._mask(x.shape[2], x.shape[3], x.device).repeat(x.shape[0] * x.shape[1], 1, 1)[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(attended.transpose(1, 2).reshape(*x.shape[:2], -1, channels))[:, :, back].view(x.shape)
 
-    def _class_free_term(self, guidance: Tensor | None, channels: int) -> Tensor:
-        """What guidance and biases add to the joint projection: `[B, 1, h, w, 3C]`, or `[3C]` without guidance."""
+    def _class_free_term(self, guidance: Tensor | None, channels: int, order: Tensor) -> Tensor:
+        """What guidance and biases add to the joint projection: `[B, 1, h * w, 3C]` in `order`, or `[3C]` without guidance."""
         bias = torch.cat([self.q.bias, self.k.bias, self.v.bias])
         if guidance is None:
             return bias
         weight = torch.cat([self.q.weight[:, channels:], self.k.weight[:, channels:]])
-        return F.pad(F.linear(guidance, weight), (0, channels)) + bias
+        return F.pad(F.linear(guidance.flatten(2, 3)[:, :, order], weight), (0, channels)) + bias
 
-    def _windows(self, qkv: Tensor) -> Tensor:
-        """`[B, t, h, w, 3C]` -> `[3, B * t, n * A, L, C / A]`"""
-        batch, classes, height, width, _ = qkv.shape
-        side = self.window
-        cut = qkv.view(batch * classes, height // side, side, width // side, side, 3, self.heads, -1)
-        return cut.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(
-            3, batch * classes, height * width // side**2 * self.heads, side**2, -1
+    def _pixel_orders(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Places `[h * w]` of the pixels of one window of the shifted grid after the other, and of each pixel among them."""
+        places = (
+            torch.arange(height * width, device=device).view(height, width).roll((-self.shift, -self.shift), (0, 1))
         )
+        order = self._cut(places).flatten()
+        return order, order.argsort()
 
-    def _merge(self, windows: Tensor, shape: torch.Size) -> Tensor:
-        """`[B * t, n * A, L, C / A]` -> `[B, t, h, w, C]`, the given `shape`."""
-        height, width = shape[2], shape[3]
+    def _cut(self, grid: Tensor) -> Tensor:
+        """`[h, w]` -> `[n, L]`"""
         side = self.window
-        cut = windows.view(len(windows), height // side, width // side, self.heads, side, side, -1)
-        return cut.permute(0, 1, 4, 2, 5, 3, 6).reshape(shape)
+        cut = grid.view(grid.shape[0] // side, side, grid.shape[1] // side, side)
+        return cut.transpose(1, 2).reshape(-1, side**2)
 
     def _mask(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Additive `[1, n * A, L, L]`: low between pixels that were not neighbours before the shift."""
+        """Additive `[n, L, L]`: low between pixels that were not neighbours before the shift."""
         rows, columns = (self._regions(length, device) for length in (height, width))
-        side = self.window
-        regions = (3 * rows[:, None] + columns).view(height // side, side, width // side, side)
-        regions = regions.permute(0, 2, 1, 3).reshape(-1, side**2)
+        regions = self._cut(3 * rows[:, None] + columns)
         apart = regions[:, :, None] != regions[:, None]
-        return (_OTHER_REGION * apart).repeat_interleave(self.heads, dim=0)[None]
+        return _OTHER_REGION * apart
 
     def _regions(self, length: int, device: torch.device) -> Tensor:
         """Which of the three parts each pixel of a shifted axis belongs to: `[length]`."""
@@ -105,8 +102,8 @@ class SpatialBlock(nn.Module):
 
     def forward(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         """Class maps `[B, t, h, w, C]`, guidance `[B, 1, h, w, G]` (normed)."""
-        x = x + self.attn(self.norm1(x), guidance)
-        return x + self.mlp(self.norm2(x))
+        x = self.attn(self.norm1(x), guidance).add_(x)
+        return self.mlp(self.norm2(x)).add_(x)
 
 
 class SpatialAggregation(nn.Module):

@@ -13,7 +13,7 @@ Legend: N names, C classes, h x w the mosaic of the windows' grids, height x wid
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from twostage.inference import blocks
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.pamr import Pamr
 from twostage.inference.resampling import Size
+from twostage.predictions.prediction import TopScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,15 +112,30 @@ class NamePrediction:
         """Label of each pixel, int64 `[height, width]` per image."""
         return [self._labels(index, size) for index, size in enumerate(sizes)]
 
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` most probable classes of each pixel, per image; holds N maps with PAMR, N of a strip without."""
+        result = []
+        for index, size in enumerate(sizes):
+            room = TopScores.room(count, size, self.classes.device)
+            kept = self._kept_classes(index, size)
+            for rows in self._strips(size, 3 * len(self.classes) + 2 * count):
+                similarities = torch.cat([maps for _, maps in self._name_blocks(index, size, rows)])
+                probabilities = self._class_probabilities(similarities, kept)
+                room.put(rows, blocks.running_top([(0, probabilities)], count))
+            result.append(room)
+        return result
+
     def similarities(self, index: int, size: Size) -> Tensor:
         """`[N, height, width]` of one image, refined; holds N maps."""
         return torch.cat([maps for _, maps in self.similarity_blocks(index, size, slice(0, size[0]))])
 
+    def _strips(self, size: Size, floats_per_pixel: int) -> Iterable[slice]:
+        """Rows that are made at a time; PAMR looks far around a pixel, so that an image is refined as one strip."""
+        return [slice(0, size[0])] if self.pamr_steps else blocks.strips(size, floats_per_pixel)
+
     def _labels(self, index: int, size: Size) -> Tensor:
-        names = None
-        if self.rule.area_threshold:
-            labels = torch.cat([best.labels for _, best in self._best(index, size, None)])
-            names = self._kept_classes(labels)[self.classes]
+        kept = self._kept_classes(index, size)
+        names = None if kept is None else kept[self.classes]
         labels = torch.empty(size, dtype=torch.int64, device=self.classes.device)
         for rows, best in self._best(index, size, names):
             labels[rows] = best.labels
@@ -128,8 +144,11 @@ class NamePrediction:
                 labels[rows] *= probability >= self.rule.probability_threshold
         return labels
 
-    def _kept_classes(self, labels: Tensor) -> Tensor:
-        """bool `[C]`: the background, and foreground classes with a large enough share of the foreground."""
+    def _kept_classes(self, index: int, size: Size) -> Tensor | None:
+        """bool `[C]`: the background, and foreground classes with a large enough share of the foreground; None: all."""
+        if not self.rule.area_threshold:
+            return None
+        labels = torch.cat([best.labels for _, best in self._best(index, size, None)])
         areas = torch.bincount(labels.flatten(), minlength=self.num_classes)
         areas[0] = 0
         kept = areas > self.rule.area_threshold * areas.sum()
@@ -138,10 +157,7 @@ class NamePrediction:
 
     def _best(self, index: int, size: Size, names: Tensor | None) -> Iterator[tuple[slice, _Best]]:
         """Best classes strip by strip, among `names` (bool `[N]`; None: all); the log sum is over all names."""
-        per_pixel = 2 * min(blocks.CLASS_BLOCK, len(self.classes))
-        refined = bool(self.pamr_steps)
-        # PAMR looks far around a pixel, so that an image is refined as one strip.
-        for rows in [slice(0, size[0])] if refined else blocks.strips(size, per_pixel):
+        for rows in self._strips(size, 2 * min(blocks.CLASS_BLOCK, len(self.classes))):
             best: _Best | None = None
             for part, maps in self.similarity_blocks(index, size, rows):
                 block = self._best_of_block(part, maps, names)
@@ -160,19 +176,22 @@ class NamePrediction:
     def _scores(self, index: int, size: Size) -> Tensor:
         out = self.classes.new_empty((self.num_classes, *size), dtype=torch.float32)
         similarities = self.similarities(index, size)
+        kept = self._kept_classes(index, size)
         for rows in blocks.strips(size, 3 * len(self.classes)):
-            out[:, rows] = self._class_probabilities(similarities[:, rows])
-        if self.rule.area_threshold:
-            out *= self._kept_classes(out.argmax(dim=0))[:, None, None]
-        if self.rule.renormalise:
-            out /= out.sum(dim=0, keepdim=True)
+            out[:, rows] = self._class_probabilities(similarities[:, rows], kept)
         return out
 
-    def _class_probabilities(self, similarities: Tensor) -> Tensor:
+    def _class_probabilities(self, similarities: Tensor, kept: Tensor | None) -> Tensor:
+        """`[C, ...]` from `[N, ...]`, of the kept classes (bool `[C]`, None: all), by the rule."""
         probabilities = (self.rule.logit_scale * similarities).softmax(dim=0)
         classes = probabilities.new_zeros((self.num_classes, *probabilities.shape[1:]))
         index = self.classes[:, None, None].expand_as(probabilities)
-        return classes.scatter_reduce_(0, index, probabilities, "amax")
+        classes.scatter_reduce_(0, index, probabilities, "amax")
+        if kept is not None:
+            classes *= kept[:, None, None]
+        if self.rule.renormalise:
+            classes /= classes.sum(dim=0, keepdim=True)
+        return classes
 
     def similarity_blocks(
         self, index: int, size: Size, rows: slice, names: slice | None = None

@@ -43,6 +43,12 @@ class SynonymText(NamedTuple):
     seen: Tensor
 
 
+def with_void(words: SynonymText, void: nn.Embedding) -> tuple[Tensor, Tensor]:
+    """Rows of the names and, last, of void `[N + 1, D]`, all of unit length, and the class of each `[N + 1]`."""
+    names = torch.cat([words.names, F.normalize(void.weight, dim=-1)])
+    return names, torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
+
+
 @META_ARCH_REGISTRY.register()
 class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
     """One frozen CLIP as backbone of a Mask2Former decoder and as classifier of what the masks hold.
@@ -127,15 +133,19 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
     def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
             pyramid = feature_pyramid(self.clip.visual, images.tensor)
+        outputs = self.mask_outputs(pyramid)
+        with record_function("mask pooling"):
+            regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
+        return EncodedMasks(outputs, Geometry.of(images), regions)
+
+    def mask_outputs(self, pyramid: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """`EncodedMasks.outputs` of CLIP's stages."""
         with record_function("pixel decoder"):
             pixels = self.pixel_decoder(pyramid)
         with record_function("masked decoder"):
             queries = self.decoder(pixels)
         with record_function("embeddings"):
-            outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
-        with record_function("mask pooling"):
-            regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return EncodedMasks(outputs, Geometry.of(images), regions)
+            return [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -149,15 +159,19 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
 
     def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
-        names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
-        classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
+        names, classes = with_void(words, self.void_embedding)
         return synonym_logits(embeddings, names, classes, logit_scale)
+
+    def region_logits(self, encoded: EncodedMasks, text: SynonymText) -> Tensor:
+        """Logits `[B, Q, C + 1]` of what CLIP sees in the masks, void last."""
+        assert encoded.regions is not None, "encoded in training mode"
+        return self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
 
     def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
-        clip = self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
+        clip = self.region_logits(encoded, text)
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),

@@ -1,0 +1,1 @@
+"""What a system costs: steps timed in turns, memory of each, ratios that hold on other machines."""
