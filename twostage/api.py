@@ -177,9 +177,13 @@ class Segmenter:
         pixels = as_rgb(image)
         sample = T.AugInput(pixels)
         T.AugmentationList(evaluation_augmentations(self.cfg))(sample)
-        tensor = to_tensor(sample.image)
+        entry: dict[str, Any] = {"image": to_tensor(sample.image)}
+        if self.cfg.INPUT.ORIGINAL:
+            entry["original"] = to_tensor(pixels)
+        if isinstance(image, str | Path):
+            entry["file_name"] = str(image)
         with torch.inference_mode():
-            return EncodedImage(pixels, self.model.encode(self.model.preprocess([{"image": tensor}])))
+            return EncodedImage(pixels, self.model.encode(self.model.preprocess([entry])))
 
 
 def load(

@@ -26,6 +26,9 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear).
     cfg.INPUT.RESIZE_TEST = "pillow"
+    # True: systems that look at a picture at its own size as well (Trident's SAM, masks from anywhere) are handed it
+    # beside the resized one.
+    cfg.INPUT.ORIGINAL = False
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
