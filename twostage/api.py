@@ -175,8 +175,13 @@ class Segmenter:
         >>> coarse, fine = segmenter(photo, ["sky", "sand"]), segmenter(photo, ["red sand", "yellow sand"])
         """
         pixels = as_rgb(image)
+        entry: dict[str, Any] = {"image": self.resized(pixels)}
+        if self.cfg.INPUT.ORIGINAL:
+            entry["original"] = to_tensor(pixels)
+        if isinstance(image, str | Path):
+            entry["file_name"] = str(image)
         with torch.inference_mode():
-            return EncodedImage(pixels, self.model.encode(self.model.preprocess([{"image": self.resized(pixels)}])))
+            return EncodedImage(pixels, self.model.encode(self.model.preprocess([entry])))
 
     def resized(self, pixels: np.ndarray) -> torch.Tensor:
         """A picture uint8 RGB `[H, W, 3]` at the size at which the system looks at it: `[3, h, w]`.

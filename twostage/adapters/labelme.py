@@ -23,7 +23,7 @@ _VERSION = "5.5.0"
 def to_labelme(result: Segmentation, file_name: str) -> dict[str, Any]:
     """The json of one picture; the picture itself is named, not held."""
     height, width = result.labels.shape
-    shapes = []
+    shapes: list[dict[str, Any]] = []
     for name in result.areas():
         count, parts = cv2.connectedComponents(result.mask(name).astype(np.uint8), connectivity=4)
         for part in range(1, count):

@@ -37,8 +37,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         UserError: anything wrong in config, words or pictures; pictures that can be read are done nevertheless.
     """
     # Everything that can be wrong is looked at before the model is built.
-    engine = getattr(args, "engine", None)
-    exported = None if engine is None else _exported(engine[0], engine[1], args.opts)
+    exported = None
+    if getattr(args, "engine", None) is not None:
+        engine, file = args.engine
+        exported = _exported(engine, file, args.opts)
     cfg = load_config(args.config_file, args.opts) if exported is None else exported.cfg
     vocabulary = asked_words(cfg, args.vocabulary)
     things = _things(args.things, vocabulary)

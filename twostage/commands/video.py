@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     segmenter = Segmenter(build_from_config(cfg), cfg)
     times: list[float] = []
 
-    def pictures():  # type: ignore[no-untyped-def]
+    def pictures() -> Iterator[np.ndarray]:
         for frame in frames:
             times.append(frame.seconds)
             yield frame.pixels

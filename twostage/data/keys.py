@@ -27,6 +27,9 @@ def _add_data(cfg: CN) -> None:
     # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear) |
     # stretch (to SIZE_TEST, whatever their shape; by Pillow).
     cfg.INPUT.RESIZE_TEST = "pillow"
+    # True: systems that look at a picture at its own size as well (Trident's SAM, masks from anywhere) are handed it
+    # beside the resized one.
+    cfg.INPUT.ORIGINAL = False
     # (height, width) in pixels for RESIZE_TEST "stretch".
     cfg.INPUT.SIZE_TEST = (0, 0)
     # SSD colour jitter in training.

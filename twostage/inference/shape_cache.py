@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,9 +23,9 @@ def shape_cache(*, maxsize: int) -> Callable[[_Make], _Make]:
         cached = lru_cache(maxsize=maxsize)(make)
 
         @wraps(make)
-        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+        def call(*args: Any, **kwargs: Any) -> Any:
             return (make if torch.compiler.is_exporting() else cached)(*args, **kwargs)
 
-        return call
+        return cast("_Make", call)
 
     return decorate

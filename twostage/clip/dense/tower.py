@@ -124,6 +124,10 @@ class DenseTower:
         embed = embed_siglip_image if self._kind == "siglip" else embed_image
         return embed(self.visual, images, rule=self.position_rule)
 
+    def before_last(self, images: Tensor) -> Tokens:
+        """Tokens in front of the last block, of normalised images `[B, 3, H, W]`."""
+        return run_blocks(self.blocks[:-1], self.embed(images))[0]
+
     def run_last(self, tokens: Tokens) -> Tokens:
         """The last block with the method's attention (of methods that change no other block)."""
         attention = cast(Attention, self.method)

@@ -41,7 +41,8 @@ class PatchEmbeddings(NamedTuple):
     """Unit patch embeddings `[D, h, w]` of one image and what else its prediction needs.
 
     `class_embeddings` `[D, rows, columns]` are the windows' unit image embeddings (feature surgery), `keys` `[h * w, W]`
-    MaskCLIP's keys, `guide` `[3, H, W]` the normalised picture (PAMR); None where not needed.
+    MaskCLIP's keys, `guide` `[3, H, W]` the normalised picture (PAMR); None where not needed. `beside` is whatever a system
+    that derives from this one knows of the image as well.
     """
 
     features: Tensor
@@ -49,6 +50,7 @@ class PatchEmbeddings(NamedTuple):
     class_embeddings: Tensor | None
     keys: Tensor | None
     guide: Tensor | None
+    beside: Any = None
 
 
 class NameEmbeddings(NamedTuple):
