@@ -1,6 +1,6 @@
 """The output of the image-segmentation pipeline of Hugging Face's transformers.
 
-    to_pipeline(result)  # [{"label": ..., "mask": ..., "score": ...}, ...]
+to_pipeline(result)  # [{"label": ..., "mask": ..., "score": ...}, ...]
 """
 
 from __future__ import annotations
