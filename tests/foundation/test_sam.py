@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from twostage.errors import UserError
 from twostage.foundation import loading
 from twostage.foundation.sam import Sam, SamShape
-from twostage.foundation.sam_names import OFFICIAL, SAM_RENAMES, TRANSFORMERS, as_ours
+from twostage.foundation.sam_names import SAM_RENAMES, as_ours
 from twostage.foundation.sam_pictures import fitted, masks_at_size, rounded_up, sam_input
+from twostage.foundation.sam_signatures import OFFICIAL, TRANSFORMERS
 from twostage.systems.mask_sources.contract import paint
 from twostage.systems.mask_sources.sam_grid import SamGrid, stability
 

@@ -1,8 +1,7 @@
 """Roboflow's supervision: results as `Detections`, which its annotators, trackers and metrics take.
 
->>> detections = to_supervision(result)
->>> detections.data["class_name"].tolist() == list(result.areas())
-True
+detections = to_supervision(result)
+detections.data["class_name"]  # the names in the picture, largest first
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The output of the image-segmentation pipeline of Hugging Face's transformers.
 
->>> [sorted(entry) for entry in to_pipeline(result)][0]
-['label', 'mask', 'score']
+to_pipeline(result)  # [{"label": ..., "mask": ..., "score": ...}, ...]
 """
 
 from __future__ import annotations

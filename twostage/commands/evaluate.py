@@ -47,6 +47,12 @@ def run_from_arguments(args: argparse.Namespace) -> None:
 
         run_list(args)
         return
+    if args.datasets == ["eight"]:
+        # For the same reason.
+        from twostage.commands.evaluate_eight import run_from_arguments as run_eight
+
+        run_eight(args)
+        return
     cfg = benchmark_config(args)
     launch(evaluate_benchmarks, processes=args.num_gpus, device=cfg.MODEL.DEVICE, args=(cfg, args))
 

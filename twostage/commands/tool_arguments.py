@@ -59,6 +59,16 @@ def train_toy_diffusion_parser(text: str | None = None, prog: str | None = None)
     return parser
 
 
+def train_toy_vit_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/train_toy_vit.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
+    return parser
+
+
 def train_toy_clip_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/train_toy_clip.py`."""
     parser = Parser(text, prog)

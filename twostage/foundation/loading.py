@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import cast, get_args
 
 import timm
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 IMAGENET_STATISTICS = PixelStatistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 # Tensors that no forward pass reads.
 UNREAD = {r"mask_token": "used in pretraining alone", r"head\..*": "the pretraining's projection head"}
+
+TOYBOX_FILE = Path(__file__).with_name("weights") / "toybox-vits8.safetensors"
 
 _SAM_FOLDER = "https://dl.fbaipublicfiles.com/segment_anything"
 # The word for a download, by the keys that take it.
@@ -105,8 +108,11 @@ def read_foundation(name: FoundationName, pretrained: str) -> dict[str, Tensor]:
     Raises:
         UserError: missing, unreadable, or of another model.
     """
-    tensors = _download(name) if pretrained == "timm" else _read(pretrained, "MODEL.FOUNDATION")
     shape = SHAPES[name]
+    place = "timm" if shape.timm else "toybox"
+    if pretrained in ("timm", "toybox") and pretrained != place:
+        raise UserError(f"MODEL.FOUNDATION.PRETRAINED is {pretrained!r}, where there is no {name}; use {place!r}")
+    tensors = _download(name) if pretrained == "timm" else _read(pretrained, "MODEL.FOUNDATION")
     with torch.device("meta"):
         expected = FoundationVit(shape=shape).state_dict()
     ours = _without_unread(as_official(tensors, table=shape.table))
@@ -170,6 +176,8 @@ def _without_unread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read(pretrained: str, keys: str) -> dict[str, Tensor]:
+    if pretrained == "toybox":
+        return {tensor_name: tensor.float() for tensor_name, tensor in load_tensors(TOYBOX_FILE).items()}
     if not is_known(pretrained):
         raise UserError(
             f"{keys}.PRETRAINED is {pretrained!r}, which is no file; give a checkpoint of {keys}.NAME, "

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from twostage.checkpoint.renaming import Rename
-from twostage.checkpoint.signature import Signature
+from twostage.foundation.sam_signatures import OFFICIAL
 
-OFFICIAL = Signature(("image_encoder.patch_embed.", "prompt_encoder.pe_layer.", "mask_decoder.output_upscaling."))
-TRANSFORMERS = Signature(("vision_encoder.patch_embed.", "prompt_encoder.", "mask_decoder.upscale_conv1."))
 # The code of pixel positions once more, for the whole picture.
 _TWICE = "shared_image_embedding.positional_embedding"
 

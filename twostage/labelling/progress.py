@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
     """Seconds in words.
 
     >>> duration(42), duration(4000), duration(200000)
-    ('42 s', '1 h 07 min', '2 d 8 h')
+    ('42 s', '1 h 06 min', '2 d 7 h')
     """
     whole = round(seconds)
     if whole < 120:

@@ -24,8 +24,9 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 from twostage.foundation.sam import SAM_SHAPES, Sam, row_blocks
-from twostage.foundation.sam_names import OFFICIAL, SAM_RENAMES
+from twostage.foundation.sam_names import SAM_RENAMES
 from twostage.foundation.sam_pictures import fitted, masks_at_size, rounded_up
+from twostage.foundation.sam_signatures import OFFICIAL
 from twostage.inference.resampling import Size
 from twostage.systems.training_free.dense_clip.model import PatchEmbeddings
 from twostage.systems.training_free.trident.aggregation import aggregate, row_thresholds, value_cosines, weight_rows

@@ -21,7 +21,7 @@ class ProxyClip(BorrowedAffinities):
     def __init__(self, *, beta: float, gamma: float, multiple: int, **borrowed: Any) -> None:
         """See `keys.py`; `borrowed` is `BorrowedAffinities`'."""
         super().__init__(**borrowed)
-        self.tower = ProxyTower(
+        self.tower = self.proxy_tower = ProxyTower(
             visual=self.tower.visual,
             features=own_features if self.foundation is None else self.foundation_features,
             beta=beta,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twostage.checkpoint.renaming import CheckpointTable, Rename, Supply
 from twostage.clip.openai_names import CLIP_FRESH, CLIP_RENAMES
 from twostage.foundation.loading import UNREAD
-from twostage.foundation.sam_names import OFFICIAL, with_prefix
+from twostage.foundation.sam_names import with_prefix
+from twostage.foundation.sam_signatures import OFFICIAL
 from twostage.systems.training_free.proxyclip.card import CARDS
 
 
