@@ -31,16 +31,17 @@ def check_step(
     arrays: Arrays,
     *,
     tiny: float,
+    scales: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
     """Arrays, losses, gradients, the optimizer's step and its table, behind a backward pass.
 
     Args:
         losses: in the order of the case's.
         arrays: what the pass kept.
-        tiny: see `check_gradients` and `compare_step`.
+        tiny, scales: see `check_gradients` and `compare_step`.
     """
     meta = case.meta
-    rows = compare_step(case, arrays | gradient_arrays(model), tiny=tiny)
+    rows = compare_step(case, arrays | gradient_arrays(model), tiny=tiny, scales=scales)
     for (name, ours), wanted in zip(losses.items(), meta["losses"].values(), strict=True):
         rows.append(compare_number(name, ours.item(), wanted))
     rows += [compare_number(f"weight of {name}", 1.0, weight) for name, weight in meta.get("loss_weights", {}).items()]
@@ -53,6 +54,7 @@ def check_step(
         total="total_grad_norm",
         without="trainable_without_grad",
         tiny=tiny,
+        scales=scales,
     )
     return [*rows, *_check_update(model, case, batch, optimizer), *_check_counts(model, case, cfg)]
 

@@ -137,18 +137,22 @@ def gradient_arrays(model: Any) -> Arrays:
     return {f"grad:{name}": value for name, value in official_gradients(model).items()}
 
 
-def compare_step(case: Case, arrays: Arrays, *, tiny: float = 0.0) -> list[Comparison]:
+def compare_step(
+    case: Case, arrays: Arrays, *, tiny: float = 0.0, scales: Mapping[str, float] | None = None
+) -> list[Comparison]:
     """What a case stores of a training step, gradients at their own tolerance.
 
     Args:
         tiny: gradients whose greatest value is below it are compared relative to it.
+        scales: official name -> what its gradient is compared relative to, where that is more.
     """
 
     def compare(name: str) -> Comparison:
         if not name.startswith("grad:"):
             return case.compare(name, arrays[name], RELATIVE_TOLERANCE)
         stored = case.arrays[name if name in case.arrays else f"{name}__val"]
-        return case.compare(name, arrays[name], GRADIENT_TOLERANCE, scale=max(tiny, float(abs(stored).max())))
+        least = max(tiny, (scales or {}).get(name.removeprefix("grad:"), 0.0))
+        return case.compare(name, arrays[name], GRADIENT_TOLERANCE, scale=max(least, float(abs(stored).max())))
 
     return [compare(name) for name in case.names if arrays.get(name) is not None]
 

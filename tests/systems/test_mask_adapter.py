@@ -20,6 +20,7 @@ from twostage.systems.two_stage.heads import DenseCLIP
 from twostage.systems.two_stage.mask_adapter.adapter import MaskMaps, adapted_embeddings, map_weights
 from twostage.systems.two_stage.mask_adapter.mixing import PADDING, Mixing, most, overlaps, stacked
 from twostage.systems.two_stage.mask_adapter.model import class_loss
+from twostage.systems.two_stage.mask_adapter.regions import AdaptedRegions
 from twostage.systems.two_stage.mask_adapter.weights import ADAPTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -86,6 +87,21 @@ def test_chunks_change_nothing_and_every_mask_stands_alone():
     torch.testing.assert_close(alone, whole[:, 3:4], rtol=1e-4, atol=1e-5)
     # Empty and full masks have embeddings of their own.
     assert torch.isfinite(whole).all() and not torch.allclose(whole[:, 3], whole[:, 4], atol=1e-4)
+
+
+@torch.no_grad()
+def test_as_a_region_classifier_it_sees_what_the_system_sees():
+    model = toy().eval()
+    images = model.preprocess(batch())
+    encoded = model.encode(images)
+    classify = AdaptedRegions(adapter=model.adapter, threshold=model.mixing.threshold, chunk=7)
+    probabilities = encoded.outputs[0][0][0].sigmoid()
+    probabilities[3] = 0
+    regions = classify(model.clip.visual, images.tensor[0], probabilities)
+    valid = (probabilities > 0.5).flatten(1).any(dim=1)
+    assert regions.valid.equal(valid) and not valid[3] and not regions.embeddings[3].any()
+    wanted = nn.functional.normalize(encoded.regions.embeddings[0], dim=-1)[valid]
+    torch.testing.assert_close(regions.embeddings[valid], wanted, rtol=1e-4, atol=1e-5)
 
 
 def mixing(**changes: float) -> Mixing:

@@ -62,8 +62,9 @@ _FIELDS = {
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a Mask-Adapter case with ours."""
     meta = case.meta
-    case.told("threads", "two_threads_max_rel_diff", "base_system", "phase", "train_names")
-    case.told("nearest_mask_probability_to_threshold", "nearest_iou_to_threshold", "variant")
+    case.told("threads", "two_threads_max_rel_diff", "base_system", "phase", "train_names", "gradients")
+    case.told("nearest_mask_probability_to_threshold", "nearest_iou_to_threshold")
+    case.told("grad_norm_two_threads_max_rel_diff")
     if "dense" in meta and "masks" in meta:
         return check_head(case)
     settings = _settings(case)

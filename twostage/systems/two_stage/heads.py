@@ -65,7 +65,7 @@ class TextClassifier:
         return embeddings @ self.rows[:-1].T
 
 
-def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor) -> Tensor:
+def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor, num_classes: int) -> Tensor:
     """Logits `[B, Q, C]`: of each class the best of its names (FC-CLIP, Yu et al., NeurIPS 2023).
 
     Args:
@@ -73,10 +73,11 @@ def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_sca
         names: unit text embeddings `[N, D]`, or embeddings of any length `[B, N, D]` of each image's own.
         classes: class of each name, int64 `[N]`, every class from 0 on at least once.
         logit_scale: logarithm of the factor of the cosine similarities.
+        num_classes: C.
     """
     scale = logit_scale.exp().clamp(max=_LARGEST_SCALE)
     per_name = scale * F.normalize(embeddings, dim=-1) @ names.mT
-    shape = (*per_name.shape[:-1], int(classes.max()) + 1)
+    shape = (*per_name.shape[:-1], num_classes)
     return per_name.new_full(shape, float("-inf")).scatter_reduce(-1, classes.expand_as(per_name), per_name, "amax")
 
 

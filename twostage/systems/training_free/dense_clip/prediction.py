@@ -119,7 +119,7 @@ class NamePrediction:
             room = TopScores.room(count, size, self.classes.device)
             kept = self._kept_classes(index, size)
             for rows in self._strips(size, 3 * len(self.classes) + 2 * count):
-                similarities = torch.cat([maps for _, maps in self._name_blocks(index, size, rows)])
+                similarities = torch.cat([maps for _, maps in self.similarity_blocks(index, size, rows)])
                 probabilities = self._class_probabilities(similarities, kept)
                 room.put(rows, blocks.running_top([(0, probabilities)], count))
             result.append(room)

@@ -18,6 +18,7 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
+from twostage.clip.text import TextEmbedder
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
@@ -43,10 +44,19 @@ class SynonymText(NamedTuple):
     seen: Tensor
 
 
+def embed_synonyms(text: TextEmbedder, vocabulary: Vocabulary, train_names: frozenset[str]) -> SynonymText:
+    """One row per synonym; a class one of whose synonyms is among `train_names` counts as trained."""
+    groups = vocabulary.synonyms(split=True)
+    rows = text.embed_names([name for group in groups for name in group])
+    classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
+    seen = torch.tensor([not train_names.isdisjoint(group) for group in groups], device=rows.device)
+    return SynonymText(rows, classes, seen)
+
+
 def with_void(words: SynonymText, void: nn.Embedding) -> tuple[Tensor, Tensor]:
     """Rows of the names and, last, of void `[N + 1, D]`, all of unit length, and the class of each `[N + 1]`."""
     names = torch.cat([words.names, F.normalize(void.weight, dim=-1)])
-    return names, torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
+    return names, torch.cat([words.classes, torch.full_like(words.classes[:1], words.seen.shape[0])])
 
 
 @META_ARCH_REGISTRY.register()
@@ -124,11 +134,7 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> SynonymText:
         """One row per synonym."""
-        groups = vocabulary.synonyms(split=True)
-        rows = self.text.embed_names([name for group in groups for name in group])
-        classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
-        seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
-        return SynonymText(rows, classes, seen)
+        return embed_synonyms(self.text, vocabulary, self.train_names)
 
     def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
@@ -160,7 +166,7 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
     def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
         names, classes = with_void(words, self.void_embedding)
-        return synonym_logits(embeddings, names, classes, logit_scale)
+        return synonym_logits(embeddings, names, classes, logit_scale, words.seen.shape[0] + 1)
 
     def region_logits(self, encoded: EncodedMasks, text: SynonymText) -> Tensor:
         """Logits `[B, Q, C + 1]` of what CLIP sees in the masks, void last."""

@@ -94,7 +94,8 @@ class MAFTPlus(FCCLIP):
         assert encoded.regions is not None and encoded.dense is not None
         names, classes = with_void(text, self.void_embedding)
         transferred = self.transfer(names, encoded.dense.embeddings)
-        return synonym_logits(encoded.regions.embeddings, transferred, classes, self.clip.logit_scale)
+        num_classes = text.seen.shape[0] + 1
+        return synonym_logits(encoded.regions.embeddings, transferred, classes, self.clip.logit_scale, num_classes)
 
     def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]

@@ -54,7 +54,7 @@ CARDS = (
                 configs=("mask_adapter_warmup_maftp_convnextb", "mask_adapter_warmup_maftp_convnextl"),
             ),
         },
-        checked="",
+        checked="the 9 public cases match, both phases of training included; tensors, trainable lists equal the published",
         checkpoints=tuple(
             OfficialCheckpoint(name=name, source=_HUB, config=config, train=train, note=note)
             for name, config, train, note in (

@@ -159,7 +159,7 @@ class MaskAdapter(FCCLIP):
         if self.transfer is not None:
             assert encoded.dense is not None
             names = self.transfer(names, encoded.dense.embeddings)
-        return synonym_logits(embeddings, names, classes, self.clip.logit_scale)
+        return synonym_logits(embeddings, names, classes, self.clip.logit_scale, text.seen.shape[0] + 1)
 
     def losses(
         self, encoded: EncodedMasks, text: SynonymText, batch: list[dict[str, Any]], images: ImageList
