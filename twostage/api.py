@@ -175,11 +175,23 @@ class Segmenter:
         >>> coarse, fine = segmenter(photo, ["sky", "sand"]), segmenter(photo, ["red sand", "yellow sand"])
         """
         pixels = as_rgb(image)
+        entry: dict[str, Any] = {"image": self.resized(pixels)}
+        if self.cfg.INPUT.ORIGINAL:
+            entry["original"] = to_tensor(pixels)
+        if isinstance(image, str | Path):
+            entry["file_name"] = str(image)
+        with torch.inference_mode():
+            return EncodedImage(pixels, self.model.encode(self.model.preprocess([entry])))
+
+    def resized(self, pixels: np.ndarray) -> torch.Tensor:
+        """A picture uint8 RGB `[H, W, 3]` at the size at which the system looks at it: `[3, h, w]`.
+
+        >>> load("toybox/maskclip", device="cpu").resized(np.zeros((60, 80, 3), np.uint8)).shape
+        torch.Size([3, 128, 171])
+        """
         sample = T.AugInput(pixels)
         T.AugmentationList(evaluation_augmentations(self.cfg))(sample)
-        tensor = to_tensor(sample.image)
-        with torch.inference_mode():
-            return EncodedImage(pixels, self.model.encode(self.model.preprocess([{"image": tensor}])))
+        return to_tensor(sample.image)
 
 
 def load(

@@ -3,6 +3,8 @@
 | key                       | meaning                                                                                        |
 |---------------------------|------------------------------------------------------------------------------------------------|
 | `image`                   | `[3, H, W]` RGB, 0..255                                                                        |
+| `original`                | `[3, H, W]` RGB uint8, before it was resized (`INPUT.ORIGINAL`); where absent, `image` is it   |
+| `file_name`               | the picture's, for masks that are found by it                                                  |
 | `height`, `width`         | size of the output; the image's own where absent                                               |
 | `vocabulary`              | names to look for, or a `Vocabulary`                                                           |
 | `dataset_name`            | without `vocabulary`: a registered dataset, whose names are looked for                         |

@@ -51,22 +51,27 @@ def as_rgb(image: Picture) -> np.ndarray:
     )
 
 
-def read_ahead(pictures: Iterable[Picture], *, count: int) -> Iterator[tuple[Picture, np.ndarray | UserError]]:
+def read_ahead(
+    pictures: Iterable[Picture], *, count: int, workers: int = 1
+) -> Iterator[tuple[Picture, np.ndarray | UserError]]:
     """Each picture with its pixels (`as_rgb`) or with what is wrong with it, in order.
 
     Args:
-        count: pictures that a thread reads in the meantime; they are held in memory. 0: each is read when it is asked for.
+        count: pictures that are read in the meantime; they are held in memory. 0: each is read when it is asked for.
+        workers: threads that read.
 
     Raises:
         UserError: `count` is negative.
     """
     if count < 0:
         raise UserError(f"pictures read ahead are {count}; give 0 or more")
-    return _read_ahead(iter(pictures), count)
+    return _read_ahead(iter(pictures), count, workers)
 
 
-def _read_ahead(pictures: Iterator[Picture], count: int) -> Iterator[tuple[Picture, np.ndarray | UserError]]:
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+def _read_ahead(
+    pictures: Iterator[Picture], count: int, workers: int
+) -> Iterator[tuple[Picture, np.ndarray | UserError]]:
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="pictures")
     waiting: deque[tuple[Picture, Future[np.ndarray | UserError]]] = deque()
     try:
         for picture in pictures:

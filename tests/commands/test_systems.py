@@ -44,12 +44,12 @@ def test_a_card_from_elsewhere_has_no_handbook_here_and_no_row_in_the_readme(mon
     foreign = dataclasses.replace(all_cards()[0], name="Foreign", module="foreign.model")
     monkeypatch.setattr("twostage.commands.systems.all_cards", lambda: (foreign,))
     assert "| Foreign (" in table([foreign])
-    assert "Foreign" not in updated_readme(f"a\n{BEGIN}\nold\n{END}\nb")
+    assert "Foreign" not in updated_readme(f"a\n{BEGIN}\nstale row\n{END}\nb")
 
 
 def test_update_keeps_the_rest_and_names_a_missing_marker() -> None:
-    text = updated_readme(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "old" not in text
+    text = updated_readme(f"before\n{BEGIN}\nstale row\n{END}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "stale row" not in text
     for broken in ("nothing", f"{BEGIN} only", f"{END}\n{BEGIN}"):
         with pytest.raises(UserError, match=r"lacks the line"):
             updated_readme(broken)

@@ -94,6 +94,7 @@ def check_gradients(
     without: str = "",
     tolerance: float = GRADIENT_TOLERANCE,
     tiny: float = 0.0,
+    scales: Mapping[str, float] | None = None,
     run: str = "",
 ) -> list[Comparison]:
     """Gradient norms under official names.
@@ -103,6 +104,7 @@ def check_gradients(
         total, without: fields of the case with the norm of all gradients, and with the trainable parameters that get none.
         run: which step it was, where a case has several.
         tiny: norms below it are rounding: they are compared by their difference, which must stay below it, too.
+        scales: official name -> what its norm is compared relative to, in place of itself.
     """
     gradients = official_gradients(model)
     rows = []
@@ -112,7 +114,8 @@ def check_gradients(
             # The difference, passed while it is below `tiny`.
             rows.append(compare_number(f"grad_norm {run}{name}", ours, wanted, tolerance=tiny, scale=1.0))
         else:
-            rows.append(compare_number(f"grad_norm {run}{name}", ours, wanted, tolerance))
+            scale = (scales or {}).get(name)
+            rows.append(compare_number(f"grad_norm {run}{name}", ours, wanted, tolerance, scale=scale))
     if total in case.meta:
         norm = torch.stack([g.norm() for g in gradients.values()]).norm().item()
         rows.append(compare_number(total, norm, case.meta[total], tolerance))

@@ -23,6 +23,8 @@ SECONDS = {
     "errseg/public-selection": 1,
     "fcclip/own-r50-small": 24,
     "mask2former/public-r50-train": 13,
+    "maskadapter/public-unit-head-b-soft": 3,
+    "maskadapter/public-unit-head-l": 3,
     "odise/public-narrow-caption-train": 35,
     "odise/public-unit-maskclip": 25,
     "ovseg/public-train-base": 26,

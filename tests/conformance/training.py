@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from conformance.case import Case
-from conformance.comparison import Comparison, compare_number
-from conformance.optimizer import check_gradients, check_losses, check_optimizer
+from conformance.comparison import GRADIENT_TOLERANCE, RELATIVE_TOLERANCE, Comparison, compare_number
+from conformance.optimizer import check_gradients, check_losses, check_optimizer, official_gradients
 from conformance.recording import Arrays, after, patched
 from conformance.seeded import stream
 from twostage.proposals.losses import MaskLosses
@@ -73,11 +73,23 @@ def outputs_recorded(arrays: Arrays, names: Sequence[tuple[str, str]]) -> Record
     return after(MaskLosses, "__call__", observe)
 
 
-def check_training(model: Any, case: Case, cfg: CfgNode, batch: list[dict[str, Any]]) -> list[Comparison]:
+def check_training(
+    model: Any,
+    case: Case,
+    cfg: CfgNode,
+    batch: list[dict[str, Any]],
+    *,
+    own_losses: Mapping[str, tuple[str, float]] | None = None,
+    own_arrays: Callable[[], Arrays] = dict,
+) -> list[Comparison]:
     """One training step of a system on Mask2Former's generator.
 
     Predictions, matches, losses, gradients, and how every trainable parameter is optimized. Layers that give no loss here
     have no matches; `Case.left_out` names them.
+
+    Args:
+        own_losses: of the system beside Mask2Former's: their names in the cases -> ours, and their weights.
+        own_arrays: what else the step kept, asked for when it is done.
     """
     meta, arrays = case.meta, Arrays()
     depth = cfg.MODEL.MASK2FORMER.DECODER_LAYERS
@@ -96,14 +108,19 @@ def check_training(model: Any, case: Case, cfg: CfgNode, batch: list[dict[str, A
         losses = model(batch)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
+    own = own_losses or {}
+    theirs = {ours: name for name, (ours, _) in own.items()}
+    losses = {theirs.get(name, name): loss for name, loss in losses.items()}
     for layer in layers:
         for image in range(len(batch)):
             points = stream(meta["weight_seed"], f"points:match:{layer}:{image}")
             drawn = points.random((1, model.criterion.num_points, 2), dtype=np.float32)
             arrays[f"points_match_{layer}_{image}_first8"] = drawn[0, :8]
     return [
-        *case.compare_all(arrays),
-        *check_loss_fields(case, losses, total, loss_weights(cfg)),
+        *compare_step(case, arrays | own_arrays() | gradient_arrays(model)),
+        *check_loss_fields(
+            case, losses, total, loss_weights(cfg) | {name: weight for name, (_, weight) in own.items()}
+        ),
         *check_gradients(
             model,
             case,
@@ -113,6 +130,31 @@ def check_training(model: Any, case: Case, cfg: CfgNode, batch: list[dict[str, A
         ),
         *check_optimizer(model, case, cfg),
     ]
+
+
+def gradient_arrays(model: Any) -> Arrays:
+    """Gradients under the names that cases give them."""
+    return {f"grad:{name}": value for name, value in official_gradients(model).items()}
+
+
+def compare_step(
+    case: Case, arrays: Arrays, *, tiny: float = 0.0, scales: Mapping[str, float] | None = None
+) -> list[Comparison]:
+    """What a case stores of a training step, gradients at their own tolerance.
+
+    Args:
+        tiny: gradients whose greatest value is below it are compared relative to it.
+        scales: official name -> what its gradient is compared relative to, where that is more.
+    """
+
+    def compare(name: str) -> Comparison:
+        if not name.startswith("grad:"):
+            return case.compare(name, arrays[name], RELATIVE_TOLERANCE)
+        stored = case.arrays[name if name in case.arrays else f"{name}__val"]
+        least = max(tiny, (scales or {}).get(name.removeprefix("grad:"), 0.0))
+        return case.compare(name, arrays[name], GRADIENT_TOLERANCE, scale=max(least, float(abs(stored).max())))
+
+    return [compare(name) for name in case.names if arrays.get(name) is not None]
 
 
 def loss_weights(cfg: CfgNode) -> dict[str, float]:
@@ -127,10 +169,10 @@ def check_loss_fields(
     """Weighted losses, unweighted ones, their weights and their sum, as far as the case has them.
 
     Args:
-        weights: of "ce", "mask" and "dice".
+        weights: of "ce", "mask" and "dice", and of a system's own losses by their whole names.
     """
     meta = case.meta
-    factors = {name: weights[name.split("_")[1]] for name in losses}
+    factors = {name: weights[name if name in weights else name.split("_")[1]] for name in losses}
     rows = check_losses(losses, meta["losses_weighted"], **tolerance) if "losses_weighted" in meta else []
     for field in ("losses_unweighted", "losses_raw"):
         plain = {f"{name} unweighted": loss / factors[name] for name, loss in losses.items() if factors[name]}

@@ -29,12 +29,12 @@ SUFFIXES = tuple(
 # What authors publish, what users have, what commands write.
 NOT_OURS = (
     "*.pth segclip.bin .* datasets/ output/* out/* classes.txt classes.json names.txt pairs.csv "
-    "coco.json results.md config.yaml log.txt metrics.json weights/"
+    "coco.json results.md config.yaml log.txt metrics.json weights/ text/ part-* <picture>.*"
 )
 # Python's and the house's own words in capitals.
 WORDS = {"CARDS", "SYSTEMS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
 # Of the environment.
-VARIABLES = {"TWOSTAGE_HOME", "TWOSTAGE_OFFLINE", "HF_ENDPOINT", "HF_TOKEN"}
+VARIABLES = {"TWOSTAGE_HOME", "TWOSTAGE_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "RAY_ADDRESS"}
 KEY = re.compile(r"\b(?:[A-Z][A-Z0-9_]*\.)+[A-Z][A-Z0-9_]*\b")
 DIARY = re.compile(
     r"\b(no longer|used to be|was wrong|were wrong|at first|formerly|previously|any ?more|not yet|so far|yesterday|today)\b",

@@ -193,6 +193,8 @@ HARNESS = {
 # System -> (its lists in classes.json, benchmarks that have one).
 LISTS = {
     "proxyclip_dino": ("proxyclip", (*HARNESS, "ade20k", "cityscapes")),
+    "trident": ("proxyclip", (*HARNESS, "ade20k", "cityscapes")),
+    "corrclip": ("corrclip", (*HARNESS, "ade20k", "cityscapes")),
     "proxyclip_dinov2": ("proxyclip", (*HARNESS, "ade20k", "cityscapes")),
     "clip_dinoiser": ("dinoiser", tuple(HARNESS)),
     "talk2dino": ("talk2dino", ("coco_object", "voc20")),
@@ -205,7 +207,9 @@ LISTS = {
 def test_protocols_ask_for_the_published_names(reference, system: str, benchmark: str) -> None:
     key, _ = LISTS[system]
     lists = json.loads((reference / "proxy" / "classes.json").read_text())[key]
-    published = lists[HARNESS[benchmark] if key != "proxyclip" else benchmark.replace("cityscapes", "city_scapes")]
+    published = lists[
+        HARNESS[benchmark] if key not in ("proxyclip", "corrclip") else benchmark.replace("cityscapes", "city_scapes")
+    ]
     cfg = load_config(find_config(f"training_free/{system}_{benchmark}"), ["MODEL.CLIP.TEXT_CACHE", ""])
     asked = Vocabulary.of(evaluated_view(cfg, cfg.DATASETS.TEST[0])).synonyms(split=True)
     wanted = [[entry] if isinstance(entry, str) else entry for entry in published]

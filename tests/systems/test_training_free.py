@@ -258,7 +258,7 @@ def test_templates_are_the_published_ones(reference):
 PROTOCOLS = [
     path
     for path in sorted((ROOT / "configs" / "training_free").glob("*.yaml"))
-    if not path.stem.startswith(("clip_dinoiser_", "proxyclip_", "talk2dino_"))
+    if not path.stem.startswith(("clip_dinoiser_", "corrclip_", "proxyclip_", "talk2dino_", "trident_"))
 ]
 
 

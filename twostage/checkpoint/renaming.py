@@ -72,6 +72,7 @@ class CheckpointTable:
         dropped: official name (regular expression, whole name) -> why it is knowingly not used.
         fresh: our name (regular expression, whole name) -> why the file does not fill it.
         supply: where fresh tensors come from that have to be those of a trained network; None where they are as built.
+        check: raises UserError where the tensors of a file contradict the settings of the model, for which the table is.
     """
 
     system: str
@@ -81,6 +82,7 @@ class CheckpointTable:
     dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
     supply: Supply | None = None
+    check: Callable[[Mapping[str, Tensor], str], None] | None = None
 
     def recognises(self, names: Iterable[str]) -> bool:
         """Whether the names of a checkpoint are official ones of this system."""
@@ -91,8 +93,10 @@ class CheckpointTable:
         """Official tensors under our names.
 
         Raises:
-            UserError: a tensor is neither renamed nor listed as dropped, or two get the same name.
+            UserError: a tensor is neither renamed nor listed as dropped, or two get the same name; and as `check`.
         """
+        if self.check is not None:
+            self.check(tensors, source)
         result: dict[str, Tensor] = {}
         for given, tensor in tensors.items():
             name = self._current(given)

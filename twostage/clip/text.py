@@ -174,6 +174,16 @@ class TextEmbedder:
         return F.normalize(torch.stack(rows), dim=-1)
 
     @property
+    def tower(self) -> ClipModel:
+        """The text tower, or the CLIP model that holds it."""
+        return self._tower
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the tower."""
+        return self._tokenizer
+
+    @property
     def _is_trained(self) -> bool:
         return any(parameter.requires_grad for parameter in self._text_parameters().values())
 
@@ -186,13 +196,13 @@ class TextEmbedder:
 
         Fastest for prompts of one template.
         """
-        return self._encode_tokens(self.tokenize(prompts))
+        return self.encode_tokens(self.tokenize(prompts))
 
     def encode_captions(self, captions: Sequence[str], *, max_tokens: int) -> Tensor:
         """Text features `[N, D]` like `encode_prompts`; a caption of more than `max_tokens` tokens is cut."""
         tokens = self._tokenizer(list(captions), context_length=max_tokens)
         longest = int(tokens.argmax(dim=-1).max()) + 1
-        return self._encode_tokens(tokens[:, :longest].to(self._device))
+        return self.encode_tokens(tokens[:, :longest].to(self._device))
 
     @property
     def _reads_end_of_text(self) -> bool:
@@ -287,7 +297,7 @@ class TextEmbedder:
             )
         return tokens[:, : int(lengths.max())].to(self._device)
 
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features `[N, D]` at the end-of-text token (the largest id) of token ids `[N, L]`."""
         tower = self._tower
         if not self._reads_end_of_text:
@@ -301,7 +311,7 @@ class TextEmbedder:
         tower, length = self._tower, tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        return self._project(x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)])
+        return self._project(x[torch.arange(x.shape[0], device=x.device), tokens.argmax(dim=-1)])
 
     def _project(self, x: Tensor) -> Tensor:
         x, projection = self._tower.ln_final(x), self._tower.text_projection

@@ -10,6 +10,7 @@ import os
 
 from twostage.commands.parser import Parser
 from twostage.errors import UserError
+from twostage.labelling.formats import parse_formats as parse_shard_formats
 from twostage.machine import expand_home
 from twostage.results.formats import parse_formats
 
@@ -34,7 +35,12 @@ def train_parser(text: str | None = None, prog: str | None = None) -> Parser:
 def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/evaluate.py`."""
     parser = Parser(text, prog)
-    add_config(parser)
+    add_config(parser).add_argument(
+        "--list",
+        type=expand_home,
+        metavar="FILE",
+        help="or a yaml list of systems, for one table and one page of pictures",
+    )
     _add_fast(parser)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
@@ -54,13 +60,103 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument(
         "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
     )
-    add_config(parser)
+    add_config(parser).add_argument(
+        "--engine",
+        nargs=2,
+        metavar=("RUNTIME", "FILE.onnx"),
+        help="run a file of `twostage export` instead: by onnx (onnxruntime) or openvino",
+    )
     _add_fast(parser)
     parser.add_argument(
         "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
     )
     _add_segment_score(parser, "--segment-score")
     _add_results(parser)
+    parser.add_argument(
+        "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
+    )
+    return parser
+
+
+def export_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage export`."""
+    parser = Parser(text, prog)
+    add_config(parser)
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FILE.onnx")
+    parser.add_argument(
+        "--size",
+        default="dynamic",
+        metavar="HEIGHTxWIDTH",
+        help="every picture is stretched to this size; dynamic (default): pictures of any size",
+    )
+    parser.add_argument(
+        "--pictures", type=positive, default=20, metavar="N", help="toybox pictures to compare on (default 20)"
+    )
+    add_overrides(parser)
+    return parser
+
+
+def label_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage label`."""
+    parser = Parser(text, prog)
+    parser.add_argument(
+        "source", type=expand_home, metavar="SOURCE", help="a folder, a list of files (.txt), tar shards or parquet"
+    )
+    parser.add_argument(
+        "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
+    )
+    add_config(parser)
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="local (default) needs nothing else"
+    )
+    parser.add_argument(
+        "--format",
+        type=parse_shard_formats,
+        default=("parquet",),
+        help="several behind commas: parquet (default), jsonl, coco, png (label maps)",
+    )
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="on this machine; one per GPU")
+    parser.add_argument("--readers", type=positive, default=2, metavar="N", help="threads per process that decode")
+    parser.add_argument("--shard-size", type=positive, default=1000, metavar="N", help="pictures per shard of results")
+    parser.add_argument("--min-score", type=float, metavar="SCORE", help="as `twostage segment` has it")
+    parser.add_argument(
+        "--others", default="few", metavar="WORDS", help="contrast words, as `twostage segment` has them"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only estimate time and disk, from 20 pictures")
+    parser.add_argument(
+        "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
+    )
+    return parser
+
+
+def large_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage large`."""
+    parser = _one_source(text, prog, "PICTURE", "a picture, or a GeoTIFF (.tif)")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FILE", help=".png, or .tif for a GeoTIFF")
+    return parser
+
+
+def video_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `twostage video`."""
+    parser = _one_source(text, prog, "SOURCE", "a video, or a folder of frames")
+    parser.add_argument("--output", required=True, type=expand_home, metavar="FOLDER")
+    parser.add_argument(
+        "--smooth", type=_fraction, default=0.0, metavar="SHARE", help="of a frame's scores that the last frames give"
+    )
+    return parser
+
+
+def _one_source(text: str | None, prog: str | None, name: str, meaning: str) -> Parser:
+    parser = Parser(text, prog)
+    parser.add_argument("source", type=expand_home, metavar=name, help=meaning)
+    parser.add_argument(
+        "--words", dest="vocabulary", required=True, metavar="WORDS", help="names, a file of names or a dataset"
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--others", default="few", metavar="WORDS", help="contrast words, as `twostage segment` has them"
+    )
     parser.add_argument(
         "--set", nargs="+", dest="opts", default=[], metavar="KEY VALUE", help="config overrides, in pairs"
     )
@@ -236,6 +332,13 @@ def completion_parser(text: str | None = None, prog: str | None = None) -> Parse
     return parser
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on. Raises UserError for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{text!r} is no number of things; give a whole number from 1 on")
+    return int(text)
+
+
 def _fraction(text: str) -> float:
     """A number between 0 and 1. Raises UserError for anything else."""
     try:
@@ -247,7 +350,8 @@ def _fraction(text: str) -> float:
     return value
 
 
-def add_config(parser: Parser, *, required: bool = True) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> argparse._MutuallyExclusiveGroup:
+    """Add the ways to name a system, and its weights; returns the group, for further ways."""
     which = parser.add_mutually_exclusive_group(required=required)
     # The first of them gives the default.
     which.add_argument("--config-file", default="", type=expand_home, metavar="FILE", help="a yaml file")
@@ -255,6 +359,7 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     parser.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
     )
+    return which
 
 
 def _add_fast(parser: Parser) -> None:

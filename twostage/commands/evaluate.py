@@ -41,6 +41,18 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """
     args.datasets, behind = datasets_and_overrides(args.datasets)
     args.opts = behind + args.opts
+    if args.list:
+        # Imported only now, since it runs this command for each of its systems.
+        from twostage.commands.evaluate_list import run_from_arguments as run_list
+
+        run_list(args)
+        return
+    if args.datasets == ["eight"]:
+        # For the same reason.
+        from twostage.commands.evaluate_eight import run_from_arguments as run_eight
+
+        run_eight(args)
+        return
     cfg = benchmark_config(args)
     launch(evaluate_benchmarks, processes=args.num_gpus, device=cfg.MODEL.DEVICE, args=(cfg, args))
 

@@ -50,6 +50,37 @@ COMMANDS = {
         "file (.txt, one class per line), a dataset (ade20k_150_val) or a dataset folder of your own. Prints what covers how\n"
         "much. A picture that can't be read is reported at the end, and the others still get done.",
     ),
+    "label": Command(
+        "label many pictures, on one machine or several",
+        f"{_ARGUMENTS}:label_parser",
+        "twostage.commands.label",
+        "twostage label photos/ --words names.txt --system san_vitb --weights official --output labels/\n\n"
+        "Results come in shards, each whole or not there; a run that was stopped goes on where it was. Under torchrun or\n"
+        "Slurm the same command shares the work of several machines (docs/label_many.md).",
+    ),
+    "large": Command(
+        "label a picture that is too large for one look, or a GeoTIFF",
+        f"{_ARGUMENTS}:large_parser",
+        "twostage.commands.large",
+        'twostage large scene.tif --words "road; roof; field" --system san_vitb --weights official --output labels.tif\n\n'
+        "Tiles with overlap are joined as scores (keys TEST.LARGE). GeoTIFF needs the extra: pip install 'twostage[geo]'.",
+    ),
+    "video": Command(
+        "label the frames of a video",
+        f"{_ARGUMENTS}:video_parser",
+        "twostage.commands.video",
+        'twostage video ride.mp4 --words "road; car; sky" --system san_vitb --weights official --output out/\n\n'
+        "Writes labels.mkv (lossless, a grey per name), overlay.mp4 and rows.jsonl. Needs the extra: pip install\n"
+        "'twostage[video]'.",
+    ),
+    "export": Command(
+        "write a system as ONNX files that run without torch",
+        f"{_ARGUMENTS}:export_parser",
+        "twostage.commands.export",
+        "twostage export --system san_vitb --weights official --output san.onnx\n\n"
+        "Writes the network and, beside it, the text tower. Both are compared with torch on toybox pictures; files that\n"
+        f"differ are not kept. Needs the extra: pip install 'twostage[export]'. {_OVERRIDES}",
+    ),
     "serve": Command(
         "paint pictures on a web page of this machine",
         f"{_ARGUMENTS}:serve_parser",

@@ -37,7 +37,11 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         UserError: anything wrong in config, words or pictures; pictures that can be read are done nevertheless.
     """
     # Everything that can be wrong is looked at before the model is built.
-    cfg = load_config(args.config_file, args.opts)
+    exported = None
+    if getattr(args, "engine", None) is not None:
+        engine, file = args.engine
+        exported = _exported(engine, file, args.opts)
+    cfg = load_config(args.config_file, args.opts) if exported is None else exported.cfg
     vocabulary = asked_words(cfg, args.vocabulary)
     things = _things(args.things, vocabulary)
     others = parse_others(args.others)
@@ -50,7 +54,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         print(
             f"note: results go into the folder of the pictures, '{output}'; a later run does not take them as pictures"
         )
-    segmenter = Segmenter(build_from_config(cfg), cfg)
+    segmenter = exported or Segmenter(build_from_config(cfg), cfg)
     rivals = segmenter.competitors(vocabulary, others)
     if rivals:
         print(f"competing with your words: {_shortened(rivals)} (--others none turns that off)")
@@ -75,6 +79,20 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         write_text(output / COCO_FILE, json.dumps(joined(found), ensure_ascii=False) + "\n")
     if broken:
         raise UserError(f"{len(broken)} of {len(images)} pictures were skipped: {'; '.join(broken)}")
+
+
+def _exported(engine: str, path: str, opts: Sequence[str]) -> Segmenter:
+    """The segmenter of an ONNX file. Raises UserError for an unknown engine, or config overrides, which come too late."""
+    from twostage.export.engine import load_onnx
+
+    runtimes = {"onnx": "onnxruntime", "openvino": "openvino"}
+    if engine not in runtimes:
+        raise UserError(
+            f"there is no engine {engine!r}{near_names(engine, runtimes)}; there are: {', '.join(runtimes)}"
+        )
+    if opts:
+        raise UserError(f"--engine takes no config overrides ({opts[0]}); give them to `twostage export`")
+    return load_onnx(path, runtime=runtimes[engine])
 
 
 def asked_words(cfg: CfgNode, text: str) -> Vocabulary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twostage.commands.arguments import add_config
+from twostage.commands.arguments import add_config, positive
 from twostage.commands.parser import Parser
 from twostage.machine import user_path
 
@@ -54,6 +54,16 @@ def train_toy_diffusion_parser(text: str | None = None, prog: str | None = None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae-steps", type=int, help="default: those of the shipped weights")
     parser.add_argument("--unet-steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
+    parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
+    return parser
+
+
+def train_toy_vit_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/train_toy_vit.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument("--steps", type=int, help="default: those of the shipped weights")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the shipped weights were trained with one")
     parser.add_argument("--output", type=user_path, help="file to write; default: the shipped one")
     return parser
@@ -109,3 +119,16 @@ def _add_clip(parser: Parser, *, depth: int) -> None:
     parser.add_argument("--depth", type=int, default=depth, help="layers of mask prompts")
     parser.add_argument("--crop-size", type=int, default=0, help="as MODEL.OVSEG.CROP_SIZE; 0: CLIP's own")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")
+
+
+def label_campaign_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/label_campaign.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument("--pictures", type=positive, default=10_000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--shard-size", type=positive, default=200, help="pictures per tar file")
+    parser.add_argument("--processes", type=positive, default=1)
+    parser.add_argument("--system", default="toybox/maskclip", metavar="SYSTEM")
+    parser.add_argument("--ray", action="store_true", help="label once more on Ray")
+    parser.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
+    return parser

@@ -120,7 +120,10 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
 
 
 def evaluation_augmentations(cfg: CfgNode) -> list[T.Augmentation | T.Transform]:
-    """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`, as `INPUT.RESIZE_TEST` says."""
+    """Testing only resizes: short edge to `MIN_SIZE_TEST`, long edge at most `MAX_SIZE_TEST`, as `INPUT.RESIZE_TEST` says;
+    its "stretch" brings every picture to `SIZE_TEST`."""
+    if cfg.INPUT.RESIZE_TEST == "stretch":
+        return [T.Resize(tuple(cfg.INPUT.SIZE_TEST))]
     if cfg.INPUT.RESIZE_TEST == "opencv":
         return [ResizeWithin(long=cfg.INPUT.MAX_SIZE_TEST, short=cfg.INPUT.MIN_SIZE_TEST)]
     return [ResizeShortEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]

@@ -24,8 +24,14 @@ def _add_data(cfg: CN) -> None:
     # option --skip-broken sets this and TEST.SKIP_BROKEN.)
     cfg.DATALOADER.SKIP_BROKEN = False
     cfg.INPUT.FORMAT = "RGB"
-    # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear).
+    # How test images are resized: pillow (Detectron2: smooths where it shrinks) | opencv (mmsegmentation: plain bilinear) |
+    # stretch (to SIZE_TEST, whatever their shape; by Pillow).
     cfg.INPUT.RESIZE_TEST = "pillow"
+    # True: systems that look at a picture at its own size as well (Trident's SAM, masks from anywhere) are handed it
+    # beside the resized one.
+    cfg.INPUT.ORIGINAL = False
+    # (height, width) in pixels for RESIZE_TEST "stretch".
+    cfg.INPUT.SIZE_TEST = (0, 0)
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
@@ -33,6 +39,12 @@ def _add_data(cfg: CN) -> None:
     # Training images are padded right and bottom to this size in pixels (0: not), with this value before normalisation.
     cfg.INPUT.PAD_TO = 0
     cfg.INPUT.PAD_VALUE = 128
+
+
+def _check_size(cfg: CN) -> None:
+    size = tuple(cfg.INPUT.SIZE_TEST)
+    if cfg.INPUT.RESIZE_TEST == "stretch" and (len(size) != 2 or min(size) < 1):
+        raise UserError(f"INPUT.SIZE_TEST is {size}, and INPUT.RESIZE_TEST 'stretch' needs (height, width) in pixels")
 
 
 def _add_captions(cfg: CN) -> None:
@@ -58,9 +70,10 @@ def _check_captions(cfg: CN) -> None:
 GROUPS = (
     KeyGroup(
         add=_add_data,
-        choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv")},
+        choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv", "stretch")},
         fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
         paths=("DATASETS.FOLDERS", "DATASETS.DISTRACTORS"),
+        check=_check_size,
     ),
     KeyGroup(
         add=_add_captions,

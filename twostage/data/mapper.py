@@ -115,17 +115,23 @@ class SemanticTestMapper:
     The label file is not read (the evaluator does that); the record's other entries stay.
     """
 
-    def __init__(self, *, augmentations: Sequence[T.Augmentation | T.Transform]) -> None:
+    def __init__(self, *, augmentations: Sequence[T.Augmentation | T.Transform], with_original: bool = False) -> None:
+        """
+        Args:
+            with_original: add `original`, the picture before it is resized.
+        """
         self.augmentations = T.AugmentationList(list(augmentations))
+        self.with_original = with_original
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTestMapper:
         """The mapper of any test set."""
-        return cls(augmentations=evaluation_augmentations(cfg))
+        return cls(augmentations=evaluation_augmentations(cfg), with_original=cfg.INPUT.ORIGINAL)
 
     def __call__(self, record: Record) -> Record:
         """Reads and resizes the image. Raises UserError for an unreadable file."""
         image = read_rgb(record["file_name"])
         sample = T.AugInput(image)
         self.augmentations(sample)
-        return {**record, "height": image.shape[0], "width": image.shape[1], "image": to_tensor(sample.image)}
+        mapped = {**record, "height": image.shape[0], "width": image.shape[1], "image": to_tensor(sample.image)}
+        return {**mapped, "original": to_tensor(image)} if self.with_original else mapped

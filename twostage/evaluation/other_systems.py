@@ -6,20 +6,6 @@ from twostage.evaluation.figures import PublishedFigures
 
 OTHER_SYSTEMS = (
     PublishedFigures(
-        system="MAFT+",
-        variant="ConvNeXt-B",
-        train="COCO-Stuff-171",
-        miou={"A-847": 13.8, "PC-459": 16.2, "A-150": 34.6, "PC-59": 57.5, "PAS-20": 95.4},
-        source="official README (public repository)",
-    ),
-    PublishedFigures(
-        system="MAFT+",
-        variant="ConvNeXt-L",
-        train="COCO-Stuff-171",
-        miou={"A-847": 15.1, "PC-459": 21.6, "A-150": 36.1, "PC-59": 59.4, "PAS-20": 96.5},
-        source="official README (public repository)",
-    ),
-    PublishedFigures(
         system="OpenSeg",
         variant="R-101",
         train="COCO panoptic",

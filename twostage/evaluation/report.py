@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from twostage.evaluation.dataset import EvaluatedDataset
+from twostage.evaluation.protocol import protocol_of
 from twostage.evaluation.results import shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import write_text
 
@@ -106,6 +107,7 @@ class Report:
             "class_names_sha256": text_hash("\n".join(dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(dataset.prompt_names)),
             "weights_sha256": self.subject.get("weights_sha256"),
+            "protocol": protocol_of(self.config_text, dataset.prompt_names),
             "versions": versions(),
             **self.measured,
         }

@@ -34,6 +34,8 @@ def select_datasets(words: Sequence[str], *, own: Collection[str] = ()) -> list[
 def _names_of(word: str, own: Collection[str]) -> list[str]:
     if word == "five":
         return [_validation_set(find_benchmark(name)) for name in FIVE]
+    if word == "eight":
+        raise UserError("'eight' has settings of its own for each test set; it stands alone behind --datasets")
     if word == "all":
         return [_validation_set(b) for b in benchmarks().values() if "val" in b.splits and b.subset_of is None]
     if word in own or word in registered_names():

@@ -30,7 +30,7 @@ class VitShape:
         table: side of the position table in patches.
         layer_scale: learned factors behind attention and MLP.
         rule: how the position table is fitted, see `PositionRule`.
-        timm: the tower's name in timm's hub.
+        timm: the tower's name in timm's hub; "" where it is not there.
     """
 
     patch: int
@@ -62,6 +62,7 @@ SHAPES: dict[FoundationName, VitShape] = {
     "dinov2_vitl14_reg": _DINOV2(
         width=1024, depth=24, heads=16, registers=4, rule="antialias", timm="vit_large_patch14_reg4_dinov2.lvd142m"
     ),
+    "toybox_vits8": VitShape(patch=8, table=12, width=96, depth=4, heads=3, rule="scale_by_shape", timm=""),
 }
 
 

@@ -53,7 +53,26 @@ def _add_early_rejection(cfg: CN) -> None:
     cfg.TEST.EARLY_REJECTION.SLOTS = 32
 
 
+def _add_large(cfg: CN) -> None:
+    # `twostage large`: pictures that are looked at in tiles.
+    cfg.TEST.LARGE = CN()
+    # Side of a square tile and how far neighbours overlap, in pixels of the picture.
+    cfg.TEST.LARGE.TILE = 1024
+    cfg.TEST.LARGE.OVERLAP = 256
+    # MiB of scores that are held at a time. With less, tiles are computed more often; labels stay the same.
+    cfg.TEST.LARGE.MEMORY = 1024
+
+
+def _check_large(cfg: CN) -> None:
+    large = cfg.TEST.LARGE
+    if not 0 <= large.OVERLAP < large.TILE:
+        raise UserError(
+            f"TEST.LARGE.OVERLAP is {large.OVERLAP}; it must be at least 0 and less than TEST.LARGE.TILE {large.TILE}"
+        )
+
+
 GROUPS = (
+    KeyGroup(add=_add_large, positive=("TEST.LARGE.TILE", "TEST.LARGE.MEMORY"), check=_check_large),
     KeyGroup(add=_add_sliding, positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"), check=_check_sliding),
     KeyGroup(
         add=_add_early_rejection,

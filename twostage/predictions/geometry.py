@@ -32,7 +32,7 @@ class Geometry:
     def of(cls, images: ImageList) -> Geometry:
         """Of predictions that cover the padded batch."""
         height, width = images.tensor.shape[-2:]
-        return cls(padded=(height, width), images=[(int(h), int(w)) for h, w in images.image_sizes])
+        return cls(padded=(height, width), images=[(h, w) for h, w in images.image_sizes])
 
     @classmethod
     def on_grid(cls, grid: Size, images: Sequence[Size]) -> Geometry:

@@ -52,9 +52,15 @@ class DeformableAttention(nn.Module):
         value = self.value_proj(x).unflatten(-1, (heads, -1))
         offsets = self.sampling_offsets(query).unflatten(-1, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(-1, (heads, levels * points)).softmax(dim=-1)
-        sizes = x.new_tensor([(width, height) for height, width in grids])
+        sizes = _sizes(grids, x)
         locations = reference_points(grids, x.device)[:, None, None, None] + offsets / sizes[:, None]
         return self.output_proj(sample_levels(value, grids, locations, weights.unflatten(-1, (levels, points))))
+
+
+def _sizes(grids: Grids, like: Tensor) -> Tensor:
+    """(width, height) of every level, `[L, 2]`; made of scalars, which stay symbols where a network is traced."""
+    one = like.new_ones(())
+    return torch.stack([torch.stack([one * width, one * height]) for height, width in grids])
 
 
 def reference_points(grids: Grids, device: torch.device) -> Tensor:
@@ -76,7 +82,9 @@ def sample_levels(value: Tensor, grids: Grids, locations: Tensor, weights: Tenso
         weights: `[B, S', M, L, P]`.
     """
     # On a CPU gathering takes less than half the time of grid_sample, and a fifth less with its gradients.
-    sample = sample_by_gathering if value.device.type == "cpu" else sample_by_grid
+    # Exported, gathering would be a loop over all tokens.
+    gathers = value.device.type == "cpu" and not torch.compiler.is_exporting()
+    sample = sample_by_gathering if gathers else sample_by_grid
     return sample(value, grids, locations, weights)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from twostage.inference.shape_cache import shape_cache
 
 _TEMPERATURE = 10000.0
 # Keeps the normalised positions below one.
 _EPS = 1e-6
 
 
-@lru_cache(maxsize=8)
+@shape_cache(maxsize=8)
 def sine_position_code(grid: tuple[int, int], channels: int, device: torch.device) -> Tensor:
     """`[h * w, channels]`, row-major: sines and cosines of the row in the first half, of the column in the second.
 

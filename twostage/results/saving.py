@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,19 @@ def save_label_map(labels: np.ndarray, names: Sequence[str], path: Path) -> Path
     Raises:
         UserError: more names than a PNG can tell apart, or a folder that can't be written.
     """
+    picture, about = _label_picture(labels, names)
+    return save_picture(picture, path, about)
+
+
+def label_map_png(labels: np.ndarray, names: Sequence[str]) -> bytes:
+    """The content of the file that `save_label_map` writes. Raises UserError for more names than a PNG can tell apart."""
+    picture, about = _label_picture(labels, names)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=about)
+    return buffer.getvalue()
+
+
+def _label_picture(labels: np.ndarray, names: Sequence[str]) -> tuple[Image.Image, PngInfo]:
     kind = np.uint8 if len(names) <= _NONE_8_BIT else np.uint16
     none = int(np.iinfo(kind).max)
     if len(names) > none:
@@ -51,7 +65,7 @@ def save_label_map(labels: np.ndarray, names: Sequence[str], path: Path) -> Path
     about.add_text("none", str(none))
     about.add_itxt("names", json.dumps(list(names), ensure_ascii=False))
     about.add_text("palette", json.dumps([f"#{bytes(color).hex()}" for color in colors]), zip=len(names) > _NONE_8_BIT)
-    return save_picture(picture, path, about)
+    return picture, about
 
 
 def save_arrays(labels: np.ndarray, names: Sequence[str], path: Path) -> Path:

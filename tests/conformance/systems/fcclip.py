@@ -80,12 +80,12 @@ def _settings(case: Case) -> dict[str, Any]:
 def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: SynonymText) -> list[Comparison]:
     meta, arrays = case.meta, Arrays()
     size = size_of(meta["output_size"])
-    with _recording(model, arrays):
+    with recording_fcclip(model, arrays):
         encoded = model.encode(model.preprocess([{"image": to_tensor(picture(meta["image"]))}]))
         prediction = model.decode(encoded, words)
     (scores,) = prediction.scores([size])
     (labels,) = prediction.label_maps([size])
-    arrays |= _head_arrays(model, encoded, words, arrays)
+    arrays |= head_arrays(model, encoded, words, arrays)
     arrays |= {
         "text_classifier": words.names,
         "category_overlapping_mask": words.seen.long(),
@@ -156,7 +156,7 @@ def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, Syno
 
 
 @contextlib.contextmanager
-def _recording(model: FCCLIP, arrays: Arrays) -> Iterator[None]:
+def recording_fcclip(model: FCCLIP, arrays: Arrays) -> Iterator[None]:
     """Intermediates of one pass, under the names of the cases."""
     visual = model.clip.visual
     trunk = getattr(visual, "trunk", None)
@@ -177,7 +177,7 @@ def _recording(model: FCCLIP, arrays: Arrays) -> Iterator[None]:
         yield
 
 
-def _head_arrays(model: FCCLIP, encoded: EncodedMasks, words: SynonymText, recorded: Arrays) -> Arrays:
+def head_arrays(model: FCCLIP, encoded: EncodedMasks, words: SynonymText, recorded: Arrays) -> Arrays:
     """Both classifiers' intermediates on the final masks, and the predictions before any layer."""
     mask_logits, embeddings = encoded.outputs[0]
     features, res5 = recorded["mask_features"], recorded["clip_res5"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from conformance.recording import Hook, hooked
 from conformance.systems.catseg_recording import Recording
 from twostage.clip.towers.vit import Tokens
+from twostage.systems.one_stage.pcaseg import eva
 from twostage.systems.one_stage.pcaseg.eva import is_eva
 
 # Which of a layer's blocks.
@@ -36,6 +37,7 @@ class ParallelRecording(Recording):
             self.whole["clip_dense"], self.whole["clip_input"] = out[0].x[:, 1:], images
 
         self._observe(self.model, "dense_features", keep_dense)
+        self._observe(eva, "self_correlation", lambda out, *_: self.whole.update(clip_last_attn=out))
         self._record_cost()
 
     def _record_layers(self) -> None:
@@ -55,7 +57,9 @@ class ParallelRecording(Recording):
         for name, value in arrays.items():
             if re.fullmatch(r"layer\d+_(spatial|class|fused)_(first|second)", name):
                 arrays[name] = value.unflatten(0, (self.views, -1)).transpose(1, 2)
-        return arrays | {"cost_fed": arrays["cost_volume"].transpose(1, 2).flatten(0, 1)}
+        # Classes lie folded into the views here.
+        folded = {"cost_fed": "cost_volume", "cost_embed": "cost_embed"}
+        return arrays | {name: arrays[ours].transpose(1, 2).flatten(0, 1) for name, ours in folded.items()}
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 The last block's values, one patch at a time (MaskCLIP's path), are resized to the grid of the affinities and mixed by one
 matrix A for all heads; W(A v), without residual and MLP, goes on to CLIP's embedding space. So the output has the
-affinities' resolution, which may be finer than CLIP's.
+affinities' resolution, which may be finer than CLIP's. A is made some rows at a time and never held whole.
 
 Legend: B images, h x w the affinities' grid, n = h * w, C channels of the features that affinities are
 made of, W CLIP's width.
@@ -11,8 +11,10 @@ made of, W CLIP's width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,6 +24,10 @@ from twostage.clip.towers.vit import Tokens, Tower, merge_heads, project_qkv, ru
 
 # Normalised images [B, 3, H, W] and CLIP's tokens in front of its last block -> features [B, C, h, w].
 AffinityFeatures = Callable[[Tensor, Tokens], Tensor]
+# Cosines [B, m, n] of m patches, the first of which is the given one, with all n -> their rows of the attention.
+Attention = Callable[[Tensor, int], Tensor]
+# Numbers of a block of rows.
+_BLOCK = 1 << 21
 
 
 def own_features(images: Tensor, tokens: Tokens) -> Tensor:
@@ -29,21 +35,38 @@ def own_features(images: Tensor, tokens: Tokens) -> Tensor:
     return tokens.patch_map
 
 
+def unit_patches(features: Tensor) -> Tensor:
+    """Features `[B, C, h, w]` as unit vectors `[B, n, C]`."""
+    return F.normalize(features.flatten(2), dim=1).transpose(1, 2)
+
+
 def cosine_similarity(features: Tensor) -> Tensor:
     """Cosines `[B, n, n]` of the features `[B, C, h, w]` of an image's patches."""
-    unit = F.normalize(features.flatten(2), dim=1)
-    return unit.transpose(1, 2) @ unit
+    unit = unit_patches(features)
+    return unit @ unit.transpose(1, 2)
 
 
-def proxy_attention(similarity: Tensor, *, beta: float, gamma: float) -> Tensor:
-    """ProxyCLIP's attention `[B, n, n]` (Lan et al., ECCV 2024, section 3.3) of the cosines `[B, n, n]`, one for all heads.
+def mean_cosine(unit: Tensor) -> Tensor:
+    """Mean `[B, 1, 1]` of all cosines of unit vectors `[B, n, C]`: the square of their mean, so no pair is looked at."""
+    return unit.mean(dim=1).square().sum(dim=-1)[:, None, None]
+
+
+def proxy_attention(
+    similarity: Tensor, first: int = 0, *, beta: float, gamma: float, mean: Tensor | None = None
+) -> Tensor:
+    """ProxyCLIP's attention (Lan et al., ECCV 2024, section 3.3) of cosines `[B, m, n]`, one for all heads; in place.
 
     softmax(gamma * (S - beta * mean S)) over what is not negative; the mean is the image's, the diagonal included. A patch
     always attends to itself, also where features are so alike that beta * mean S exceeds 1.
+
+    Args:
+        first: which patch the first row is.
+        mean: of all cosines, `[B or 1, 1, 1]`; None: of these, which are all there are.
     """
-    shifted = similarity - beta * similarity.mean(dim=(1, 2), keepdim=True)
+    mean = similarity.mean(dim=(1, 2), keepdim=True) if mean is None else mean
+    shifted = similarity - beta * mean
     masked = shifted < 0
-    masked.diagonal(dim1=1, dim2=2).fill_(False)
+    masked.diagonal(first, dim1=1, dim2=2).fill_(False)
     return shifted.mul_(gamma).masked_fill_(masked, float("-inf")).softmax(dim=-1)
 
 
@@ -80,21 +103,52 @@ class ProxyTower(DenseTower):
         """Dense features of normalised images `[B, 3, H, W]`."""
         tokens, _ = run_blocks(self.blocks[:-1], self.embed(images))
         features = self.features(images, tokens)
-        attention = proxy_attention(cosine_similarity(features), beta=self.beta, gamma=self.gamma)
         grid = (features.shape[2], features.shape[3])
-        x = attend(self.blocks[-1], tokens, attention, grid)
+        x = self.attend(tokens, features, together=False)
         return DenseFeatures(self.project(Tokens(x, grid, class_tokens=0)).patch_map, None, None)
+
+    def attend(self, tokens: Tokens, features: Tensor, *, together: bool) -> Tensor:
+        """Output `[B, n, W]` of the last block by the affinities of `features` `[B, C, h, w]`.
+
+        Args:
+            tokens: in front of the block.
+            together: the mean cosine is that of all images, not each its own (Trident).
+        """
+        unit = unit_patches(features)
+        mean = mean_cosine(unit)
+        if together:
+            mean = mean.mean(dim=0, keepdim=True)
+        attention = partial(proxy_attention, beta=self.beta, gamma=self.gamma, mean=mean)
+        block = self.blocks[-1]
+        grid = (features.shape[2], features.shape[3])
+        return block.attn.out_proj(mix(unit, patch_values(block, tokens, grid), attention))
+
+
+def patch_values(block: Any, tokens: Tokens, grid: tuple[int, int]) -> Tensor:
+    """Values `[B, n, W]` of CLIP's `block`, heads side by side, on `grid`; the class token is not seen."""
+    (v,) = project_qkv(block.attn, block.ln_1(tokens.x), "v")
+    values = resize_map(tokens._replace(x=merge_heads(v)).patch_map, grid)
+    return values.flatten(2).transpose(1, 2)
+
+
+def mix(unit: Tensor, values: Tensor, attention: Attention) -> Tensor:
+    """A v `[B, n, W]` by the `attention` of the cosines of unit vectors `[B, n, C]`, a block of rows after the other."""
+    count = unit.shape[1]
+    step = max(1, _BLOCK // (len(unit) * count))
+    rows = []
+    for first in range(0, count, step):
+        cosines = unit[:, first : first + step] @ unit.transpose(1, 2)
+        rows.append(attention(cosines, first) @ values)
+    return torch.cat(rows, dim=1)
 
 
 def attend(block: Any, tokens: Tokens, attention: Tensor, grid: tuple[int, int]) -> Tensor:
-    """W(A v) `[B, n, W]` of CLIP's `block` with `attention` `[B, n, n]` between the patches of `grid`.
+    """W(A v) `[B, n, W]` of CLIP's `block` with a whole `attention` `[B, n, n]` between the patches of `grid`.
 
     Args:
         tokens: in front of the block; the class token is not seen.
     """
-    (v,) = project_qkv(block.attn, block.ln_1(tokens.x), "v")
-    values = resize_map(tokens._replace(x=merge_heads(v)).patch_map, grid)
-    return block.attn.out_proj(attention @ values.flatten(2).transpose(1, 2))
+    return block.attn.out_proj(attention @ patch_values(block, tokens, grid))
 
 
 def resize_map(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ Legend: B images, h x w the tower's grid, W its width, D the embedding size.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -28,6 +28,7 @@ from twostage.clip.towers.vit import (
     run_blocks,
 )
 from twostage.errors import UserError
+from twostage.inference.shape_cache import shape_cache
 
 
 class DenseFeatures(NamedTuple):
@@ -123,6 +124,10 @@ class DenseTower:
         embed = embed_siglip_image if self._kind == "siglip" else embed_image
         return embed(self.visual, images, rule=self.position_rule)
 
+    def before_last(self, images: Tensor) -> Tokens:
+        """Tokens in front of the last block, of normalised images `[B, 3, H, W]`."""
+        return run_blocks(self.blocks[:-1], self.embed(images))[0]
+
     def run_last(self, tokens: Tokens) -> Tokens:
         """The last block with the method's attention (of methods that change no other block)."""
         attention = cast(Attention, self.method)
@@ -160,7 +165,7 @@ class DenseTower:
         return block.attn.out_proj(merge_heads(key))[:, tokens.class_tokens :]
 
 
-@lru_cache(maxsize=32)
+@shape_cache(maxsize=32)
 def _cached_bias(grid: tuple[int, int], std: float, class_token: bool, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return neighbourhood_bias(grid, std, class_token=class_token, device=device)

@@ -10,7 +10,7 @@ Legend: B images, S shadow tokens, h x w CLIP's patch grid, H heads, W width, D 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,8 @@ def recognise_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, atte
     def attend(own: Sequence[Tensor], k: Tensor, v: Tensor) -> Tensor:
         return _attend(own[0], own[1], own[2], k[:, :, 1:], v[:, :, 1:], bias)
 
-    return F.normalize(project_tokens(visual, _run_shadows(blocks, tokens, attend, "qkv")), dim=-1)
+    shadow, _ = _run_shadows(blocks, tokens, attend, "qkv")
+    return F.normalize(project_tokens(visual, shadow), dim=-1)
 
 
 def read_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, inside: Tensor) -> Tensor:
@@ -50,22 +51,37 @@ def read_masks(visual: Tower, blocks: Sequence[Block], tokens: Tokens, inside: T
         tokens: what goes into them.
         inside: which patches belong to each mask, bool `[B, S, h * w]`; a mask without any sees the class token only.
     """
+    return project_tokens(visual, run_region_tokens(blocks, tokens, inside)[0])
+
+
+def run_region_tokens(
+    blocks: Sequence[Block], tokens: Tokens, inside: Tensor, taps: Collection[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Shadow tokens `[B, S, W]` behind the last of `blocks` by the rule of `read_masks`, and the others at `taps`.
+
+    Args:
+        tokens, inside: see `read_masks`.
+        taps: i: class token and patches `[B, 1 + N, W]` after block i, for all but the last block.
+    """
     allowed = F.pad(inside, (1, 0), value=True)[:, None]
 
     def attend(own: Sequence[Tensor], k: Tensor, v: Tensor) -> Tensor:
         (q,) = own
         return F.scaled_dot_product_attention(q.expand(-1, -1, inside.shape[1], -1), k, v, attn_mask=allowed)
 
-    return project_tokens(visual, _run_shadows(blocks, tokens, attend, "q"))
+    return _run_shadows(blocks, tokens, attend, "q", taps)
 
 
-def _run_shadows(blocks: Sequence[Block], tokens: Tokens, attend: Attend, parts: str) -> Tensor:
-    """Shadow tokens `[B, S, W]` behind the last block.
+def _run_shadows(
+    blocks: Sequence[Block], tokens: Tokens, attend: Attend, parts: str, taps: Collection[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Shadow tokens `[B, S, W]` behind the last block, and the others after the blocks of `taps`.
 
     Args:
         parts: what `attend` needs of a token's own query, key and value (letters of "qkv").
     """
     x = tokens.x
+    saved = {}
     # All shadow tokens of an image are equal before the first block: one row serves until they differ.
     shadow = tokens.class_token
     for index, block in enumerate(blocks):
@@ -77,7 +93,9 @@ def _run_shadows(blocks: Sequence[Block], tokens: Tokens, attend: Attend, parts:
         shadow = finish_block(block, shadow, merge_heads(attend(own, k, v)))
         if not is_last:
             x = finish_block(block, x, merge_heads(F.scaled_dot_product_attention(projected[0], k, v)))
-    return shadow
+            if index + 1 in taps:
+                saved[index + 1] = x
+    return shadow, saved
 
 
 def pool_bias(attention_bias: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,7 +6,6 @@ Legend: B images, H x W tokens of a stage, C its width, w side of a window, n wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -17,6 +16,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+
+from twostage.inference.shape_cache import shape_cache
 
 _PATCH = 4
 _MASKED = -100.0
@@ -36,7 +37,7 @@ def merge_windows(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 # The stages of one image size; masks are large, so no more than that is kept.
-@lru_cache(maxsize=8)
+@shape_cache(maxsize=8)
 def shifted_window_mask(grid: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
     """`[n, N, N]`: 0 where two tokens of a cyclically shifted window were neighbours before the shift, -100 elsewhere."""
 

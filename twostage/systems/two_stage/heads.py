@@ -21,6 +21,13 @@ from twostage.proposals.losses import MaskLosses, mask_targets
 _LARGEST_SCALE = 100.0
 
 
+class DenseCLIP(NamedTuple):
+    """CLIP's last stage `res5` `[B, C, h, w]` and what its head makes of it, `embeddings` `[B, D, h, w]`."""
+
+    res5: Tensor
+    embeddings: Tensor
+
+
 class EncodedMasks(NamedTuple):
     """What a system knows about images without the vocabulary.
 
@@ -29,11 +36,13 @@ class EncodedMasks(NamedTuple):
             auxiliary ones.
         geometry: where the masks lie.
         regions: what CLIP sees in the final masks, `[B, Q, D]` and `[B, Q]`; None in training, and where it does not look.
+        dense: what CLIP sees everywhere; None but for systems that read it again with the text, or in their losses.
     """
 
     outputs: list[tuple[Tensor, Tensor]]
     geometry: Geometry
     regions: Regions | None = None
+    dense: DenseCLIP | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +65,19 @@ class TextClassifier:
         return embeddings @ self.rows[:-1].T
 
 
-def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor) -> Tensor:
+def synonym_logits(embeddings: Tensor, names: Tensor, classes: Tensor, logit_scale: Tensor, num_classes: int) -> Tensor:
     """Logits `[B, Q, C]`: of each class the best of its names (FC-CLIP, Yu et al., NeurIPS 2023).
 
     Args:
         embeddings: `[B, Q, D]`, of any length.
-        names: unit text embeddings `[N, D]`.
+        names: unit text embeddings `[N, D]`, or embeddings of any length `[B, N, D]` of each image's own.
         classes: class of each name, int64 `[N]`, every class from 0 on at least once.
         logit_scale: logarithm of the factor of the cosine similarities.
+        num_classes: C.
     """
     scale = logit_scale.exp().clamp(max=_LARGEST_SCALE)
-    per_name = scale * F.normalize(embeddings, dim=-1) @ names.T
-    shape = (*per_name.shape[:-1], int(classes.max()) + 1)
+    per_name = scale * F.normalize(embeddings, dim=-1) @ names.mT
+    shape = (*per_name.shape[:-1], num_classes)
     return per_name.new_full(shape, float("-inf")).scatter_reduce(-1, classes.expand_as(per_name), per_name, "amax")
 
 

@@ -173,7 +173,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
         if self.correlation is not None:
             with record_function("correlation"):
                 dense, correlated = self.correlation(dense, maps.appearance)
-        return Encoded(dense, guidance, [(int(h), int(w)) for h, w in images.image_sizes], correlated)
+        return Encoded(dense, guidance, [(h, w) for h, w in images.image_sizes], correlated)
 
     def dense_features(self, images: Tensor) -> tuple[Tokens, dict[int, Tokens]]:
         """CLIP embeddings of all tokens, and the tapped blocks' outputs, of `[V, 3, side, side]`.
@@ -197,7 +197,7 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
 
     def class_scores(self, encoded: Encoded, text: Tensor) -> ClassScores:
         """Logits of every view for unit text embeddings `[T, P, D]`."""
-        num_classes, present = len(text), None
+        num_classes, present = text.shape[0], None
         if self.presence is not None and not self.training:
             with record_function("presence"):
                 present = self.presence.kept(encoded.embeddings, text)

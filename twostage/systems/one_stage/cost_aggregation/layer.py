@@ -45,6 +45,8 @@ class AggregatorLayer(nn.Module):
 
 def class_slices(cost: Tensor, *, keep_gradients: bool) -> list[slice]:
     """Blocks of the class axis of `[V, T, ...]`: all at once where gradients are kept anyway."""
+    if keep_gradients:
+        return [slice(None)]
     views, classes = cost.shape[:2]
-    step = classes if keep_gradients else max(1, _MAPS // views)
+    step = max(1, _MAPS // views)
     return [slice(start, min(start + step, classes)) for start in range(0, classes, step)]

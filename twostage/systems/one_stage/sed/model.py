@@ -128,9 +128,7 @@ class SED(OpenVocabularySegmenter[Encoded, Tensor]):
         if self.correlation is not None:
             with record_function("correlation"):
                 embeddings, correlated = self.correlation(embeddings, sources[0])
-        return Encoded(
-            ImageFeatures(embeddings, guidance, correlated), [(int(h), int(w)) for h, w in images.image_sizes]
-        )
+        return Encoded(ImageFeatures(embeddings, guidance, correlated), [(h, w) for h, w in images.image_sizes])
 
     def _squares(self, images: ImageList, side: int) -> Tensor:
         return squares(images, side, with_padding=self.training)

@@ -7,25 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-import torch.nn.functional as F
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from twostage.norms import DecayedLayerNorm
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
-
-
-class DecayedLayerNorm(nn.Module):
-    """Layer norm over the last axis; not an `nn.LayerNorm`, since the published recipe decays its weights like others."""
-
-    def __init__(self, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-6)
 
 
 class SpatialAggregation(nn.Module):

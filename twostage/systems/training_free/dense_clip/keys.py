@@ -89,6 +89,18 @@ def _check(cfg: CN) -> None:
         raise UserError("TEST.SLIDING.CANVAS and TEST.SLIDING.WHOLE_IMAGE are not defined for training-free systems")
 
 
+def require_own_attention(cfg: CN, system: str) -> None:
+    """UserError where a key asks for another attention in CLIP's last block, or for windows that are not defined here."""
+    keys = cfg.MODEL.TRAINING_FREE
+    if keys.METHOD != "maskclip" or keys.KEY_SMOOTHING:
+        raise UserError(
+            f"MODEL.TRAINING_FREE.METHOD is {keys.METHOD!r} and KEY_SMOOTHING {keys.KEY_SMOOTHING}, but {system}'s last "
+            "block has an attention of its own; leave them at 'maskclip' and 0"
+        )
+    if cfg.TEST.SLIDING.CANVAS or cfg.TEST.SLIDING.WHOLE_IMAGE:
+        raise UserError("TEST.SLIDING.CANVAS and TEST.SLIDING.WHOLE_IMAGE are not defined for training-free systems")
+
+
 GROUPS = (
     KeyGroup(
         add=_add,

@@ -9,6 +9,7 @@ Legend: N names, D embedding size, h x w the mosaic of all windows' grids of an 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch.profiler import record_function
 from twostage.checkpoint.renaming import CheckpointTable, Supply
 from twostage.clip.dense.tower import DenseTower, use_exact_gelu
 from twostage.clip.loading import clip_reader_from_config, load_clip_from_config
+from twostage.clip.text import TextEmbedder
 from twostage.clip.towers.resnet import is_clip_resnet
 from twostage.clip.towers.siglip import is_siglip
 from twostage.inference.keys import Padding
@@ -39,7 +41,8 @@ class PatchEmbeddings(NamedTuple):
     """Unit patch embeddings `[D, h, w]` of one image and what else its prediction needs.
 
     `class_embeddings` `[D, rows, columns]` are the windows' unit image embeddings (feature surgery), `keys` `[h * w, W]`
-    MaskCLIP's keys, `guide` `[3, H, W]` the normalised picture (PAMR); None where not needed.
+    MaskCLIP's keys, `guide` `[3, H, W]` the normalised picture (PAMR); None where not needed. `beside` is whatever a system
+    that derives from this one knows of the image as well.
     """
 
     features: Tensor
@@ -47,6 +50,7 @@ class PatchEmbeddings(NamedTuple):
     class_embeddings: Tensor | None
     keys: Tensor | None
     guide: Tensor | None
+    beside: Any = None
 
 
 class NameEmbeddings(NamedTuple):
@@ -55,6 +59,33 @@ class NameEmbeddings(NamedTuple):
     rows: Tensor
     classes: Tensor
     num_classes: int
+
+
+def embed_rows(
+    text: TextEmbedder, vocabulary: Vocabulary, background_words: Sequence[str], *, by_maximum: bool
+) -> NameEmbeddings:
+    """One row per synonym (`by_maximum`) or per class; `background_words` stand for a first class "background"."""
+    names = vocabulary.names
+    if background_words and names[0].casefold() == "background":
+        vocabulary = Vocabulary((", ".join(background_words), *names[1:]))
+    if not by_maximum:
+        rows = text(vocabulary)
+        return NameEmbeddings(rows, torch.arange(len(rows), device=rows.device), len(rows))
+    groups = vocabulary.synonyms(split=True)
+    rows = text.embed_names([name for group in groups for name in group])
+    counts = torch.tensor([len(group) for group in groups], device=rows.device)
+    return NameEmbeddings(rows, torch.arange(len(groups), device=rows.device).repeat_interleave(counts), len(groups))
+
+
+def rule_from_config(cfg: CfgNode) -> LabelRule:
+    """How similarities become labels, by `MODEL.TRAINING_FREE`."""
+    keys = cfg.MODEL.TRAINING_FREE
+    return LabelRule(
+        logit_scale=keys.LOGIT_SCALE,
+        probability_threshold=keys.PROBABILITY_THRESHOLD,
+        area_threshold=keys.AREA_THRESHOLD,
+        renormalise=keys.RENORMALISE,
+    )
 
 
 @META_ARCH_REGISTRY.register()
@@ -113,12 +144,7 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
         return {
             **shared_arguments(cfg, clip, tokenizer),
             "tower": dense_tower_from_config(cfg, clip.visual),
-            "rule": LabelRule(
-                logit_scale=keys.LOGIT_SCALE,
-                probability_threshold=keys.PROBABILITY_THRESHOLD,
-                area_threshold=keys.AREA_THRESHOLD,
-                renormalise=keys.RENORMALISE,
-            ),
+            "rule": rule_from_config(cfg),
             "tile": sliding.TILE if sliding.ENABLED else 0,
             "stride": sliding.STRIDE,
             "padding": keys.PADDING,
@@ -147,22 +173,11 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> NameEmbeddings:
         """One row per synonym, or per class where synonyms are averaged; the background's words in its place."""
-        names = vocabulary.names
-        if self.background_words and names[0].casefold() == "background":
-            vocabulary = Vocabulary((", ".join(self.background_words), *names[1:]))
-        if not self.synonyms_by_maximum:
-            rows = self.text(vocabulary)
-            return NameEmbeddings(rows, torch.arange(len(rows), device=rows.device), len(rows))
-        groups = vocabulary.synonyms(split=True)
-        rows = self.text.embed_names([name for group in groups for name in group])
-        counts = torch.tensor([len(group) for group in groups], device=rows.device)
-        return NameEmbeddings(
-            rows, torch.arange(len(groups), device=rows.device).repeat_interleave(counts), len(groups)
-        )
+        return embed_rows(self.text, vocabulary, self.background_words, by_maximum=self.synonyms_by_maximum)
 
     def encode(self, images: ImageList) -> list[PatchEmbeddings]:
         """Features of each image (at its own size, without the batch's padding), all its windows in one batch."""
-        sizes = [(int(height), int(width)) for height, width in images.image_sizes]
+        sizes = [(height, width) for height, width in images.image_sizes]
         return [
             self._encode_one(image[:, : size[0], : size[1]], size)
             for image, size in zip(images.tensor, sizes, strict=True)

@@ -119,7 +119,7 @@ class NamePrediction:
             room = TopScores.room(count, size, self.classes.device)
             kept = self._kept_classes(index, size)
             for rows in self._strips(size, 3 * len(self.classes) + 2 * count):
-                similarities = torch.cat([maps for _, maps in self._name_blocks(index, size, rows)])
+                similarities = torch.cat([maps for _, maps in self.similarity_blocks(index, size, rows)])
                 probabilities = self._class_probabilities(similarities, kept)
                 room.put(rows, blocks.running_top([(0, probabilities)], count))
             result.append(room)
@@ -127,7 +127,7 @@ class NamePrediction:
 
     def similarities(self, index: int, size: Size) -> Tensor:
         """`[N, height, width]` of one image, refined; holds N maps."""
-        return torch.cat([maps for _, maps in self._name_blocks(index, size, slice(0, size[0]))])
+        return torch.cat([maps for _, maps in self.similarity_blocks(index, size, slice(0, size[0]))])
 
     def _strips(self, size: Size, floats_per_pixel: int) -> Iterable[slice]:
         """Rows that are made at a time; PAMR looks far around a pixel, so that an image is refined as one strip."""
@@ -159,7 +159,7 @@ class NamePrediction:
         """Best classes strip by strip, among `names` (bool `[N]`; None: all); the log sum is over all names."""
         for rows in self._strips(size, 2 * min(blocks.CLASS_BLOCK, len(self.classes))):
             best: _Best | None = None
-            for part, maps in self._name_blocks(index, size, rows):
+            for part, maps in self.similarity_blocks(index, size, rows):
                 block = self._best_of_block(part, maps, names)
                 best = block if best is None else _better(best, block)
             assert best is not None, "a vocabulary has at least one name"
@@ -193,8 +193,10 @@ class NamePrediction:
             classes /= classes.sum(dim=0, keepdim=True)
         return classes
 
-    def _name_blocks(self, index: int, size: Size, rows: slice) -> Iterator[tuple[slice, Tensor]]:
-        """Resized and refined similarities `[n, rows, width]` of some names after the other."""
+    def similarity_blocks(
+        self, index: int, size: Size, rows: slice, names: slice | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Resized and refined similarities `[n, rows, width]` of some names after the other, of all or of `names`."""
         maps, mosaic, guide = self.images[index]
         resample = mosaic.resampler((maps.shape[-2], maps.shape[-1]), size, maps.device)
         refine = None
@@ -206,13 +208,15 @@ class NamePrediction:
         # Refinement holds whole maps of the output's size, so fewer names at a time keep memory flat.
         step = blocks.CLASS_BLOCK if refine is None else max(1, blocks.STRIP_FLOATS // (size[0] * size[1]))
         used = resample.grid_rows(rows.start, rows.stop)
-        for start in range(0, len(maps), step):
+        asked = range(len(maps)) if names is None else range(names.start, names.stop)
+        for start in asked[::step]:
+            part = slice(start, min(start + step, asked.stop))
             with record_function("resize"):
-                block = resample.from_grid_rows(maps[start : start + step, used], used, rows.start, rows.stop)
+                block = resample.from_grid_rows(maps[part, used], used, rows.start, rows.stop)
             if refine is not None:
                 with record_function("PAMR"):
                     block = refine(block)
-            yield slice(start, start + step), block
+            yield part, block
 
 
 def _better(first: _Best, second: _Best) -> _Best:

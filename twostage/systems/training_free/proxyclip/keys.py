@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
 from twostage.keys import KeyGroup
 from twostage.systems.training_free.dense_clip.keys import GROUPS as DENSE_CLIP
+from twostage.systems.training_free.dense_clip.keys import require_own_attention
 
 
 def _add(cfg: CN) -> None:
@@ -19,16 +19,8 @@ def _add(cfg: CN) -> None:
 
 
 def _check(cfg: CN) -> None:
-    if cfg.MODEL.META_ARCHITECTURE != "ProxyClip":
-        return
-    keys = cfg.MODEL.TRAINING_FREE
-    if keys.METHOD != "maskclip" or keys.KEY_SMOOTHING:
-        raise UserError(
-            f"MODEL.TRAINING_FREE.METHOD is {keys.METHOD!r} and KEY_SMOOTHING {keys.KEY_SMOOTHING}, but ProxyCLIP's last "
-            "block has an attention of its own; leave them at 'maskclip' and 0"
-        )
-    if cfg.TEST.SLIDING.CANVAS or cfg.TEST.SLIDING.WHOLE_IMAGE:
-        raise UserError("TEST.SLIDING.CANVAS and TEST.SLIDING.WHOLE_IMAGE are not defined for training-free systems")
+    if cfg.MODEL.META_ARCHITECTURE == "ProxyClip":
+        require_own_attention(cfg, "ProxyCLIP")
 
 
 GROUPS = (

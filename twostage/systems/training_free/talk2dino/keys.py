@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from detectron2.config import CfgNode as CN
 
 from twostage.errors import UserError
-from twostage.foundation.keys import OWN
+from twostage.foundation.keys import OWN, SamName
 from twostage.keys import KeyGroup
 
 
@@ -34,9 +36,10 @@ def _check(cfg: CN) -> None:
         )
     if cfg.MODEL.META_ARCHITECTURE != "Talk2Dino":
         return
-    if cfg.MODEL.FOUNDATION.NAME == OWN:
+    if cfg.MODEL.FOUNDATION.NAME in (OWN, *get_args(SamName)):
         raise UserError(
-            f"MODEL.FOUNDATION.NAME is {OWN!r}, but Talk2DINO names the patches of DINOv2; use 'dinov2_vitb14_reg'"
+            f"MODEL.FOUNDATION.NAME is {cfg.MODEL.FOUNDATION.NAME!r}, but Talk2DINO names the patches of DINOv2; use "
+            "'dinov2_vitb14_reg'"
         )
     if cfg.TEST.SLIDING.CANVAS or cfg.TEST.SLIDING.WHOLE_IMAGE:
         raise UserError("TEST.SLIDING.CANVAS and TEST.SLIDING.WHOLE_IMAGE are not defined for Talk2DINO")

@@ -90,7 +90,7 @@ class Talk2Dino(OpenVocabularySegmenter[list[WindowFeatures], Words]):
         """Constructor arguments from `MODEL.TALK2DINO`, `MODEL.FOUNDATION`, `MODEL.CLIP` and `TEST.SLIDING`."""
         clip, tokenizer = load_clip_from_config(cfg)
         foundation = foundation_from_config(cfg)
-        assert foundation is not None, "refused by the keys' check"
+        assert isinstance(foundation, FoundationVit), "others are refused by the keys' check"
         keys, sliding = cfg.MODEL.TALK2DINO, cfg.TEST.SLIDING
         shared = shared_arguments(cfg, clip, tokenizer)
         shared["text"] = TextEmbedder(

@@ -18,6 +18,7 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, masks_on_grid, pool_masks
+from twostage.clip.text import TextEmbedder
 from twostage.clip.towers.pyramid import feature_pyramid, pyramid_channels, require_convolutional
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
@@ -41,6 +42,21 @@ class SynonymText(NamedTuple):
     names: Tensor
     classes: Tensor
     seen: Tensor
+
+
+def embed_synonyms(text: TextEmbedder, vocabulary: Vocabulary, train_names: frozenset[str]) -> SynonymText:
+    """One row per synonym; a class one of whose synonyms is among `train_names` counts as trained."""
+    groups = vocabulary.synonyms(split=True)
+    rows = text.embed_names([name for group in groups for name in group])
+    classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
+    seen = torch.tensor([not train_names.isdisjoint(group) for group in groups], device=rows.device)
+    return SynonymText(rows, classes, seen)
+
+
+def with_void(words: SynonymText, void: nn.Embedding) -> tuple[Tensor, Tensor]:
+    """Rows of the names and, last, of void `[N + 1, D]`, all of unit length, and the class of each `[N + 1]`."""
+    names = torch.cat([words.names, F.normalize(void.weight, dim=-1)])
+    return names, torch.cat([words.classes, torch.full_like(words.classes[:1], words.seen.shape[0])])
 
 
 @META_ARCH_REGISTRY.register()
@@ -118,24 +134,24 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
 
     def embed_vocabulary(self, vocabulary: Vocabulary) -> SynonymText:
         """One row per synonym."""
-        groups = vocabulary.synonyms(split=True)
-        rows = self.text.embed_names([name for group in groups for name in group])
-        classes = torch.tensor([index for index, group in enumerate(groups) for _ in group], device=rows.device)
-        seen = torch.tensor([not self.train_names.isdisjoint(group) for group in groups], device=rows.device)
-        return SynonymText(rows, classes, seen)
+        return embed_synonyms(self.text, vocabulary, self.train_names)
 
     def encode(self, images: ImageList) -> EncodedMasks:
         with record_function("trunk"), torch.no_grad():
             pyramid = feature_pyramid(self.clip.visual, images.tensor)
+        outputs = self.mask_outputs(pyramid)
+        with record_function("mask pooling"):
+            regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
+        return EncodedMasks(outputs, Geometry.of(images), regions)
+
+    def mask_outputs(self, pyramid: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """`EncodedMasks.outputs` of CLIP's stages."""
         with record_function("pixel decoder"):
             pixels = self.pixel_decoder(pyramid)
         with record_function("masked decoder"):
             queries = self.decoder(pixels)
         with record_function("embeddings"):
-            outputs = [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
-        with record_function("mask pooling"):
-            regions = None if self.training else self._regions(outputs[0][0], pyramid["res5"].float())
-        return EncodedMasks(outputs, Geometry.of(images), regions)
+            return [(o.mask_logits, self._embed(o, pixels.mask_features)) for o in queries]
 
     def _embed(self, output: MaskedQueries, mask_features: Tensor) -> Tensor:
         """Embeddings `[B, Q, D]` of queries and of the mask features inside their masks."""
@@ -149,15 +165,19 @@ class FCCLIP(OpenVocabularySegmenter[EncodedMasks, SynonymText]):
 
     def class_logits(self, embeddings: Tensor, words: SynonymText, logit_scale: Tensor) -> Tensor:
         """Logits `[B, Q, C + 1]` of embeddings `[B, Q, D]`, void last."""
-        names = torch.cat([words.names, F.normalize(self.void_embedding.weight, dim=-1)])
-        classes = torch.cat([words.classes, words.classes.new_tensor([len(words.seen)])])
-        return synonym_logits(embeddings, names, classes, logit_scale)
+        names, classes = with_void(words, self.void_embedding)
+        return synonym_logits(embeddings, names, classes, logit_scale, words.seen.shape[0] + 1)
+
+    def region_logits(self, encoded: EncodedMasks, text: SynonymText) -> Tensor:
+        """Logits `[B, Q, C + 1]` of what CLIP sees in the masks, void last."""
+        assert encoded.regions is not None, "encoded in training mode"
+        return self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
 
     def decode(self, encoded: EncodedMasks, text: SynonymText) -> MaskPrediction:
         mask_logits, embeddings = encoded.outputs[0]
         assert encoded.regions is not None, "encoded in training mode"
         decoder = self.class_logits(embeddings, text, self.logit_scale)
-        clip = self.class_logits(encoded.regions.embeddings, text, self.clip.logit_scale)
+        clip = self.region_logits(encoded, text)
         return MaskPrediction(
             mask_logits=mask_logits,
             class_logits=self.ensemble(decoder, clip, text.seen, encoded.regions.valid),

@@ -7,6 +7,14 @@ from twostage.proposals.weights import decoder_renames
 from twostage.systems.two_stage.fcclip.card import CARDS
 
 _PREDICTOR = "sem_seg_head.predictor."
+RENAMES = (
+    Rename("backbone.clip_model.", "clip."),
+    *decoder_renames(""),
+    Rename(f"{_PREDICTOR}class_embed.", "class_embed."),
+    Rename(f"{_PREDICTOR}_mask_pooling_proj.", "pooled_proj."),
+    Rename(f"{_PREDICTOR}logit_scale", "logit_scale"),
+    Rename("void_embedding.", "void_embedding."),
+)
 
 
 def checkpoint_table() -> CheckpointTable:
@@ -14,13 +22,6 @@ def checkpoint_table() -> CheckpointTable:
     return CheckpointTable(
         system="FC-CLIP",
         signatures=tuple(CARDS[0].signatures.values()),
-        renames=(
-            Rename("backbone.clip_model.", "clip."),
-            *decoder_renames(""),
-            Rename(f"{_PREDICTOR}class_embed.", "class_embed."),
-            Rename(f"{_PREDICTOR}_mask_pooling_proj.", "pooled_proj."),
-            Rename(f"{_PREDICTOR}logit_scale", "logit_scale"),
-            Rename("void_embedding.", "void_embedding."),
-        ),
+        renames=RENAMES,
         dropped={r"criterion\.empty_weight": "made from the number of training classes"},
     )

@@ -179,13 +179,13 @@ class ODISE(OpenVocabularySegmenter[Encoded, Words]):
         """
         if len(rows) > len(classes):
             classes = torch.cat([classes, classes.max()[None] + 1])
-        return synonym_logits(embeddings, rows, classes, self.mask_embedding.logit_scale)
+        return synonym_logits(embeddings, rows, classes, self.mask_embedding.logit_scale, int(classes.max()) + 1)
 
     def decode(self, encoded: Encoded, text: Words) -> MaskPrediction:
         assert encoded.regions is not None and text.clip is not None, "encoded in training mode"
         output, embeddings = encoded.outputs[0]
         head = self.head_logits(embeddings, self.text_head(text.head), text.classes)
-        clip = synonym_logits(encoded.regions, text.clip, text.classes, self.clip.logit_scale)
+        clip = synonym_logits(encoded.regions, text.clip, text.classes, self.clip.logit_scale, len(text.seen))
         if self.objectness is None:
             head, void = head[..., :-1], head.softmax(dim=-1)[..., -1:]
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twostage.checkpoint.signature import Signature
 from twostage.systems.card import OfficialCheckpoint, PublishedFigures, SystemCard
+from twostage.systems.mask_sources.keys import GROUPS as MASKS
 from twostage.systems.two_stage.ovseg.keys import GROUPS
 
 CARDS = (
@@ -18,12 +19,15 @@ CARDS = (
         weights_licence="",
         meta_architecture="OVSeg",
         module="twostage.systems.two_stage.ovseg.model",
-        keys=GROUPS,
+        keys=(*MASKS, *GROUPS),
         configs=(
             "ovseg_swinb_vitl",
             "ovseg_r101c_vitb",
             "ovseg_demo",
+            "ovseg_superpixels",
+            "ovseg_sam",
             "toybox/ovseg",
+            "toybox/ovseg_superpixels",
         ),
         signatures={
             "": Signature(

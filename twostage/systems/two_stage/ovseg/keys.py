@@ -55,6 +55,11 @@ def _check(cfg: CN) -> None:
             "MODEL.OVSEG.MASK_PROMPTS is True, but MODEL.CLIP.MASK_PROMPT_DEPTH is 0; set it (OVSeg has 3) or switch the "
             "prompts off"
         )
+    if is_ovseg and cfg.MODEL.MASKS.SOURCE != "own" and not keys.ENSEMBLE:
+        raise UserError(
+            f"MODEL.MASKS.SOURCE is {cfg.MODEL.MASKS.SOURCE!r}, whose masks only CLIP can name; it needs "
+            "MODEL.OVSEG.ENSEMBLE True"
+        )
     if keys.BEST_PROPOSALS_ONLY and not keys.ENSEMBLE:
         raise UserError("MODEL.OVSEG.BEST_PROPOSALS_ONLY picks by CLIP's scores; it needs MODEL.OVSEG.ENSEMBLE True")
 

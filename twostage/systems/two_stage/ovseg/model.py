@@ -30,11 +30,16 @@ from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
 from twostage.proposals.mlp import MLP
 from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
+from twostage.systems.mask_sources.building import mask_source_from_config
+from twostage.systems.mask_sources.contract import MaskSource, PicturesWithMasks, stacked_masks
 from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
 from twostage.systems.two_stage.ovseg.free_vocabulary import OTHERS, best_proposals
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
+
+# Logit of a pixel that is in a mask.
+_CERTAIN = 20.0
 
 
 class AskedText(NamedTuple):
@@ -70,6 +75,7 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         best_proposals_only: bool,
         mask_threshold: float,
         seen_names: Collection[str] = (),
+        masks: MaskSource | None = None,
         **shared: Any,
     ) -> None:
         """
@@ -79,6 +85,7 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
             logit_scale: factor of cosine similarities.
             ensemble_weight, best_proposals_only, mask_threshold: see `twostage.systems.two_stage.ovseg.keys`.
             seen_names: classes that the generator was trained on, where the ensemble treats them differently.
+            masks: where masks come from instead of the generator, which is not run then; None for the generator's.
             shared: see `OpenVocabularySegmenter`.
         """
         super().__init__(**shared)
@@ -93,6 +100,7 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         self.best_proposals_only = best_proposals_only
         self.mask_threshold = mask_threshold
         self.seen_names = frozenset(seen_names)
+        self.masks = masks
         width = self.clip.visual.proj.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
@@ -117,6 +125,7 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
             "mask_threshold": keys.MASK_THRESHOLD,
             "seen_names": _seen_names(cfg),
+            "masks": None if cfg.MODEL.MASKS.SOURCE == "own" else mask_source_from_config(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
@@ -139,7 +148,15 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         )
         return AskedText(text, asked, seen)
 
+    def preprocess(self, batch: list[dict[str, Any]]) -> Pictures:
+        """As every system's, with the masks of each picture where they come from elsewhere."""
+        if self.masks is None:
+            return super().preprocess(batch)
+        return PicturesWithMasks.of(batch, self.units, self.masks, self.size_divisibility)
+
     def encode(self, images: Pictures) -> EncodedMasks:
+        if isinstance(images, PicturesWithMasks):
+            return self._encode_given(images)
         with record_function("generator"):
             proposals = self.generator(self.backbone(images.tensor))
             outputs = [(p.mask_logits, F.normalize(self.class_embed(p.queries), dim=-1)) for p in proposals]
@@ -158,6 +175,20 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
             found.append(self.regions(self.clip.visual, self.clip_units(images.pixels[index]), probabilities))
         return Regions.stack(found)
 
+    def _encode_given(self, images: PicturesWithMasks) -> EncodedMasks:
+        """Masks from elsewhere; each is as sure as can be, and only CLIP says what it is."""
+        if self.regions is None or self.training:
+            raise UserError("masks from elsewhere (MODEL.MASKS.SOURCE) are named by CLIP alone and train nothing")
+        geometry = Geometry.of(images)
+        masks = stacked_masks(images.masks, geometry.images, geometry.padded)
+        found = []
+        for index, (height, width) in enumerate(geometry.images):
+            inside = masks[index, :, :height, :width].to(images.tensor.dtype)
+            found.append(self.regions(self.clip.visual, self.clip_units(images.pixels[index]), inside))
+        regions = Regions.stack(found)
+        logits = torch.where(masks, _CERTAIN, -_CERTAIN)
+        return EncodedMasks([(logits, regions.embeddings)], geometry, regions)
+
     def classifier(self, text: Tensor) -> TextClassifier:
         """Of unit embeddings of queries and of regions; `text` is normalised once more, as published."""
         return TextClassifier.scaled(F.normalize(text, dim=-1), self.void_embedding, self.logit_scale)
@@ -171,7 +202,8 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
             # CLIP chooses among the classes; void is dropped before its softmax, and after the generator's.
             clip = classifier.classes(encoded.regions.embeddings).softmax(dim=-1)
             generator = class_logits.softmax(dim=-1)[..., :-1]
-            weights = ensemble_weights(generator, clip, encoded.regions.valid, self.ensemble_weight, text.seen)
+            share = self.ensemble_weight if self.masks is None else 0.0
+            weights = ensemble_weights(generator, clip, encoded.regions.valid, share, text.seen)
             if self.best_proposals_only:
                 weights = best_proposals(weights, encoded.regions.valid, text.asked)
         return MaskPrediction(

@@ -15,6 +15,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
+from twostage.norms import ChannelLayerNorm
 from twostage.proposals.mlp import MLP
 
 _EPS = 1e-6
@@ -25,22 +26,6 @@ class BiasedMasks(NamedTuple):
 
     mask_logits: Tensor
     attention_bias: Tensor
-
-
-class ChannelLayerNorm(nn.Module):
-    """Layer norm over the channels of `[B, C, h, w]`.
-
-    Not an `nn.LayerNorm`: the published training recipe decays its weights like any others.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, _EPS)
-        return x.permute(0, 3, 1, 2)
 
 
 class Fusion(nn.Module):

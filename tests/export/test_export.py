@@ -1,0 +1,121 @@
+"""A system as ONNX files: it says what torch says, at other sizes and class counts, and a file that does not is not kept."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twostage
+from twostage.clip.toybox.models import toybox_tokenizer
+from twostage.commands import export as command
+from twostage.commands.main import run
+from twostage.errors import UserError
+from twostage.export.comparison import Comparison, compare, toybox_pictures
+from twostage.export.text_tower import merges_of, tokenizer_of
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["grass", "sky", "blue star, star", "water", "sand"]
+CACHE = ["MODEL.CLIP.TEXT_CACHE", ""]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MaskCLIP as a file for any size; the command has compared it."""
+    for module in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(module, reason="needs the extra 'export'")
+    path = tmp_path_factory.mktemp("export") / "maskclip.onnx"
+    run(["export", "--system", "toybox/maskclip", "--output", str(path), "--pictures", "2", *CACHE])
+    return path
+
+
+@pytest.mark.slow
+def test_file_says_what_torch_says(exported: Path) -> None:
+    from twostage.export.engine import load_onnx
+
+    assert sorted(path.name for path in exported.parent.iterdir()) == ["maskclip.onnx", "maskclip.text.onnx"]
+    engine, torch = load_onnx(exported), twostage.load("toybox/maskclip", device="cpu", opts=CACHE)
+    pictures = toybox_pictures(6)[3:]
+    result = compare(torch, engine, pictures=pictures, class_counts=(2, 17))
+    result.check()
+    assert result.sizes == 3
+    # Contrast words take pixels from the file as they do from torch.
+    one, other = (segmenter(pictures[0], ["blue star"], others=["grass", "sky"]) for segmenter in (torch, engine))
+    assert (one.labels == other.labels).mean() > 0.999 and (one.labels < 0).any()
+    about = engine.model.session.about
+    assert about["card"]["name"] == about["system"] == "MaskCLIP" and about["licence"]["weights"] == "not stated"
+    assert about["pixel_mean"] == pytest.approx([122.7709383, 116.7460125, 104.09373615]) and len(about["names"]) == 54
+
+
+@pytest.mark.slow
+def test_stand_alone_script_and_segment_agree(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, labels = tmp_path / "scene.png", tmp_path / "labels.png"
+    Image.fromarray(toybox_pictures(2)[1]).save(picture)
+    monkeypatch.setattr("sys.argv", ["run_onnx.py", str(exported), str(picture), "; ".join(WORDS), str(labels)])
+    runpy.run_path(str(ROOT / "docs/run_onnx.py"), run_name="__main__")
+    assert "grass: " in capsys.readouterr().out
+    words = ["--words", "; ".join(WORDS), "--others", "none", "--format", "npz", "--output", str(tmp_path)]
+    run(["segment", str(picture), *words, "--engine", "onnx", str(exported)])
+    with np.load(tmp_path / "scene.npz") as found, Image.open(labels) as alone:
+        assert (np.asarray(alone) == found["labels"]).mean() > 0.999
+    with pytest.raises(UserError, match="no config overrides"):
+        run(["segment", str(picture), *words, "--engine", "onnx", str(exported), "--set", *CACHE])
+    with pytest.raises(UserError, match="is a text tower"):
+        run(["segment", str(picture), *words, "--engine", "onnx", str(exported.with_name("maskclip.text.onnx"))])
+
+
+def test_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(segmenter: Any, path: Path, **_: Any) -> None:
+        for file in (path, path.with_name(f"{path.stem}.text.onnx")):
+            file.write_bytes(b"wrong")
+
+    wrong = Comparison(
+        pictures=1, sizes=1, class_counts=(3,), score_difference=2e-3, equal_labels=1.0, worst_picture=1.0,
+        seconds=(1.0, 1.0),
+    )  # fmt: skip
+    monkeypatch.setattr(command, "export", write)
+    monkeypatch.setattr(command, "load_onnx", lambda path: None)
+    monkeypatch.setattr(command, "compare", lambda *_, **__: wrong)
+    with pytest.raises(UserError, match=r"scores by up to 0.002 \(allowed 0.001\).*not kept"):
+        run(["export", "--system", "toybox/maskclip", "--output", str(tmp_path / "a.onnx"), *CACHE])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("system", "opts", "reason"),
+    [
+        ("toybox/ovseg", [], "OVSeg is not exported yet"),
+        ("toybox/sed", ["TEST.EARLY_REJECTION.ENABLED", "True"], "computes all classes"),
+        ("toybox/clip_surgery", [], "compare all names"),
+    ],
+)
+def test_what_is_not_exported_says_why(system: str, opts: list[str], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        run(["export", "--system", system, "--output", str(tmp_path / "a.onnx"), *CACHE, *opts])
+
+
+def test_a_fixed_size_stretches_pictures() -> None:
+    opts = [*CACHE, "INPUT.RESIZE_TEST", "stretch", "INPUT.SIZE_TEST", "(64, 96)"]
+    segmenter = twostage.load("toybox/maskclip", device="cpu", opts=opts)
+    assert segmenter.resized(np.zeros((50, 40, 3), np.uint8)).shape == (3, 64, 96)
+    with pytest.raises(UserError, match="needs \\(height, width\\)"):
+        twostage.load("toybox/maskclip", device="cpu", opts=["INPUT.RESIZE_TEST", "stretch"])
+
+
+def test_tokenizers_agree() -> None:
+    """The one made of the merges, and the stand-alone script's."""
+    pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    tokenizer = toybox_tokenizer()
+    merges = merges_of(tokenizer)
+    script = runpy.run_path(str(ROOT / "docs/run_onnx.py"))
+    about = {"merges": merges, "context_length": 32}
+    for text in ("a photo of a striped blue star.", "Café au  lait", "cat's 2 ears, x_y!?", "sofa &amp; couch", "猫"):
+        expected = tokenizer([text], context_length=32)[0].tolist()
+        assert tokenizer_of(merges)([text], context_length=32)[0].tolist() == expected
+        assert script["tokens"](text, about) == expected

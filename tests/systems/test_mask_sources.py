@@ -1,0 +1,174 @@
+"""Masks from anywhere: each source on small pictures, and a region classifier that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twostage.api import find_config
+from twostage.config import load_config
+from twostage.errors import UserError
+from twostage.systems.building import build_model
+from twostage.systems.mask_sources.building import mask_source_from_config
+from twostage.systems.mask_sources.contract import stacked_masks
+from twostage.systems.mask_sources.of_transformers import TransformersMasks
+from twostage.vocabulary import Vocabulary
+
+QUIET = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", "")
+
+
+def config(*opts: str, name: str = "corrclip"):
+    return load_config(find_config(f"toybox/{name}"), [*QUIET, *opts])
+
+
+def halves(height: int = 40, width: int = 60) -> torch.Tensor:
+    """A picture whose left half is red, its right half blue."""
+    picture = torch.zeros(3, height, width, dtype=torch.uint8)
+    picture[0, :, : width // 2], picture[2, :, width // 2 :] = 255, 255
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["felzenszwalb", "slic"])
+def test_superpixels_keep_to_edges(kind: str) -> None:
+    source = mask_source_from_config(config("MODEL.MASKS.SUPERPIXELS", kind, "MODEL.MASKS.SIGMA", "0.0"))
+    labels = source(halves(), None)
+    left, right = labels[:, :30].unique(), labels[:, 30:].unique()
+    assert labels.dtype == torch.int64 and int(labels.min()) == 1
+    assert not set(left.tolist()) & set(right.tolist())
+
+
+def test_a_picture_of_one_colour_is_one_superpixel() -> None:
+    source = mask_source_from_config(config())
+    assert source(torch.zeros(3, 20, 30, dtype=torch.uint8), None).unique().tolist() == [1]
+
+
+def test_masks_lie_in_a_folder(tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint16)
+    labels[:, 30:] = 700
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    np.savez(tmp_path / "b.npz", instance_mask=labels.astype(np.int32))
+    np.savez(tmp_path / "c.npz", other=labels)
+    source = mask_source_from_config(config("MODEL.MASKS.SOURCE", "folder", "MODEL.MASKS.FOLDER", str(tmp_path)))
+    for name in ("elsewhere/a.jpg", "b.jpg"):
+        assert source(halves(), name).unique().tolist() == [0, 700]
+    for picture, name, message in (
+        (halves(), "d.jpg", r"has no masks of 'd\.jpg' \(d\.png or d\.npz\)"),
+        (halves(), "c.jpg", r"c\.npz' can't be read.*must hold 'instance_mask'"),
+        (halves(41), "a.jpg", r"are 40x60 \(height x width\), the picture is 41x60"),
+        (halves(), None, r"finds masks by the picture's file name"),
+    ):
+        with pytest.raises(UserError, match=message):
+            source(picture, name)
+    with pytest.raises(UserError, match=r"MODEL\.MASKS\.FOLDER is '.*no', which is no folder"):
+        mask_source_from_config(config("MODEL.MASKS.SOURCE", "folder", "MODEL.MASKS.FOLDER", str(tmp_path / "no")))
+
+
+def test_masks_of_a_system_of_ours(tmp_path: Path) -> None:
+    opts = ("MODEL.MASKS.SOURCE", "system", "MODEL.MASKS.CONFIG")
+    source = mask_source_from_config(config(*opts, "toybox/mask2former_agnostic"))
+    labels = source(halves(), None)
+    assert labels.shape == (40, 60) and labels.dtype == torch.int64
+    with pytest.raises(UserError, match=r"MODEL\.MASKS\.CONFIG: .*mask2formr"):
+        mask_source_from_config(config(*opts, "toybox/mask2formr"))
+    with pytest.raises(UserError, match=r"MODEL\.MASKS\.CONFIG is of TrainingFree, which makes no masks"):
+        mask_source_from_config(config(*opts, "toybox/maskclip"))(halves(), None)
+
+
+class Found:
+    """Stands in for a panoptic model of transformers and its processor."""
+
+    def __init__(self, segmentation: torch.Tensor, numbers: list[int]) -> None:
+        self.result = {"segmentation": segmentation, "segments_info": [{"id": n} for n in numbers]}
+
+    def eval(self) -> Found:
+        return self
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    def __call__(self, **_kwargs):
+        return self if "images" not in _kwargs else {"pixel_values": torch.zeros(1)}
+
+    def post_process_panoptic_segmentation(self, _outputs, target_sizes):
+        assert target_sizes == [(2, 3)]
+        return [self.result]
+
+
+def test_segments_of_transformers_are_numbered_from_one() -> None:
+    """Mask2Former's gaps are 0 and it counts from 1; EoMT's are -1 and it counts from 0."""
+    picture = torch.zeros(3, 2, 3, dtype=torch.uint8)
+    for segmentation, numbers, wanted in (
+        ([[0, 1, 1], [2, 2, 0]], [1, 2], [[0, 1, 1], [2, 2, 0]]),
+        ([[-1, 0, 0], [4, 4, -1]], [0, 4], [[0, 1, 1], [2, 2, 0]]),
+        ([[-1, -1, -1]] * 2, [], [[0, 0, 0]] * 2),
+    ):
+        found = Found(torch.tensor(segmentation), numbers)
+        assert TransformersMasks(found, found)(picture, None).tolist() == wanted
+
+
+def test_a_folder_of_transformers_is_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    model = library.EomtForUniversalSegmentation(
+        library.EomtConfig(**small, num_blocks=1, num_queries=5, num_upscale_blocks=1, num_register_tokens=1)
+    )
+    processor = library.EomtImageProcessor(
+        size={"shortest_edge": 64, "longest_edge": 64}, do_split_image=False, do_pad=True
+    )
+    model.save_pretrained(tmp_path / "eomt")
+    processor.save_pretrained(tmp_path / "eomt")
+    opts = ("MODEL.MASKS.SOURCE", "transformers", "MODEL.MASKS.MODEL")
+    labels = mask_source_from_config(config(*opts, str(tmp_path / "eomt")))(halves(), None)
+    assert labels.shape == (40, 60) and labels.dtype == torch.int64 and int(labels.min()) >= 0
+    library.ViTModel(library.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(
+        tmp_path / "vit"
+    )
+    with pytest.raises(UserError, match=r"is a 'vit'; allowed are mask2former and eomt"):
+        mask_source_from_config(config(*opts, str(tmp_path / "vit")))
+    with pytest.raises(UserError, match=r"MODEL\.MASKS\.MODEL '.*none' can't be read"):
+        mask_source_from_config(config(*opts, str(tmp_path / "none")))
+
+
+def test_label_maps_become_masks_of_the_batch() -> None:
+    first, second = torch.tensor([[0, 3], [5, 5]]), torch.tensor([[7, 7, 7, 7]] * 4)
+    masks = stacked_masks([first, second], [(4, 4), (4, 4)], (6, 5))
+    assert masks.shape == (2, 2, 6, 5)
+    assert masks[0, 0].nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    assert int(masks[0, 1].sum()) == 8 and int(masks[1, 0].sum()) == 16 and not masks[1, 1].any()
+    assert not stacked_masks([torch.zeros(2, 2, dtype=torch.int64)], [(2, 2)], (2, 2)).any()
+
+
+@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias"])
+@torch.no_grad()
+def test_a_region_classifier_names_masks_from_elsewhere(regions: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(config("MODEL.OVSEG.REGIONS", regions, name="ovseg_superpixels")).eval()
+    labels = torch.zeros(40, 60, dtype=torch.int64)
+    labels[:, :25], labels[10:30, 35:] = 4, 9
+    model.masks = lambda _picture, _name: labels
+    entry = {"image": halves(80, 120), "original": halves(), "height": 40, "width": 60}
+    encoded = model.encode(model.preprocess([entry]))
+    assert encoded.outputs[0][0].shape[1] == 2 and encoded.regions.valid.all()
+    text = model.embed_vocabulary(Vocabulary.from_words(["sky", "grass", "cat"]))
+    scores = model.decode(encoded, text).scores([(40, 60)])[0]
+    clip = model.classifier(text.text).classes(encoded.regions.embeddings)[0].softmax(dim=-1)
+    # Away from edges a pixel has its mask's classes; pixels in no mask have none.
+    torch.testing.assert_close(scores[:, 20, 10], clip[0])
+    torch.testing.assert_close(scores[:, 20, 50], clip[1])
+    assert float(scores[:, 35, 50].max()) < 1e-6
+    # The generator has no say.
+    model.ensemble_weight = 0.3
+    torch.testing.assert_close(model.decode(encoded, text).scores([(40, 60)])[0], scores)
+
+
+def test_masks_from_elsewhere_need_clip_and_train_nothing() -> None:
+    with pytest.raises(UserError, match=r"MODEL\.MASKS\.SOURCE is 'superpixels', whose masks only CLIP can name"):
+        config("MODEL.OVSEG.ENSEMBLE", "False", name="ovseg_superpixels")
+    model = build_model(config(name="ovseg_superpixels")).train()
+    with pytest.raises(UserError, match="named by CLIP alone and train nothing"):
+        model.encode(model.preprocess([{"image": halves()}]))

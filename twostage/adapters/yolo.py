@@ -1,0 +1,66 @@
+"""YOLO's segmentation labels (Ultralytics): a text file per picture, a line per polygon, `class x y x y ...` on 0..1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from twostage.adapters.coco_panoptic import refuse_to_replace
+from twostage.adapters.polygons import covered, simple_polygons
+from twostage.errors import UserError
+from twostage.files import write_text
+from twostage.results.segmentation import Segmentation
+
+
+def to_yolo(result: Segmentation) -> str:
+    """The lines of one picture; a name in several parts has a line per part, holes are cut open."""
+    height, width = result.labels.shape
+    # As many digits as put a corner back on its place.
+    digits = 2 + math.ceil(math.log10(max(height, width)))
+    lines = []
+    for name in result.areas():
+        index = result.names.index(name)
+        for ring in simple_polygons(result.mask(name)):
+            numbers = (ring / (width, height)).round(digits).flatten()
+            lines.append(f"{index} {' '.join(f'{number:.{digits}f}' for number in numbers)}\n")
+    return "".join(lines)
+
+
+def from_yolo(text: str, size: tuple[int, int]) -> np.ndarray:
+    """Labels int `[H, W]`, -1 for none; where polygons overlap the later line counts.
+
+    Raises:
+        UserError: a line that is none.
+    """
+    height, width = size
+    labels = np.full(size, -1)
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            index, *numbers = line.split()
+            ring = np.array(numbers, float).reshape(-1, 2) * (width, height)
+            labels[covered([ring], size)] = int(index)
+        except ValueError as error:
+            raise UserError(
+                f"line {number} is no polygon of YOLO ({error}); it is a class and pairs of x and y"
+            ) from error
+    return labels
+
+
+def write_yolo(results: Iterable[tuple[str, Segmentation]], folder: Path, names: Sequence[str]) -> list[Path]:
+    """Write `labels/<picture>.txt` for each picture's file name and result, and `data.yaml` with the names.
+
+    Raises:
+        UserError: a file is there already.
+    """
+    paths = [folder / "data.yaml"]
+    refuse_to_replace(paths[0])
+    listed = "".join(f"  {index}: {name!r}\n" for index, name in enumerate(names))
+    write_text(paths[0], f"path: .\ntrain: images\nval: images\nnames:\n{listed}")
+    for picture, result in results:
+        paths.append(folder / "labels" / f"{Path(picture).stem}.txt")
+        refuse_to_replace(paths[-1])
+        write_text(paths[-1], to_yolo(result))
+    return paths

@@ -1,0 +1,185 @@
+"""Many systems on the same datasets: each in a process of its own, then one table and one page with the same pictures by all.
+
+The list is a yaml file, an entry a system:
+
+    - name: FC-CLIP
+      config: toybox/fcclip
+      options: [MODEL.WEIGHTS, output/fcclip/model_final.pth]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from twostage.commands.evaluate import read_record
+from twostage.config.finding import find_config
+from twostage.config.loading import load_config
+from twostage.errors import UserError
+from twostage.evaluation.selection import select_datasets
+from twostage.files import check_writable, write_text
+from twostage.visualization.examples import make_example, pick_images
+from twostage.visualization.report import Report, SystemResult, write_report
+
+logger = logging.getLogger(__name__)
+
+_FIELDS = {"name", "config", "options"}
+# Headings of the table and where a results file has the figures, in percent.
+_FIGURES = {"seen": "mIoU-seen", "unseen": "mIoU-unseen", "harmonic mean": "mIoU-harmonic", "mIoU": "mIoU"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A system of the list: its name in the table, its config file, and overrides `[KEY, VALUE, ...]`."""
+
+    name: str
+    config: str
+    options: Sequence[str] = ()
+
+
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Evaluate the list, write `table.md` and a page per dataset to OUTPUT_DIR and print the table.
+
+    Raises:
+        UserError: a list that can't be read, or systems that failed; what the others gave is written all the same.
+    """
+    entries = read_list(args.list)
+    # Overrides for all; the first system's config is as good as any to check them and to find the folder.
+    cfg = load_config(entries[0].config, [*entries[0].options, *args.opts])
+    datasets = select_datasets(args.datasets or cfg.DATASETS.TEST)
+    folder = Path(cfg.OUTPUT_DIR)
+    check_writable(folder)
+    failed = [entry.name for entry in entries if not _evaluate(entry, datasets, folder, args)]
+    done = [entry for entry in entries if entry.name not in failed]
+    parts = []
+    for dataset in datasets:
+        records = {entry.name: read_record(folder / _folder(entry.name), dataset) for entry in done}
+        if records:
+            parts.append(f"## {dataset}\n\n{comparison(records)}\n")
+            path = folder / f"pictures-{dataset}.html"
+            write_page(path, dataset, records)
+            print(f"pictures: {path}", flush=True)
+    text = "\n".join(parts)
+    write_text(folder / "table.md", text)
+    print(text, flush=True)
+    if failed:
+        raise UserError(f"these could not be evaluated: {', '.join(failed)}; their logs are under '{folder}'")
+
+
+def read_list(path: str) -> list[Entry]:
+    """The systems that a yaml file lists.
+
+    Raises:
+        UserError: unreadable, empty, an entry that lacks name or config or has something else, or a name twice.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise UserError(f"list of systems '{path}' can't be read: {error}") from error
+    if not isinstance(content, list) or not content:
+        raise UserError(
+            f"'{path}' is no list of systems; each is an entry with 'name', 'config' and, if need be, 'options'"
+        )
+    entries = []
+    for index, item in enumerate(content, start=1):
+        if not isinstance(item, Mapping) or not {"name", "config"} <= set(item) <= _FIELDS:
+            raise UserError(
+                f"entry {index} of '{path}' must have 'name' and 'config', may have 'options' and nothing else"
+            )
+        options = [str(option) for option in item.get("options") or ()]
+        entries.append(Entry(name=str(item["name"]), config=find_config(str(item["config"])), options=options))
+    folders = [_folder(entry.name) for entry in entries]
+    twice = [entry.name for i, entry in enumerate(entries) if folders[i] in folders[:i]]
+    if twice:
+        raise UserError(f"'{path}' names {twice[0]!r} twice; results are kept by name")
+    return entries
+
+
+def _folder(name: str) -> str:
+    """Of a system's results, by its name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+
+
+def _evaluate(entry: Entry, datasets: Sequence[str], folder: Path, args: argparse.Namespace) -> bool:
+    """Whether it went well. In a process of its own, so that its peak memory is its own and its failure nobody else's."""
+    own = folder / _folder(entry.name)
+    own.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "twostage", "evaluate", "--config-file", entry.config, "--name", entry.name]
+    command += ["--num-gpus", str(args.num_gpus), *(["--resume"] if args.resume else []), "--datasets", *datasets]
+    keys = ["TEST.SAVE_PREDICTIONS", "True", "OUTPUT_DIR", str(own)]
+    print(f"{entry.name} ...", flush=True)
+    with (own / "evaluate.log").open("w", encoding="utf-8") as log:
+        finished = subprocess.run([*command, *entry.options, *args.opts, *keys], stdout=log, stderr=subprocess.STDOUT)
+    if finished.returncode:
+        last = (own / "evaluate.log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        logger.error("%s: %s", entry.name, last)
+    return finished.returncode == 0
+
+
+def comparison(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """A Markdown table: mIoU in percent, seconds per picture, and peak memory in MiB (of the GPU where there was one).
+
+    Args:
+        records: system's name -> content of its results file.
+    """
+    shown = {
+        head: key for head, key in _FIGURES.items() if any(r["figures"].get(key) is not None for r in records.values())
+    }
+    heads = ["", *shown, "s / picture", "peak MiB"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, record in records.items():
+        figures = [record["figures"].get(key) for key in shown.values()]
+        memory = record["memory"]["peak_gpu_mib"] or record["memory"]["peak_rss_mib"]
+        cells = ["-" if value is None else f"{value:.1f}" for value in figures]
+        cells += [f"{record['seconds_of_images'] / record['num_images']:.2f}", f"{memory:.0f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_page(path: Path, dataset: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """The same pictures by every system side by side: from the best to the worst by the mean of all systems' mIoU."""
+    first = next(iter(records.values()))
+    examples = [make_example(title, name, records) for title, name in pick_images(mean_images(records)).items()]
+    report = Report(
+        title=f"{len(records)} systems on {dataset}",
+        summary=f"Figures in percent; pictures by the mean mIoU of all systems. Best harmonic mean or mIoU: {_best(records)}.",
+        systems=[SystemResult.from_record(name, record) for name, record in records.items()],
+        class_names=first["class_names"],
+        unseen=first["unseen_classes"],
+        examples=examples,
+        environment={name: _cost(record) for name, record in records.items()},
+    )
+    write_report(path, report)
+
+
+def mean_images(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`file_name` and mean `miou` over the systems of every image that all have; None where one has no figure."""
+    tables = [{image["file_name"]: image["miou"] for image in record["images"]} for record in records.values()]
+    means = []
+    for name in tables[0]:
+        values = [table.get(name) for table in tables]
+        known = [value for value in values if value is not None]
+        means.append({"file_name": name, "miou": sum(known) / len(known) if len(known) == len(values) else None})
+    return means
+
+
+def _best(records: Mapping[str, Mapping[str, Any]]) -> str:
+    def value(name: str) -> float:
+        figures = records[name]["figures"]
+        return figures.get("mIoU-harmonic") or figures.get("mIoU") or 0.0
+
+    return max(records, key=value)
+
+
+def _cost(record: Mapping[str, Any]) -> str:
+    seconds = record["seconds_of_images"] / record["num_images"]
+    return f"{seconds:.2f} s a picture, {json.dumps(record['memory'])}"

@@ -1,0 +1,57 @@
+"""Label a picture that is too large for one look: `twostage large`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from twostage.api import Segmenter, build_from_config
+from twostage.commands.segment import asked_words
+from twostage.config import load_config
+from twostage.contrast.choice import parse_others
+from twostage.data.images import read_rgb
+from twostage.errors import UserError
+from twostage.files import check_writable
+from twostage.large.geotiff import GeoTiff, label_writer
+from twostage.large.tiling import ArraySource, Tiling, label_blocks
+from twostage.results.saving import save_label_map
+
+
+def run_from_arguments(args: argparse.Namespace) -> None:
+    """Label the picture and print what covers how much.
+
+    Raises:
+        UserError: anything wrong in config, words or picture, or an output that fits none.
+    """
+    source_path, output = Path(args.source), Path(args.output)
+    geo = output.suffix.lower() in (".tif", ".tiff")
+    if not geo and output.suffix.lower() != ".png":
+        raise UserError(f"--output is '{output}'; give a file that ends in .png or .tif")
+    if not source_path.is_file():
+        raise UserError(f"picture '{source_path}' does not exist")
+    cfg = load_config(args.config_file, args.opts)
+    vocabulary = asked_words(cfg, args.vocabulary)
+    check_writable(output.parent, "choose another --output")
+    source = GeoTiff(source_path) if geo else ArraySource(read_rgb(source_path))
+    segmenter = Segmenter(build_from_config(cfg), cfg)
+    keys = cfg.TEST.LARGE
+    tiling = Tiling(keys.TILE, keys.OVERLAP, keys.MEMORY * 2**20)
+    blocks = label_blocks(segmenter, source, vocabulary, tiling, others=parse_others(args.others))
+    counts = np.zeros(len(vocabulary) + 1, np.int64)
+    if isinstance(source, GeoTiff):
+        with label_writer(output, source.size, vocabulary.names, source.place) as write:
+            for window, labels in blocks:
+                write(window, labels)
+                counts += np.bincount(labels.flatten() + 1, minlength=len(counts))
+        source.close()
+    else:
+        whole = np.empty(source.size, np.int64)
+        for window, labels in blocks:
+            whole[window.top : window.top + window.height, window.left : window.left + window.width] = labels
+        counts = np.bincount(whole.flatten() + 1, minlength=len(counts))
+        save_label_map(whole, vocabulary.names, output)
+    for name, count in zip(("none of the words", *vocabulary.names), counts, strict=True):
+        if count:
+            print(f"{name}: {100 * count / counts.sum():.1f} %")

@@ -1,0 +1,1 @@
+"""Systems as ONNX files that run without torch, and a segmenter that runs them."""

@@ -1,0 +1,105 @@
+"""The engine that needs nothing else: process r of n takes units r, r + n, r + 2 n, ...
+
+On several machines with a shared disk the same command is started on each, by torchrun or Slurm, whose variables say which
+process this is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from twostage.errors import EXIT_TERMINATED, UserError
+from twostage.labelling.labeller import Labeller
+from twostage.labelling.progress import Progress
+from twostage.labelling.shards import Output
+from twostage.labelling.sources import Unit
+
+# What launchers call the number of a process, and how many there are; the first that is there counts.
+_LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+
+
+class Rank(NamedTuple):
+    """Process `number` of `total`."""
+
+    number: int = 0
+    total: int = 1
+
+
+def rank_of(environment: Mapping[str, str]) -> Rank:
+    """Which process a launcher says this is; the only one where there is no launcher.
+
+    Raises:
+        UserError: the variables contradict each other.
+
+    >>> rank_of({"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}), rank_of({})
+    (Rank(number=3, total=8), Rank(number=0, total=1))
+    """
+    for number, count in _LAUNCHERS:
+        if number in environment and count in environment:
+            rank = Rank(int(environment[number]), int(environment[count]))
+            if not 0 <= rank.number < rank.total:
+                raise UserError(f"{number} is {rank.number} and {count} is {rank.total}; unset them, or start anew")
+            return rank
+    return Rank()
+
+
+def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes: int) -> None:
+    """Label the units that fall to this launcher's process, by so many processes of its own.
+
+    Raises:
+        UserError: what a process ran into.
+    """
+    outer = rank_of(os.environ)
+    ranks = [Rank(outer.number * processes + i, outer.total * processes) for i in range(processes)]
+    if processes == 1:
+        work(labeller, units, output, ranks[0])
+        return
+    threads = max(1, torch.get_num_threads() // processes)
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_spawned, args=(labeller, units, output, rank, threads)) for rank in ranks]
+    for process in started:
+        process.start()
+    try:
+        for process in started:
+            process.join()
+    finally:
+        for process in started:
+            if process.is_alive():
+                process.terminate()
+                process.join()
+    failed = [process.exitcode for process in started if process.exitcode]
+    if failed:
+        sys.exit(EXIT_TERMINATED if EXIT_TERMINATED in failed else 1)
+
+
+def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int) -> None:
+    from twostage.errors import run_cli
+
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank.number % torch.cuda.device_count())
+    run_cli(lambda: work(labeller, units, output, rank))
+
+
+def work(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank) -> None:
+    """Label this process's units, those left out that are complete; memory holds one unit's rows at a time."""
+    mine = range(rank.number, len(units), rank.total)
+    left = [number for number in mine if not output.is_done(number)]
+    total = sum(len(units[number]) for number in left)
+    progress = Progress(total, name=f"process {rank.number} of {rank.total}" if rank.total > 1 else "")
+    skipped = len(mine) - len(left)
+    if skipped:
+        print(f"{skipped} of {len(mine)} shards are there already", flush=True)
+    for number in left:
+        rows = []
+        for row in labeller(units[number].items()):
+            rows.append(row)
+            progress.add(1, bool(row["error"]))
+        output.write(number, rows, labeller.words)
+    print(progress.line(), flush=True)

@@ -1,0 +1,57 @@
+"""`MODEL.MASKS` to a mask source."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from twostage.config import load_config
+from twostage.config.finding import find_config
+from twostage.errors import UserError
+from twostage.foundation.loading import sam_from_config
+from twostage.systems.loading import build_from_config
+from twostage.systems.mask_sources.contract import MaskSource
+from twostage.systems.mask_sources.folder import FolderMasks, existing_folder
+from twostage.systems.mask_sources.of_system import SystemMasks
+from twostage.systems.mask_sources.of_transformers import TransformersMasks
+from twostage.systems.mask_sources.sam_grid import SamGrid
+from twostage.systems.mask_sources.superpixels import Superpixels
+
+
+def mask_source_from_config(cfg: CfgNode) -> MaskSource:
+    """The source of `MODEL.MASKS`.
+
+    Raises:
+        UserError: its folder, config or weights are missing, or a library is; "own" is a system's matter.
+    """
+    keys = cfg.MODEL.MASKS
+    if keys.SOURCE == "superpixels":
+        return Superpixels(
+            kind=keys.SUPERPIXELS, scale=keys.SCALE, sigma=keys.SIGMA, min_size=keys.MIN_SIZE, count=keys.COUNT
+        )
+    if keys.SOURCE == "folder":
+        return FolderMasks(folder=existing_folder(keys.FOLDER))
+    if keys.SOURCE == "system":
+        return _of_system(cfg)
+    if keys.SOURCE == "transformers":
+        return TransformersMasks.read(keys.MODEL)
+    if keys.SOURCE == "sam":
+        return SamGrid(
+            sam=sam_from_config(cfg).to(cfg.MODEL.DEVICE),
+            side=keys.POINTS_PER_SIDE,
+            min_iou=keys.MIN_IOU,
+            min_stability=keys.MIN_STABILITY,
+            batch=keys.POINTS_PER_BATCH,
+        )
+    raise UserError("MODEL.MASKS.SOURCE is 'own', but this system has no mask generator of its own; use another")
+
+
+def _of_system(cfg: CfgNode) -> SystemMasks:
+    keys = cfg.MODEL.MASKS
+    opts = ["MODEL.DEVICE", cfg.MODEL.DEVICE]
+    if keys.WEIGHTS:
+        opts += ["MODEL.WEIGHTS", keys.WEIGHTS]
+    try:
+        own = load_config(find_config(keys.CONFIG), opts)
+    except UserError as error:
+        raise UserError(f"MODEL.MASKS.CONFIG: {error}") from error
+    return SystemMasks(build_from_config(own), own)
