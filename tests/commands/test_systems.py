@@ -49,7 +49,9 @@ def test_a_card_from_elsewhere_has_no_handbook_here_and_no_row_in_the_readme(mon
 
 def test_update_keeps_the_rest_and_names_a_missing_marker() -> None:
     text = updated_readme(f"before\n{BEGIN}\nstale row\n{END}\nafter\n")
-    assert text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "stale row" not in text
+    assert (
+        text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "stale row" not in text
+    )
     for broken in ("nothing", f"{BEGIN} only", f"{END}\n{BEGIN}"):
         with pytest.raises(UserError, match=r"lacks the line"):
             updated_readme(broken)
