@@ -13,6 +13,8 @@ import pytest
 from engine.tiny import write_dataset
 
 SCRIPT = Path(__file__).with_name("elastic.py")
+# Else gloo finds the addresses of the first attempt in the store, and all wait for processes that are gone.
+STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2")
 
 
@@ -24,7 +26,7 @@ def test_killed_worker(tmp_path: Path) -> None:
     def run(name: str) -> dict[str, Any]:
         root = SCRIPT.parents[2]
         paths = os.pathsep.join([str(root), str(SCRIPT.parent)])
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **STORE, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *TORCHRUN, str(SCRIPT), str(tmp_path / name)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]

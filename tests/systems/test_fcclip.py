@@ -45,14 +45,14 @@ def test_a_class_is_as_good_as_its_best_synonym():
     torch.manual_seed(0)
     embeddings = torch.randn(2, 4, 8, requires_grad=True)
     names = F.normalize(torch.randn(5, 8), dim=-1)
-    logits = synonym_logits(embeddings, names, torch.tensor([0, 0, 1, 2, 2]), torch.tensor(2.0))
+    logits = synonym_logits(embeddings, names, torch.tensor([0, 0, 1, 2, 2]), torch.tensor(2.0), 3)
     cosine = F.normalize(embeddings, dim=-1) @ names.T
     wanted = math.exp(2) * torch.stack([cosine[..., :2].amax(-1), cosine[..., 2], cosine[..., 3:].amax(-1)], dim=-1)
     torch.testing.assert_close(logits, wanted)
     logits.sum().backward()
     assert torch.isfinite(embeddings.grad).all()
     # The factor of cosine similarities does not pass 100.
-    capped = synonym_logits(embeddings, names, torch.arange(5), torch.tensor(9.0))
+    capped = synonym_logits(embeddings, names, torch.arange(5), torch.tensor(9.0), 5)
     torch.testing.assert_close(capped, 100 * cosine)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from twostage.api import Segmenter
 from twostage.clip.statistics import Pictures
+from twostage.config import default_config
 from twostage.errors import UserError
 from twostage.export.forms import Form, form_of
 from twostage.export.session import Session
@@ -85,7 +86,9 @@ def load_onnx(path: str | Path, *, runtime: str = "onnxruntime", threads: int = 
     session = Session(path, runtime=runtime, threads=threads)
     if "config" not in session.about:
         raise UserError(f"'{path}' is a text tower; give the network's file, whose name lacks '.text'")
-    cfg = CfgNode.load_cfg(session.about["config"])
+    cfg = default_config()
+    # Keys that came later have their defaults.
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(session.about["config"]))
     form = form_of(cfg)
     text = OnnxTextEmbedder.of_file(text_file(path), cfg, form.embedder_options())
     return Segmenter(OnnxSystem(session=session, text=text, form=form, cfg=cfg), cfg)

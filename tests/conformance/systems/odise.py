@@ -148,7 +148,7 @@ def head_arrays(model: ODISE, encoded: Encoded, words: Words, meta: dict[str, An
     assert encoded.regions is not None and words.clip is not None
     names = [name for group in Vocabulary.published(meta["class_names"]).synonyms(split=True) for name in group]
     head = model.head_logits(embeddings, model.text_head(words.head), words.classes)
-    clip = synonym_logits(encoded.regions, words.clip, words.classes, model.clip.logit_scale)
+    clip = synonym_logits(encoded.regions, words.clip, words.classes, model.clip.logit_scale, len(words.seen))
     named = head if model.objectness is not None else head[..., :-1]
     arrays = {
         "head_logits": head,

@@ -123,7 +123,9 @@ def _masked_clip(case: Case) -> list[Comparison]:
         "match_patch_blocked": (~inside).float().unflatten(2, tokens.grid),
         "clip_mask_embed": regions,
         "clip_text_embed": text,
-        "clip_logits": synonym_logits(regions, F.normalize(text, dim=-1), classes, parts.clip.logit_scale),
+        "clip_logits": synonym_logits(
+            regions, F.normalize(text, dim=-1), classes, parts.clip.logit_scale, int(classes.max()) + 1
+        ),
     }
     case.told("masks", "num_queries")
     return case.compare_all(arrays)
