@@ -195,7 +195,12 @@ class Segmenter:
 
 
 def load(
-    config: str, *, weights: str | Path | None = None, device: str = "auto", opts: Sequence[str] = ()
+    config: str,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    opts: Sequence[str] = (),
 ) -> Segmenter:
     """A system by config name or file.
 
@@ -205,12 +210,13 @@ def load(
             name on the system's card, `hf://owner/repository/file` or an https address. None keeps the config's
             `MODEL.WEIGHTS`.
         device: "auto", "cpu", "cuda", ...
+        precision: of computing: "float32", "bfloat16", "float16" (GPUs only), or "fast": whichever of them is fastest here.
         opts: further `KEY VALUE` overrides.
 
     Raises:
         UserError: unknown config, weights missing or of another system, ...
     """
-    overrides = ["MODEL.DEVICE", device, *opts]
+    overrides = ["MODEL.DEVICE", device, "MODEL.PRECISION", precision, *opts]
     if weights is not None:
         overrides += ["MODEL.WEIGHTS", str(weights)]
     cfg = load_config(find_config(config), overrides)

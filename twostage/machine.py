@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from twostage.errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode as CN
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(cfg: CN) -> str:
@@ -22,6 +25,49 @@ def resolve_device(cfg: CN) -> str:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU; use 'cpu' or 'auto'")
     return str(cfg.MODEL.DEVICE)
+
+
+def resolve_precision(cfg: CN) -> str:
+    """`MODEL.PRECISION` with "fast" replaced by what is faster than float32 here: bfloat16 or float16 on GPUs, bfloat16 on
+    CPUs that compute with it, else float32, which is said.
+
+    Raises:
+        UserError: float16 on a CPU, or bfloat16 on a GPU that knows none.
+    """
+    import torch
+
+    precision, device = str(cfg.MODEL.PRECISION), resolve_device(cfg)
+    on_gpu = device.startswith("cuda")
+    if precision == "fast":
+        if on_gpu:
+            return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        if cpu_has_bfloat16():
+            return "bfloat16"
+        logger.warning(
+            "this processor has neither AVX512-BF16 nor AMX, so bfloat16 would not be faster; float32 is kept "
+            "(MODEL.PRECISION bfloat16 saves memory all the same)"
+        )
+        return "float32"
+    if precision == "float16" and not on_gpu:
+        raise UserError(f"MODEL.PRECISION is 'float16', which needs a GPU; on {device!r} use 'bfloat16' or 'float32'")
+    if precision == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise UserError("MODEL.PRECISION is 'bfloat16', which this GPU does not know; use 'float16' or 'float32'")
+    return precision
+
+
+def settle_machine(cfg: CN) -> None:
+    """Put what this machine has in place of "auto" and "fast", in place. Raises UserError as the two above."""
+    cfg.MODEL.DEVICE, cfg.MODEL.PRECISION = resolve_device(cfg), resolve_precision(cfg)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 itself (Linux tells; elsewhere False)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
 
 
 def expand_home(text: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
+import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ from twostage.clip.loading import ClipModel, Tokenizer
 from twostage.clip.statistics import Pictures, PixelStatistics, PixelUnits
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
+from twostage.inference.precision import DTYPES, reduced
+from twostage.machine import resolve_precision
 from twostage.predictions.contrasted import ContrastedPrediction
 from twostage.predictions.outputs import OutputSettings, finish
 from twostage.predictions.prediction import Prediction
@@ -36,9 +39,19 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
     Attributes:
         clip: the open_clip model, under open_clip's own parameter names.
         outputs: what the dicts of evaluation hold.
+        precision: of inference, see `twostage.inference.precision`; None is float32.
+        decode_has_layers: whether `decode`, too, runs in that precision; where it is little more than a product with the text
+            it stays float32.
     """
 
     clip: ClipModel
+    decode_has_layers: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name in ("encode", "decode") if cls.decode_has_layers else ("encode",):
+            if name in vars(cls):
+                setattr(cls, name, reduced(vars(cls)[name]))
 
     def __init__(
         self,
@@ -49,19 +62,29 @@ class OpenVocabularySegmenter(nn.Module, abc.ABC, Generic[Encoded, Text]):
         pixel_std: Sequence[float],
         size_divisibility: int = 0,
         outputs: OutputSettings,
+        precision: torch.dtype | None = None,
     ) -> None:
         """
         Args:
             pixel_mean, pixel_std: RGB, on 0..255.
             size_divisibility: images are zero-padded right and bottom, after normalisation, to a multiple of this.
             outputs: what the dicts of evaluation hold.
+            precision: of inference; None is float32.
         """
         super().__init__()
         self.clip = clip
         self.text = text
         self.size_divisibility = size_divisibility
         self.outputs = outputs
+        self.precision = precision
         self.units = PixelUnits(PixelStatistics(pixel_mean, pixel_std))
+
+    @property
+    def trunks(self) -> list[nn.Module]:
+        """Networks that run in `precision` as a whole, so that their weights may be stored in it."""
+        found = [getattr(self, name, None) for name in ("backbone", "foundation")]
+        visual = getattr(self.clip, "visual", None)
+        return [module for module in (visual, *found) if isinstance(module, nn.Module)]
 
     @abc.abstractmethod
     def encode(self, images: Pictures) -> Encoded:
@@ -160,6 +183,7 @@ def shared_arguments(
         "clip": clip,
         "text": text,
         "outputs": OutputSettings.from_config(cfg),
+        "precision": DTYPES[resolve_precision(cfg)],
         "size_divisibility": size_divisibility,
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -32,6 +32,7 @@ SECONDS = {
     "ovseg/public-unit-region": 1,
     "pcaseg/public-unit-layer": 6,
     "proxy/public-proxyclip-unit-affinity": 1,
+    "proxy/public-trident-unit-aggregation": 5,
     "san/public-small-base": 16,
     "san/public-train-base": 20,
     "scan/public-vitb-train": 60,

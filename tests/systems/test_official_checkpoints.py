@@ -75,6 +75,7 @@ OFFICIAL = {
         "maskclip_plus/zeroshot_r50_context60",
     ),
     "proxy/keys-dino-vit-b-8": ("ProxyCLIP (DINO)", "proxyclip_dino"),
+    "proxy/keys-sam-vit-b": ("Trident (SAM)", "trident"),
     "proxy/keys-dinoiser-head": ("CLIP-DINOiser", "clip_dinoiser"),
     "proxy/keys-talk2dino-vitb-proj": ("Talk2DINO", "talk2dino_vitb"),
     "proxy/keys-dinov2-vit-b-14-reg": ("ProxyCLIP (DINOv2)", "proxyclip_dinov2"),

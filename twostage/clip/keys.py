@@ -56,6 +56,9 @@ TRAINED_PARAMETERS = {
 
 def _add(cfg: CN) -> None:
     cfg.MODEL.DEVICE = "auto"  # auto: cuda where there is one, else cpu
+    # Of inference: float32, bfloat16, float16 (GPUs only), or fast: whichever of them is fastest here. What stays float32
+    # in any case: docs/precision.md. Training has SOLVER.AMP.
+    cfg.MODEL.PRECISION = "float32"
     cfg.MODEL.META_ARCHITECTURE = "SAN"
     cfg.MODEL.PIXEL_MEAN = list(CLIP_PIXEL_MEAN)  # RGB, on 0..255
     cfg.MODEL.PIXEL_STD = list(CLIP_PIXEL_STD)
@@ -103,6 +106,7 @@ GROUPS = (
     KeyGroup(
         add=_add,
         choices={
+            "MODEL.PRECISION": ("float32", "bfloat16", "float16", "fast"),
             "MODEL.CLIP.QUICK_GELU": ("auto", "on", "off"),
             "MODEL.CLIP.TEMPLATES": get_args(TemplateSet),
             "MODEL.CLIP.FINETUNE": tuple(TRAINED_PARAMETERS),

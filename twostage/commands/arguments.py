@@ -41,6 +41,7 @@ def evaluate_parser(text: str | None = None, prog: str | None = None) -> Parser:
         metavar="FILE",
         help="or a yaml list of systems, for one table and one page of pictures",
     )
+    _add_fast(parser)
     parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--name", default="", help="of the system in tables and reports; default: its architecture")
     parser.add_argument("--report", action="store_true", help="write an HTML report per dataset (predicts twice)")
@@ -65,6 +66,7 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
         metavar=("RUNTIME", "FILE.onnx"),
         help="run a file of `twostage export` instead: by onnx (onnxruntime) or openvino",
     )
+    _add_fast(parser)
     parser.add_argument(
         "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
     )
@@ -165,6 +167,7 @@ def demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/demo.py`, which gives the same as `twostage segment`."""
     parser = Parser(text, prog)
     add_config(parser)
+    _add_fast(parser)
     parser.add_argument(
         "--input", nargs="+", dest="pictures", required=True, type=expand_home, metavar="FILE_OR_FOLDER"
     )
@@ -318,6 +321,7 @@ def serve_parser(text: str | None = None, prog: str | None = None) -> Parser:
     )
     parser.add_argument("--port", type=int, default=7860, help="0: any free one")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; auto: a GPU where there is one")
+    _add_fast(parser)
     return parser
 
 
@@ -356,6 +360,10 @@ def add_config(parser: Parser, *, required: bool = True) -> argparse._MutuallyEx
         "--weights", metavar="NAME_OR_FILE", help="a checkpoint: a file, official, a published name or an address"
     )
     return which
+
+
+def _add_fast(parser: Parser) -> None:
+    parser.add_argument("--fast", action="store_true", help="compute in reduced precision where that is faster")
 
 
 def _system(name: str) -> str:

@@ -26,7 +26,7 @@ from twostage.evaluation.published import comparison_table, notes, panoptic_comp
 from twostage.evaluation.results import tables
 from twostage.evaluation.selection import published_name, select_datasets
 from twostage.files import check_writable, write_text
-from twostage.machine import resolve_device
+from twostage.machine import settle_machine
 from twostage.systems.cards import all_cards
 from twostage.visualization.analysis import write_evaluation_report
 
@@ -86,7 +86,7 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
         cfg.TEST.SKIP_BROKEN = True
     if args.report:
         cfg.TEST.SAVE_PREDICTIONS = cfg.TEST.ORACLES = True
-    cfg.MODEL.DEVICE = resolve_device(cfg)
+    settle_machine(cfg)
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
     return cfg

@@ -26,7 +26,7 @@ from twostage.engine.trainer import Trainer
 from twostage.errors import UserError
 from twostage.evaluation.results import results_table, versions, write_json
 from twostage.files import atomic_path, check_writable
-from twostage.machine import resolve_device
+from twostage.machine import settle_machine
 from twostage.visualization.charts import loss_curves, read_metrics
 from twostage.visualization.examples import example_picture, make_example, pick_images
 from twostage.visualization.report import Example, Report, SystemResult, write_report
@@ -73,7 +73,7 @@ def _config(name: str, output: Path, *, seed: int, max_iter: int = 0) -> CfgNode
     opts += ["DATASETS.TEST", f"('{DATASET}',)"]
     opts += ["SOLVER.MAX_ITER", str(max_iter)] if max_iter else []
     cfg = load_config(find_config(f"toybox/{name}"), opts)
-    cfg.MODEL.DEVICE = resolve_device(cfg)
+    settle_machine(cfg)
     cfg.freeze()
     return cfg
 

@@ -17,7 +17,8 @@ _KEY = re.compile(r"[A-Z][A-Z0-9_]*([.=]|$)")
 class Parser(argparse.ArgumentParser):
     """Raises `UserError` where argparse prints its usage and leaves.
 
-    `--weights FILE`, where a parser has it beside overrides in `opts`, stands for `MODEL.WEIGHTS FILE` before them.
+    `--weights FILE`, where a parser has it beside overrides in `opts`, stands for `MODEL.WEIGHTS FILE` before them, and
+    `--fast` for `MODEL.PRECISION fast`.
     """
 
     def __init__(self, text: str | None = None, prog: str | None = None, **more: Any) -> None:
@@ -39,6 +40,8 @@ class Parser(argparse.ArgumentParser):
         if getattr(found, "weights", None) is not None and hasattr(found, "opts"):
             found.opts = ["MODEL.WEIGHTS", found.weights, *found.opts]
             found.weights = None
+        if getattr(found, "fast", False) and hasattr(found, "opts"):
+            found.opts = ["MODEL.PRECISION", "fast", *found.opts]
         return found, rest
 
     def error(self, message: str) -> NoReturn:

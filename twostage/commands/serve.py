@@ -26,7 +26,11 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     from twostage.web.page import build_page, open_page
     from twostage.web.requests import Desk
 
-    systems = asked_systems(args.system, args.weights, args.device) if args.system else systems_here(args.device)
+    opts = ["MODEL.PRECISION", "fast"] if args.fast else []
+    if args.system:
+        systems = asked_systems(args.system, args.weights, args.device, opts)
+    else:
+        systems = systems_here(args.device, opts)
     if args.weights and not args.system:
         raise UserError("--weights needs --system, which says what they are weights of")
     desk = Desk(systems)

@@ -19,8 +19,9 @@ from twostage.data.views import dataset_view, evaluated_view
 from twostage.engine.ema import ModelEma
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.trainer import Trainer
+from twostage.errors import UserError
 from twostage.files import check_writable
-from twostage.machine import resolve_device
+from twostage.machine import settle_machine
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,12 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         [text for key in ("DATALOADER", "TEST") for text in (f"{key}.SKIP_BROKEN", "True")] if args.skip_broken else []
     )
     cfg = load_config(args.config_file, [*skip, *args.opts])
-    cfg.MODEL.DEVICE = resolve_device(cfg)
+    settle_machine(cfg)
+    if not args.eval_only and cfg.MODEL.PRECISION != "float32":
+        raise UserError(
+            f"MODEL.PRECISION is {cfg.MODEL.PRECISION!r}, which is of inference; training has SOLVER.AMP.ENABLED and "
+            "SOLVER.AMP.PRECISION"
+        )
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
     for name in () if args.eval_only else cfg.DATASETS.TRAIN:

@@ -7,7 +7,8 @@ from detectron2.config import CfgNode
 from twostage.checkpoint.checkpointer import load_weights
 from twostage.checkpoint.safe_loading import load_checkpoint_file
 from twostage.errors import UserError
-from twostage.machine import resolve_device
+from twostage.inference.precision import store_reduced
+from twostage.machine import settle_machine
 from twostage.segmenter import OpenVocabularySegmenter
 from twostage.systems.building import build_model
 from twostage.weights.find import weights_file
@@ -20,7 +21,7 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
         UserError: weights missing or of another system, or a model that is none of ours.
     """
     cfg = cfg.clone()
-    cfg.MODEL.DEVICE = resolve_device(cfg)
+    settle_machine(cfg)
     # Read before the model is built: a wrong path should not cost the time of building.
     content = load_checkpoint_file(weights_file(cfg.MODEL.WEIGHTS)) if cfg.MODEL.WEIGHTS else None
     model = build_model(cfg)
@@ -28,4 +29,6 @@ def build_from_config(cfg: CfgNode) -> OpenVocabularySegmenter:
         raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} is no OpenVocabularySegmenter")
     if content is not None:
         load_weights(model, content, cfg.MODEL.WEIGHTS)
+    if model.precision is not None:
+        store_reduced(model.trunks, model.precision)
     return model.eval()

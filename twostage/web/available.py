@@ -18,7 +18,9 @@ from twostage.weights.store import place_of
 from twostage.weights.tags import open_clip_addresses
 
 
-def asked_systems(systems: Sequence[str], weights: Sequence[str], device: str) -> list[Served]:
+def asked_systems(
+    systems: Sequence[str], weights: Sequence[str], device: str, opts: Sequence[str] = ()
+) -> list[Served]:
     """Systems by config, each with its weights where given.
 
     Raises:
@@ -34,12 +36,12 @@ def asked_systems(systems: Sequence[str], weights: Sequence[str], device: str) -
     for index, system in enumerate(systems):
         file = weights[index] if index < len(weights) else None
         # Everything but the model itself is looked at before the page opens.
-        load_config(find_config(system), [] if file is None else ["MODEL.WEIGHTS", file])
-        served.append(Served(system, functools.partial(load, system, weights=file, device=device)))
+        load_config(find_config(system), [*opts, *([] if file is None else ["MODEL.WEIGHTS", file])])
+        served.append(Served(system, functools.partial(load, system, weights=file, device=device, opts=opts)))
     return served
 
 
-def systems_here(device: str) -> list[Served]:
+def systems_here(device: str, opts: Sequence[str] = ()) -> list[Served]:
     """Published systems whose weights are here: checkpoints in the store, CLIPs for training-free ones, toybox's own.
 
     Raises:
@@ -50,7 +52,9 @@ def systems_here(device: str) -> list[Served]:
         for config in card.configs:
             weights = _weights_here(config, training_free=card.paradigm == "training-free")
             if weights is not None:
-                found.append(Served(config, functools.partial(load, config, weights=weights or None, device=device)))
+                found.append(
+                    Served(config, functools.partial(load, config, weights=weights or None, device=device, opts=opts))
+                )
     if not found:
         raise UserError("no system's weights are on this machine; get some by `twostage weights get san_vitb`")
     return found

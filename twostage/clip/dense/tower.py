@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from twostage.clip.dense.attentions import FULL_ATTENTIONS, last_block, neighbourhood_bias
 from twostage.clip.dense.two_path import clip_surgery, gem, run_two_paths
 from twostage.clip.keys import Attention, DenseMethod, PositionRule
+from twostage.clip.towers.any_timm import allow_any_size, is_timm, timm_dense, timm_stride
 from twostage.clip.towers.resnet import is_clip_resnet, resnet_dense, resnet_keys, run_resnet
 from twostage.clip.towers.siglip import embed_siglip_image, is_siglip, project_siglip_tokens, siglip_blocks
 from twostage.clip.towers.vit import (
@@ -63,7 +64,7 @@ class DenseTower:
     ) -> None:
         """
         Args:
-            visual: open_clip's ViT, SigLIP or (MaskCLIP only) ResNet tower.
+            visual: open_clip's ViT, SigLIP, (MaskCLIP only) ResNet or ("vanilla" only) any other timm tower.
             full: keep residual and MLP of the last block; None as published.
             gaussian_std: of NACLIP's neighbourhood, in patches.
             split_depth: last blocks that CLIP Surgery and GEM run twice.
@@ -82,6 +83,8 @@ class DenseTower:
         self.gem_temperature = gem_temperature
         self.with_keys = with_keys
         self._kind = tower_kind(visual, method)
+        if self._kind == "timm":
+            allow_any_size(visual)
         if method in ("clip_surgery", "gem") and not 0 < split_depth <= len(self.blocks):
             raise UserError(
                 f"MODEL.TRAINING_FREE.SPLIT_DEPTH is {split_depth}; this tower has {len(self.blocks)} blocks, so 1 to "
@@ -98,6 +101,8 @@ class DenseTower:
         """(height, width) of a patch in pixels; for a ResNet its stride."""
         if self._kind == "resnet":
             return 32, 32
+        if self._kind == "timm":
+            return timm_stride(self.visual), timm_stride(self.visual)
         weight = (self.visual.trunk.patch_embed.proj if self._kind == "siglip" else self.visual.conv1).weight
         return weight.shape[2], weight.shape[3]
 
@@ -112,6 +117,8 @@ class DenseTower:
             x = run_resnet(self.visual, images)
             keys = resnet_keys(self.visual, x) if self.with_keys else None
             return DenseFeatures(resnet_dense(self.visual, x), None, keys)
+        if self._kind == "timm":
+            return DenseFeatures(timm_dense(self.visual, images), None, None)
         tokens = self.embed(images)
         if self.method in ("clip_surgery", "gem"):
             return self._two_paths(tokens)
@@ -171,7 +178,7 @@ def _cached_bias(grid: tuple[int, int], std: float, class_token: bool, device: t
         return neighbourhood_bias(grid, std, class_token=class_token, device=device)
 
 
-def tower_kind(visual: Tower, method: DenseMethod) -> Literal["vit", "siglip", "resnet"]:
+def tower_kind(visual: Tower, method: DenseMethod) -> Literal["vit", "siglip", "resnet", "timm"]:
     """Which kind of tower `visual` is.
 
     Raises:
@@ -186,6 +193,13 @@ def tower_kind(visual: Tower, method: DenseMethod) -> Literal["vit", "siglip", "
                 "does not have; use a ViT such as 'ViT-B-16', or 'maskclip'"
             )
         return "resnet"
+    if is_timm(visual):
+        if method != "vanilla":
+            raise UserError(
+                f"MODEL.TRAINING_FREE.METHOD {method!r} changes the last block of a plain ViT, which MODEL.CLIP.NAME's image "
+                "tower has not; use 'vanilla', or a ViT such as 'ViT-B-16'"
+            )
+        return "timm"
     require_vit(visual, "training-free segmentation")
     return "vit"
 

@@ -74,6 +74,8 @@ class CATSeg(OpenVocabularySegmenter[Encoded, Tensor]):
     Trainable: the aggregator, the guide, and the parts of CLIP named by `finetune`.
     """
 
+    decode_has_layers = True
+
     @configurable
     def __init__(
         self,

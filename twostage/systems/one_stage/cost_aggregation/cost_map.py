@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twostage.inference.precision import in_float32
+
 
 def cost_map(embeddings: Tensor, text: Tensor, correlated: Tensor | None = None) -> Tensor:
-    """`[B, T, P, h, w]`, without CLIP's logit scale; with `correlated` `[B, T, 2 P, h, w]`.
+    """float32 `[B, T, P, h, w]`, without CLIP's logit scale; with `correlated` `[B, T, 2 P, h, w]`.
 
     Args:
         embeddings: image embeddings `[B, D, h, w]`, normalised here.
@@ -22,6 +24,8 @@ def cost_map(embeddings: Tensor, text: Tensor, correlated: Tensor | None = None)
     """
     if correlated is not None:
         return torch.cat([cost_map(embeddings, text), cost_map(correlated, text)], dim=2)
-    pixels = F.normalize(embeddings, dim=1).flatten(2)
-    flat = F.normalize(text, dim=-1).flatten(0, 1) @ pixels
+    # Classes differ by less than bfloat16 can tell.
+    with in_float32(text.device):
+        pixels = F.normalize(embeddings.float(), dim=1).flatten(2)
+        flat = F.normalize(text.float(), dim=-1).flatten(0, 1) @ pixels
     return flat.unflatten(1, text.shape[:2]).unflatten(3, embeddings.shape[2:])

@@ -55,6 +55,8 @@ class Encoded(NamedTuple):
 class ERRSeg(OpenVocabularySegmenter[Encoded, Tensor]):
     """A fine-tuned ConvNeXt CLIP whose cost maps at two strides are aggregated for the classes that pixels vote for."""
 
+    decode_has_layers = True
+
     @configurable
     def __init__(
         self,

@@ -52,6 +52,8 @@ class Encoded(NamedTuple):
 class SED(OpenVocabularySegmenter[Encoded, Tensor]):
     """A fine-tuned ConvNeXt CLIP whose cost map a convolutional decoder refines class by class."""
 
+    decode_has_layers = True
+
     @configurable
     def __init__(
         self,

@@ -16,7 +16,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor
 
-from twostage.checkpoint.renaming import CheckpointTable, Supply
+from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.dense.proxy import ProxyTower, own_features, resize_map
 from twostage.clip.statistics import Pictures
 from twostage.clip.towers.vit import Tokens
@@ -60,7 +60,6 @@ class Trident(BorrowedAffinities):
         rule: Any,
         refinement: PromptRule | None,
         least_iou: float,
-        read_frozen: Supply,
         **borrowed: Any,
     ) -> None:
         """See `keys.py`; without `sam` spliced features are named as they are; `borrowed` is `BorrowedAffinities`'."""
@@ -68,7 +67,6 @@ class Trident(BorrowedAffinities):
         self.sam = sam
         self.cosine_factor, self.keeps_negative = cosine_factor, keeps_negative
         self.in_halves = in_halves
-        self.read_frozen = read_frozen
         self.refiner = None
         if refinement is not None:
             assert sam is not None, "refused by the keys' check"
@@ -100,12 +98,12 @@ class Trident(BorrowedAffinities):
             "in_halves": keys.IN_HALVES,
             "refinement": refinement if keys.REFINE else None,
             "least_iou": keys.LEAST_IOU,
-            "read_frozen": frozen_reader_from_config(cfg),
+            "read_clip": frozen_reader_from_config(cfg),
         }
 
     def checkpoint_table(self) -> CheckpointTable:
         """`MODEL.WEIGHTS` may be SAM's official checkpoint; CLIP's and DINO's weights are then read from their own."""
-        return trident_table(self.read_frozen)
+        return trident_table(self.read_clip)
 
     def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
         """None where there is no SAM."""
