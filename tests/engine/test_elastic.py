@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.tiny import write_dataset
+from tiny import write_dataset
 
 SCRIPT = Path(__file__).with_name("elastic.py")
 # Else gloo finds the addresses of the first attempt in the store, and all wait for processes that are gone.

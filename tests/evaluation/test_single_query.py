@@ -25,6 +25,7 @@ class KnownScores(OpenVocabularySegmenter):
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
         self.encoded = 0
+        self.precision = None
 
     def preprocess(self, batch):
         return batch[0]["image"]

@@ -20,7 +20,7 @@ _TRAINING_FREE = ("TrainingFree", "ProxyClip", "CorrClip", "Trident")
 
 
 def protocol_of(config_text: str, prompt_names: Sequence[str]) -> dict[str, Any]:
-    """The settings of one evaluation, in the words of a paper's table; {} without a config.
+    """The settings of one evaluation, in the words of a paper's table; {} without the config of a system.
 
     Args:
         config_text: the config as yaml.
@@ -29,6 +29,8 @@ def protocol_of(config_text: str, prompt_names: Sequence[str]) -> dict[str, Any]
     if not config_text:
         return {}
     cfg = yaml.safe_load(config_text)
+    if "MODEL" not in cfg:
+        return {}
     model, sliding = cfg["MODEL"], cfg["TEST"]["SLIDING"]
     architecture = model["META_ARCHITECTURE"]
     library = cfg["INPUT"]["RESIZE_TEST"]

@@ -56,7 +56,7 @@ CARDS = (
         },
         checked="the 9 public cases match, both phases of training included; tensors, trainable lists equal the published",
         checkpoints=tuple(
-            OfficialCheckpoint(name=name, source=_HUB, config=config, train=train, note=note)
+            OfficialCheckpoint(name=name, source=_HUB, by_hand=True, config=config, train=train, note=note)
             for name, config, train, note in (
                 ("fcclip_maskadapter.pth", "mask_adapter_fcclip_convnextl", "COCO panoptic", "holds CLIP and FC-CLIP"),
                 ("maftp_l_withadapter.pth", "mask_adapter_maftp_convnextl", "COCO-Stuff-171", "holds CLIP and MAFT+"),
