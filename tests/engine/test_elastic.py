@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import write_dataset
+import tiny
 
 SCRIPT = Path(__file__).with_name("elastic.py")
 # Else gloo finds the addresses of the first attempt in the store, and all wait for processes that are gone.
@@ -21,7 +21,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun's agent needs signals of POSIX")
 def test_killed_worker(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "data")
+    tiny.write_dataset(tmp_path / "data")
 
     def run(name: str) -> dict[str, Any]:
         root = SCRIPT.parents[2]

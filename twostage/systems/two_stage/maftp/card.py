@@ -27,7 +27,7 @@ CARDS = (
         signatures={"": Signature(("backbone.clip_model.", "sem_seg_head.", "cdt."), absent=("mask_adapter.",))},
         checked="the 3 public cases match, training included; tensors and trainable lists equal the published ones",
         checkpoints=tuple(
-            OfficialCheckpoint(name=name, source=_REPOSITORY, config=config, train=train, note=note)
+            OfficialCheckpoint(name=name, source=_REPOSITORY, by_hand=True, config=config, train=train, note=note)
             for name, config, train, note in (
                 ("maftp_b.pth", "maftp_convnextb", "COCO-Stuff-171", "holds the trained CLIP ConvNeXt-B"),
                 ("maftp_l.pth", "maftp_convnextl", "COCO-Stuff-171", "holds the trained CLIP ConvNeXt-L"),
