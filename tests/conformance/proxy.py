@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from conformance.case import Case
+from conformance.inputs import as_stored
+from conformance.recording import Arrays
 from conformance.seeded import seeded_tensor
 from twostage.errors import UserError
 from twostage.inference.mosaic import Mosaic
+from twostage.inference.resampling import Size
 from twostage.inference.sliding import TileGrid
+from twostage.systems.training_free.dense_clip.model import NameEmbeddings
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, NamePrediction
 
 
@@ -25,6 +29,20 @@ def describe(case: Case) -> None:
 def use_templates(model: Any, templates: Sequence[str]) -> None:
     """Embed names with the case's own prompts, which are a part of the published ones."""
     model.text._templates = tuple(templates)
+
+
+def prediction_arrays(
+    case: Case, prediction: NamePrediction, text: NameEmbeddings, pixels: Tensor, size: Size
+) -> Arrays:
+    """What a whole run is compared by, of the picture `pixels` at the output `size`."""
+    return {
+        "text_features": text.rows,
+        "query_idx": text.classes,
+        "input": pixels,
+        "cosine_ori": prediction.similarities(0, size)[None],
+        "prob": prediction.scores([size])[0],
+        "argmax": as_stored(case, "argmax", prediction.label_maps([size])[0]),
+    }
 
 
 def post_processed(prediction: NamePrediction, maps: Tensor, rule: Mapping[str, Any]) -> NamePrediction:

@@ -90,6 +90,14 @@ def test_rows_do_not_depend_on_processes(
         assert member is not None and member.read() == rows[0]["label_map"]
 
 
+def test_label_maps_of_one_stem_do_not_take_each_others_place(tmp_path: Path) -> None:
+    rows = [{"path": path, "label_map": path.encode(), "error": ""} for path in ("a.jpg", "a.png", "b/a.jpg", "c.jpg")]
+    Output(tmp_path, ("png",)).write(0, rows, ("sky",))
+    with tarfile.open(tmp_path / "part-00000.png.tar") as archive:
+        names = archive.getnames()
+    assert names == ["a.png", "a.png.png", "b/a.png", "c.png"]
+
+
 def test_killed_run_goes_on_with_the_same_rows(
     tmp_path: Path, folder: Path, labeller: Labeller, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

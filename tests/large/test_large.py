@@ -101,3 +101,14 @@ def test_bad_overlap_and_output(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(UserError, match="less than TEST"):
         run(["large", str(tmp_path / "a.png"), *words[2:], "b.png", "--set", "TEST.LARGE.OVERLAP", "1024"])
+
+
+def test_no_picture_is_written_over(tmp_path: Path, picture: np.ndarray) -> None:
+    """Neither the one that is labelled nor another that twostage has not written."""
+    for name in ("scene.png", "other.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    words = ["large", str(tmp_path / "scene.png"), "--words", "sky; sand", "--system", "toybox/maskclip", "--output"]
+    with pytest.raises(UserError, match="is the picture itself"):
+        run([*words, str(tmp_path / "scene.png")])
+    with pytest.raises(UserError, match="has not written it"):
+        run([*words, str(tmp_path / "other.png")])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance.optimizer import trainable_table
-from detectron2.structures import Instances
+from systems.masked_batch import batch
 from torch import nn
 
 from twostage.clip.towers.convnext import dense_embeddings
@@ -33,17 +33,6 @@ def toy(*opts: str):
     torch.manual_seed(0)
     opts = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", *opts)
     return build_model(load_config(str(CONFIGS / "toybox" / "maftp.yaml"), opts))
-
-
-def batch(count: int = 2):
-    torch.manual_seed(1)
-    instances = Instances((64, 96))
-    instances.gt_classes = torch.tensor([0, 2])[:count]
-    masks = torch.zeros(2, 64, 96, dtype=torch.bool)
-    masks[0, :32] = masks[1, 40:, :50] = True
-    instances.gt_masks = masks[:count]
-    names = ["grass, lawn", "sky", "blue star"]
-    return [{"image": torch.randint(0, 255, (3, 64, 96)), "instances": instances, "vocabulary": names}]
 
 
 @pytest.mark.parametrize("form", ["semantic", "panoptic"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conformance.optimizer import trainable_table
-from detectron2.structures import Instances
+from systems.masked_batch import batch
 from torch import nn
 
 from twostage.checkpoint.checkpointer import Checkpointer
@@ -36,17 +36,6 @@ def toy(phase: str = "mixed", base: str = "fcclip", *opts: str):
     keys = ("MODEL.MASK_ADAPTER.PHASE", phase, "MODEL.MASK_ADAPTER.BASE", base, "MODEL.MAFTP.HEADS", "4")
     opts = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", "", *keys, *opts)
     return build_model(load_config(str(CONFIGS / "toybox" / "mask_adapter.yaml"), opts))
-
-
-def batch(count: int = 2):
-    torch.manual_seed(1)
-    instances = Instances((64, 96))
-    instances.gt_classes = torch.tensor([0, 2])[:count]
-    masks = torch.zeros(2, 64, 96, dtype=torch.bool)
-    masks[0, :32] = masks[1, 40:, :50] = True
-    instances.gt_masks = masks[:count]
-    names = ["grass, lawn", "sky", "blue star"]
-    return [{"image": torch.randint(0, 255, (3, 64, 96)), "instances": instances, "vocabulary": names}]
 
 
 def adapter(**changes: int) -> MaskMaps:

@@ -15,6 +15,8 @@ from twostage.commands.main import run
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError
 from twostage.video.labels import flicker, label_frames
+from twostage.visualization.overlay import draw_frame
+from twostage.visualization.palette import palette
 from twostage.vocabulary import Vocabulary
 
 WORDS = ("grass", "sky", "water", "sand", "blue star")
@@ -65,6 +67,24 @@ def test_command(segmenter: Segmenter, frames: list[np.ndarray], tmp_path: Path)
     # The overlay is a video like any other, and goes in again.
     run(["video", str(tmp_path / "out/overlay.mp4"), *words, "--output", str(tmp_path / "again")])
     assert len((tmp_path / "again/rows.jsonl").read_text().splitlines()) == len(frames)
+
+
+def test_frames_of_another_size_end_the_video_and_none_is_scaled(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs the extra 'video'")
+    (tmp_path / "frames").mkdir()
+    for number, size in enumerate([(64, 48), (64, 50)]):
+        Image.new("RGB", size).save(tmp_path / "frames" / f"{number}.png")
+    words = ["--words", "sky; sand", "--system", "toybox/maskclip", "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"64x50 .* those before 64x48"):
+        run(["video", str(tmp_path / "frames"), *words])
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_overlay_keeps_its_size_whatever_is_found(frames: list[np.ndarray]) -> None:
+    names, colors = tuple(f"a rather long name {i}" for i in range(9)), palette(9)
+    labels = np.arange(frames[0].shape[0] * frames[0].shape[1]).reshape(frames[0].shape[:2]) % 9
+    shapes = {draw_frame(frames[0], np.minimum(labels, most), names, colors).shape for most in (1, 8)}
+    assert len(shapes) == 1
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ Legend: C classes, P templates, D embedding size.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -239,9 +240,9 @@ class TextEmbedder:
                 rows = self._embed(batch, bar).float().cpu()
                 self._memory |= dict(zip(batch, rows.unbind(), strict=True))
                 # Long work that is stopped goes on from here.
-                written.append(self._keep(batch, rows))
-        if self._use_disk and len(written) > 1:
-            self._cache.join([path for path in written if path is not None])
+                written.append(self._on_disk(functools.partial(self._cache.write, batch, rows)))
+        if len(written) > 1:
+            self._on_disk(lambda: self._cache.join([path for path in written if path is not None]))
 
     def _forget_unused(self, names: Sequence[str]) -> None:
         """Keep the words of this call and as many of the latest ones as there is room for."""
@@ -347,12 +348,12 @@ class TextEmbedder:
             digest.update(b"plain")
         return digest.hexdigest()[:32]
 
-    def _keep(self, names: Sequence[str], rows: Tensor) -> Path | None:
-        """Write embeddings to disk; the file, None without one."""
+    def _on_disk(self, write: Callable[[], Path]) -> Path | None:
+        """What `write` keeps embeddings in; None without a cache on disk, or where that is not possible."""
         if not self._use_disk:
             return None
         try:
-            return self._cache.write(names, rows)
+            return write()
         except (UserError, SafetensorError) as error:
             # A cache is a help, not a need: said once, then done without.
             logger.warning("text embeddings are not kept on disk: %s (MODEL.CLIP.TEXT_CACHE '' for none)", error)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from twostage.api import Segmenter, build_from_config
-from twostage.commands.segment import asked_words
+from twostage.commands.segment import asked_words, say_what_is_replaced
 from twostage.config import load_config
 from twostage.contrast.choice import parse_others
 from twostage.data.images import read_rgb
@@ -31,9 +31,12 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         raise UserError(f"--output is '{output}'; give a file that ends in .png or .tif")
     if not source_path.is_file():
         raise UserError(f"picture '{source_path}' does not exist")
+    if output.exists() and output.samefile(source_path):
+        raise UserError(f"--output is the picture itself, '{source_path}', which would be lost; give another file")
     cfg = load_config(args.config_file, args.opts)
     vocabulary = asked_words(cfg, args.vocabulary)
     check_writable(output.parent, "choose another --output")
+    say_what_is_replaced(output.parent, [output])
     source = GeoTiff(source_path) if geo else ArraySource(read_rgb(source_path))
     segmenter = Segmenter(build_from_config(cfg), cfg)
     keys = cfg.TEST.LARGE

@@ -49,7 +49,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     stems = unique_stems(images)
     output = Path(args.output)
     check_writable(output, "choose another --output")
-    _say_what_is_replaced(output, _files(output, stems, args.format, panoptic=things is not None))
+    say_what_is_replaced(output, _files(output, stems, args.format, panoptic=things is not None))
     if any(Path(folder).is_dir() and Path(folder).samefile(output) for folder in args.pictures):
         print(
             f"note: results go into the folder of the pictures, '{output}'; a later run does not take them as pictures"
@@ -137,7 +137,7 @@ def _files(output: Path, stems: Sequence[str], formats: Sequence[str], *, panopt
     return [output / f"{stem}{ending}" for stem in stems for ending in endings] + whole
 
 
-def _say_what_is_replaced(output: Path, files: Sequence[Path]) -> None:
+def say_what_is_replaced(output: Path, files: Sequence[Path]) -> None:
     """A line about results of an earlier run.
 
     Raises:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from twostage.clip.loading import load_clip
 from twostage.data.toybox.caption_set import ensure_toybox_scene_captions
+from twostage.data.toybox.captioned_pictures import read_pictures
 from twostage.errors import UserError
 from twostage.files import atomic_path
 from twostage.machine import datasets_root
@@ -35,7 +36,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     clip, tokenizer = load_clip("toybox-vit", pretrained="toybox")
     vae = build_autoencoder(recipe.vae_channels)
     unet = build_unet(recipe.unet_channels, heads=recipe.heads, prompt_width=clip.ln_final.normalized_shape[0])
-    pictures = toybox.read_pictures(ensure_toybox_scene_captions(datasets_root()), recipe.pictures)
+    pictures = read_pictures(ensure_toybox_scene_captions(datasets_root()), recipe.pictures)
     toybox.train_autoencoder(vae, pictures, recipe)
     toybox.train_unet(unet, toybox.encode_pictures(vae, pictures.images), pictures, clip, tokenizer, recipe)
     model = LatentDiffusion(vae=vae, unet=unet, recompute=False)

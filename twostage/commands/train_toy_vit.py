@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from twostage.data.toybox.caption_set import ensure_toybox_scene_captions
+from twostage.data.toybox.captioned_pictures import read_pictures
 from twostage.errors import UserError
 from twostage.files import atomic_path
 from twostage.foundation import toybox
@@ -27,7 +28,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         recipe = replace(recipe, steps=args.steps)
     torch.set_num_threads(args.threads)
     start = time.time()
-    pictures = toybox.read_pictures(ensure_toybox_scene_captions(datasets_root()), recipe.pictures)
+    pictures = read_pictures(ensure_toybox_scene_captions(datasets_root()), recipe.pictures).images
     model = toybox.train(pictures, recipe)
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(output) as temporary:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from twostage.api import Segmenter, build_from_config
-from twostage.commands.segment import asked_words
+from twostage.commands.segment import asked_words, say_what_is_replaced
 from twostage.config import load_config
 from twostage.contrast.choice import parse_others
 from twostage.errors import UserError
@@ -19,6 +19,8 @@ from twostage.files import atomic_path, check_writable
 from twostage.labelling.labeller import segments
 from twostage.video.frames import read_frames, video_writer
 from twostage.video.labels import label_frames
+from twostage.visualization.overlay import draw_frame
+from twostage.visualization.palette import palette
 
 # What stands for none of the names in a label video, whose pixels have 8 bits.
 _NONE = 255
@@ -39,6 +41,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     frames, rate = read_frames(Path(args.source))
     output = Path(args.output)
     check_writable(output, "choose another --output")
+    say_what_is_replaced(output, [output / name for name in ("labels.mkv", "overlay.mp4", "rows.jsonl")])
     segmenter = Segmenter(build_from_config(cfg), cfg)
     times: list[float] = []
 
@@ -48,6 +51,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             yield frame.pixels
 
     others = parse_others(args.others)
+    colors = palette(len(vocabulary))
     results = label_frames(segmenter, pictures(), vocabulary, others=others, smooth=args.smooth)
     with (
         video_writer(output / "labels.mkv", rate, lossless=True) as write_labels,
@@ -57,7 +61,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     ):
         for number, result in enumerate(tqdm(results, desc="labelling", unit="frame")):
             write_labels(np.where(result.labels < 0, _NONE, result.labels).astype(np.uint8))
-            write_overlay(result.overlay())
+            write_overlay(draw_frame(result.image, result.labels, result.names, colors))
             row = {"frame": number, "seconds": times[number], "segments": segments(result)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     if not times:

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from twostage.clip.statistics import PixelUnits
-from twostage.data.images import read_rgb
 from twostage.foundation.loading import IMAGENET_STATISTICS
 from twostage.foundation.vit import SHAPES, FoundationVit
 
@@ -63,13 +59,6 @@ class Prototypes(nn.Module):
         """`[B, W, h, w]` to `[B, h, w, K]`."""
         unit = F.normalize(self.hidden(patches.permute(0, 2, 3, 1)), dim=-1)
         return F.linear(unit, F.normalize(self.directions.weight, dim=-1))
-
-
-def read_pictures(folder: Path, count: int) -> Tensor:
-    """The first square pictures of a caption set's folder, uint8 `[N, 3, S, S]`; its captions are not read."""
-    lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-    images = np.stack([read_rgb(folder / json.loads(line)["image"]) for line in lines])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def train(pictures: Tensor, recipe: Recipe) -> FoundationVit:

@@ -135,12 +135,17 @@ def _write_coco(path: Path, rows: Rows, names: Sequence[str]) -> None:
 
 
 def _write_maps(path: Path, rows: Rows, names: Sequence[str]) -> None:
+    taken: set[str] = set()
     with tarfile.open(path, "w") as archive:
         for row in rows:
             if row["label_map"] is None:
                 continue
+            name = f"{row['path'].rsplit('.', 1)[0]}.png"
+            # Of a.jpg and a.png the second becomes a.png.png: unpacked, none takes another's place.
+            name = f"{row['path']}.png" if name in taken else name
+            taken.add(name)
             # Without a time, so that the same labels give the same file.
-            member = tarfile.TarInfo(f"{row['path'].rsplit('.', 1)[0]}.png")
+            member = tarfile.TarInfo(name)
             member.size = len(row["label_map"])
             archive.addfile(member, io.BytesIO(row["label_map"]))
 

@@ -81,6 +81,11 @@ def video_writer(path: Path, rate: Fraction, *, lossless: bool) -> Iterator[Call
                 stream = container.add_stream(codec, rate=rate)
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = "gray" if lossless else "yuv420p"
+            if picture.shape[:2] != (stream.height, stream.width):
+                raise UserError(
+                    f"a frame is {picture.shape[1]}x{picture.shape[0]} (width x height), those before {stream.width}x"
+                    f"{stream.height}; a video has one size: put frames of each size into a folder of their own"
+                )
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="gray" if lossless else "rgb24")
             container.mux(stream.encode(frame))
 

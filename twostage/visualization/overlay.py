@@ -177,6 +177,14 @@ def _fitted(text: str, text_font: ImageFont.FreeTypeFont, width: int) -> str:
     return text + "…"
 
 
+def draw_frame(
+    image: np.ndarray, labels: np.ndarray, names: Sequence[str], colors: np.ndarray, *, alpha: float = 0.55
+) -> np.ndarray:
+    """`draw_segmentation` without its legend, whose height depends on what is there: pictures of one size stay so."""
+    picture, bigger = enlarged(image, labels)
+    return draw_names(overlay(picture, bigger, colors, alpha=alpha), bigger, names)
+
+
 def draw_segmentation(
     image: np.ndarray,
     labels: np.ndarray,
@@ -198,8 +206,7 @@ def draw_segmentation(
         uint8 RGB; small pictures are enlarged by a whole number, those longer than `LONGEST_SIDE` reduced.
     """
     chosen = palette(len(names)) if colors is None else np.asarray(colors, np.uint8)
-    picture, bigger = enlarged(image, labels)
-    painted = draw_names(overlay(picture, bigger, chosen, alpha=alpha), bigger, names)
+    painted = draw_frame(image, labels, names, chosen, alpha=alpha)
     entries = [(names[c], chosen[c]) for c in present_classes(labels, count=len(names))]
     return np.vstack([painted, legend(entries, painted.shape[1])])
 

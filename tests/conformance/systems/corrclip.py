@@ -10,7 +10,7 @@ from torch import Tensor
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal
 from conformance.inputs import as_stored, picture, resized_picture, size_of
-from conformance.proxy import cell_features, describe, post_processed, use_templates
+from conformance.proxy import cell_features, describe, post_processed, prediction_arrays, use_templates
 from conformance.recording import Arrays
 from conformance.seeded import seeded_tensor
 from conformance.settings import Table, case_config, clip_name, only, options, to
@@ -119,14 +119,7 @@ def _windows(case: Case) -> list[Comparison]:
     (encoded,) = model.encode(images)
     prediction = model.decode([encoded], text)
     arrays = {"masks": images.masks[0], **_first_window(model, images, encoded.mosaic, text.rows)}
-    arrays |= {
-        "text_features": text.rows,
-        "query_idx": text.classes,
-        "input": images.tensor,
-        "cosine_ori": prediction.similarities(0, size)[None],
-        "prob": prediction.scores([size])[0],
-        "argmax": as_stored(case, "argmax", prediction.label_maps([size])[0]),
-    }
+    arrays |= prediction_arrays(case, prediction, text, images.tensor, size)
     for index, rule in enumerate(meta["post"]):
         again = post_processed(prediction, arrays["cosine_ori"][0], rule)
         raw = super(type(again), again).label_maps([size])[0]

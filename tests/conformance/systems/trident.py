@@ -15,7 +15,7 @@ from torch import Tensor
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal
 from conformance.inputs import as_stored, picture, resized_picture, size_of
-from conformance.proxy import cell_features, describe, post_processed, use_templates
+from conformance.proxy import cell_features, describe, post_processed, prediction_arrays, use_templates
 from conformance.recording import Arrays, after, patched
 from conformance.seeded import seeded_image, seeded_tensor
 from conformance.settings import Table, case_config, choice, clip_name, options, to
@@ -163,14 +163,7 @@ def _windows(case: Case) -> list[Comparison]:
     text = model.embed_vocabulary(Vocabulary(tuple(", ".join(names) for names in meta["class_names"])))
     (encoded,) = model.encode(images)
     prediction = dataclasses.replace(model.decode([encoded], text), refiner=None)
-    arrays |= {
-        "text_features": text.rows,
-        "query_idx": text.classes,
-        "input": images.tensor,
-        "cosine_ori": prediction.similarities(0, size)[None],
-        "prob": prediction.scores([size])[0],
-        "argmax": as_stored(case, "argmax", prediction.label_maps([size])[0]),
-    }
+    arrays |= prediction_arrays(case, prediction, text, images.tensor, size)
     if settings := meta.get("refinement"):
         arrays |= _refined(case, model, encoded, prediction, arrays["cosine_ori"][0], settings)
     rows = case.compare_all(arrays)

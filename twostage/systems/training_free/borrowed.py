@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.dense.proxy import in_other_units, resize_map
+from twostage.clip.dense.proxy import ProxyTower, in_other_units, own_features, resize_map
 from twostage.clip.loading import clip_reader_from_config
 from twostage.clip.statistics import CLIP_STATISTICS, PixelStatistics, PixelUnits
 from twostage.clip.towers.vit import require_vit
@@ -52,6 +52,17 @@ class BorrowedAffinities(TrainingFree):
     def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
         """None where there is no foundation model."""
         return () if self.foundation is None else (self.checkpoint_table(),)
+
+    def borrowing_tower(self, *, beta: float, gamma: float, multiple: int) -> ProxyTower:
+        """CLIP's tower that attends by the foundation model's affinities, or without one by its own; see `ProxyTower`."""
+        return ProxyTower(
+            visual=self.tower.visual,
+            features=own_features if self.foundation is None else self.foundation_features,
+            beta=beta,
+            gamma=gamma,
+            multiple=multiple,
+            position_rule=self.tower.position_rule,
+        )
 
     def in_foundation_units(self, images: Tensor) -> Tensor:
         """Images that are normalised for CLIP as the foundation model takes them."""

@@ -7,7 +7,6 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from twostage.clip.dense.proxy import ProxyTower, own_features
 from twostage.systems.training_free.borrowed import BorrowedAffinities
 
 
@@ -21,14 +20,7 @@ class ProxyClip(BorrowedAffinities):
     def __init__(self, *, beta: float, gamma: float, multiple: int, **borrowed: Any) -> None:
         """See `keys.py`; `borrowed` is `BorrowedAffinities`'."""
         super().__init__(**borrowed)
-        self.tower = self.proxy_tower = ProxyTower(
-            visual=self.tower.visual,
-            features=own_features if self.foundation is None else self.foundation_features,
-            beta=beta,
-            gamma=gamma,
-            multiple=multiple,
-            position_rule=self.tower.position_rule,
-        )
+        self.tower = self.proxy_tower = self.borrowing_tower(beta=beta, gamma=gamma, multiple=multiple)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.checkpoint.renaming import CheckpointTable
-from twostage.clip.dense.proxy import ProxyTower, own_features, resize_map
+from twostage.clip.dense.proxy import resize_map
 from twostage.clip.statistics import Pictures
 from twostage.clip.towers.vit import Tokens
 from twostage.foundation.loading import sam_from_config
@@ -72,14 +72,7 @@ class Trident(BorrowedAffinities):
             assert sam is not None, "refused by the keys' check"
             self.refiner = Refiner(sam=sam, rule=refinement, least_iou=least_iou)
         patch = self.tower.patch_size[0]
-        self.tower = self.proxy_tower = ProxyTower(
-            visual=self.tower.visual,
-            features=own_features if self.foundation is None else self.foundation_features,
-            beta=beta,
-            gamma=gamma,
-            multiple=patch,
-            position_rule=self.tower.position_rule,
-        )
+        self.tower = self.proxy_tower = self.borrowing_tower(beta=beta, gamma=gamma, multiple=patch)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -7,10 +7,8 @@ Legend: N pictures of S pixels, B a batch, L prompt tokens, D their channels.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from twostage.clip.loading import ClipModel, Tokenizer
-from twostage.data.images import read_rgb
+from twostage.data.toybox.captioned_pictures import CaptionedPictures
 from twostage.systems.two_stage.odise.diffusion.latent_diffusion import LATENT_SCALE, LATENT_STRIDE, betas
 from twostage.systems.two_stage.odise.diffusion.networks import LATENT_CHANNELS, Network
 
@@ -53,21 +51,6 @@ class Recipe:
     unet_steps: int = 500
     unet_batch: int = 16
     unet_rate: float = 1.5e-3
-
-
-class Pictures(NamedTuple):
-    """`images` uint8 `[N, 3, S, S]` and the `captions` of each."""
-
-    images: Tensor
-    captions: list[list[str]]
-
-
-def read_pictures(folder: Path, count: int) -> Pictures:
-    """The first square pictures and their captions of a caption set's folder (`captions.jsonl`)."""
-    text = (folder / "captions.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()[:count]]
-    images = np.stack([read_rgb(folder / line["image"]) for line in lines])
-    return Pictures(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), [line["captions"] for line in lines])
 
 
 @torch.no_grad()
@@ -104,7 +87,7 @@ def _steps(network: nn.Module, steps: int, rate: float, title: str) -> Iterator[
         yield step, update
 
 
-def train_autoencoder(vae: Network, pictures: Pictures, recipe: Recipe) -> None:
+def train_autoencoder(vae: Network, pictures: CaptionedPictures, recipe: Recipe) -> None:
     """Train `vae` in place to restore random parts of pictures; its latents then have the published scale."""
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
@@ -155,7 +138,7 @@ def encode_pictures(vae: Network, images: Tensor, batch: int = 25) -> Tensor:
 
 
 def train_unet(
-    unet: Network, latents: Tensor, pictures: Pictures, clip: ClipModel, tokenizer: Tokenizer, recipe: Recipe
+    unet: Network, latents: Tensor, pictures: CaptionedPictures, clip: ClipModel, tokenizer: Tokenizer, recipe: Recipe
 ) -> None:
     """Train `unet` in place to tell the noise in latents, given a caption."""
     generator = torch.Generator().manual_seed(recipe.seed + 1)
