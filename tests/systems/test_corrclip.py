@@ -11,6 +11,7 @@ from twostage.clip.dense.proxy import mix
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
+from twostage.systems.training_free.corrclip.model import PADDING
 from twostage.systems.training_free.corrclip.scope import majority_labels, merge_regions, scoped_attention
 from twostage.systems.training_free.corrclip.tower import region_members
 from twostage.vocabulary import Vocabulary
@@ -116,3 +117,11 @@ def test_windows_together_equal_windows_alone_and_masks_decide() -> None:
 def test_settings_that_contradict(opts: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(*opts)
+
+
+def test_no_mask_has_the_number_that_stands_for_padding() -> None:
+    model = build()
+    images = model.preprocess([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}])
+    images.masks = [torch.full((64, 64), PADDING)]
+    with pytest.raises(UserError, match=f"a mask numbered {PADDING}"):
+        model.encode(images)

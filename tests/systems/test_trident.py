@@ -143,6 +143,7 @@ def test_answers_take_over_where_they_are_the_best() -> None:
     (scores,) = refined.scores([SIZE])
     assert torch.equal(scores[2, :, 10:30], second[:, 10:30]) and not scores[0, :, :30].any()
     torch.testing.assert_close(scores[:, :, 30:], volume[:, :, 30:])
+    torch.testing.assert_close(refined.top([SIZE], 2)[0].scores, scores.topk(2, dim=0).values)
     # Where SAM is believed nowhere, nothing changes.
     refined.refiner.given = {1: Answer(None, failed)}
     assert torch.equal(refined.label_maps([SIZE])[0], labels)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from twostage.commands.evaluate import read_record, results_page
+from twostage.commands.own_process import evaluate_apart
 from twostage.config.finding import find_config
 from twostage.config.loading import load_config
 from twostage.errors import UserError
@@ -87,16 +86,4 @@ def eight_page(title: str, records: dict[str, dict[str, Any]]) -> str:
 
 
 def _evaluate(config: str, folder: Path, args: argparse.Namespace) -> bool:
-    """Whether it went well; in a process of its own, whose words are in `evaluate.log`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "twostage", "evaluate", "--config-file", find_config(config)]
-    command += ["--num-gpus", str(args.num_gpus), *(["--resume"] if args.resume else [])]
-    print(f"{config} ...", flush=True)
-    with (folder / "evaluate.log").open("w", encoding="utf-8") as log:
-        finished = subprocess.run(
-            [*command, *args.opts, "OUTPUT_DIR", str(folder)], stdout=log, stderr=subprocess.STDOUT
-        )
-    if finished.returncode:
-        last = (folder / "evaluate.log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
-        logger.error("%s: %s", config, last)
-    return finished.returncode == 0
+    return evaluate_apart(config, find_config(config), folder, args, opts=args.opts)

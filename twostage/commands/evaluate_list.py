@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 import yaml
 
 from twostage.commands.evaluate import read_record
+from twostage.commands.own_process import evaluate_apart
 from twostage.config.finding import find_config
 from twostage.config.loading import load_config
 from twostage.errors import UserError
@@ -29,8 +27,6 @@ from twostage.evaluation.selection import select_datasets
 from twostage.files import check_writable, write_text
 from twostage.visualization.examples import make_example, pick_images
 from twostage.visualization.report import Report, SystemResult, write_report
-
-logger = logging.getLogger(__name__)
 
 _FIELDS = {"name", "config", "options"}
 # Headings of the table and where a results file has the figures, in percent.
@@ -110,19 +106,9 @@ def _folder(name: str) -> str:
 
 
 def _evaluate(entry: Entry, datasets: Sequence[str], folder: Path, args: argparse.Namespace) -> bool:
-    """Whether it went well. In a process of its own, so that its peak memory is its own and its failure nobody else's."""
-    own = folder / _folder(entry.name)
-    own.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "twostage", "evaluate", "--config-file", entry.config, "--name", entry.name]
-    command += ["--num-gpus", str(args.num_gpus), *(["--resume"] if args.resume else []), "--datasets", *datasets]
-    keys = ["TEST.SAVE_PREDICTIONS", "True", "OUTPUT_DIR", str(own)]
-    print(f"{entry.name} ...", flush=True)
-    with (own / "evaluate.log").open("w", encoding="utf-8") as log:
-        finished = subprocess.run([*command, *entry.options, *args.opts, *keys], stdout=log, stderr=subprocess.STDOUT)
-    if finished.returncode:
-        last = (own / "evaluate.log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
-        logger.error("%s: %s", entry.name, last)
-    return finished.returncode == 0
+    words = ["--name", entry.name, "--datasets", *datasets]
+    opts = [*entry.options, *args.opts, "TEST.SAVE_PREDICTIONS", "True"]
+    return evaluate_apart(entry.name, entry.config, folder / _folder(entry.name), args, words=words, opts=opts)
 
 
 def comparison(records: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.clip.statistics import Pictures
+from twostage.errors import UserError
 from twostage.foundation.vit import FoundationVit
 from twostage.inference.mosaic import Mosaic
 from twostage.inference.sliding import TileGrid
@@ -83,6 +84,10 @@ class CorrClip(BorrowedAffinities):
             patch=self.tower.window_multiple,
             through_canvas=bool(self.tile) or self.through_input_size,
         )
+        if bool((masks == PADDING).any()):
+            raise UserError(
+                f"a picture has a mask numbered {PADDING}, as padding is; number its masks otherwise, or have fewer of them"
+            )
         windows = mosaic.cut(image)
         # Padding is zero there, so the pad value is taken off before and put on again.
         regions = mosaic.cut(fitted_labels(masks, size)[None] - PADDING)[:, 0] + PADDING

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twostage.inference import blocks
 from twostage.inference.resampling import Size
+from twostage.predictions.prediction import TopScores
 from twostage.systems.training_free.dense_clip.prediction import NamePrediction
 from twostage.systems.training_free.trident.refinement import Answer, Refiner, SamView, coarse_labels
 
@@ -43,6 +45,12 @@ class RefinedPrediction(NamePrediction):
             return plain
         labels = super().label_maps(sizes)
         return [self._refined_scores(index, *given) for index, given in enumerate(zip(labels, plain, strict=True))]
+
+    def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
+        """The `count` most probable classes of each pixel, per image, refined; then it holds C maps."""
+        if self.refiner is None:
+            return super().top(sizes, count)
+        return [TopScores(*blocks.running_top([(0, scores)], count)) for scores in self.scores(sizes)]
 
     def _refined_labels(self, index: int, labels: Tensor) -> Tensor:
         probabilities = ClassProbabilities(self, index, (labels.shape[0], labels.shape[1]))
