@@ -19,6 +19,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 
+from twostage.allocator import keep_freed_memory
+
 EXIT_USER_ERROR = 2
 # What a shell reports for a process that SIGPIPE ended.
 EXIT_BROKEN_PIPE = 141
@@ -98,8 +100,9 @@ def run_cli(main: Callable[[], object]) -> None:
 
     What a terminal's encoding has no letter for is printed escaped. A reader that went away (`| head`) ends the tool quietly;
     log lines that find no reader or no room on the disk are left out.
-    Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead.
+    Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead. The process keeps freed memory (`twostage/allocator.py`).
     """
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
+from twostage.allocator import keep_freed_memory
 from twostage.errors import EXIT_TERMINATED, UserError
 from twostage.machine import available_cores
 
@@ -121,6 +122,7 @@ def _spawned(
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    keep_freed_memory()
     _join(device)
     function(*args)
     leave_process_group()

@@ -25,6 +25,9 @@ def _add(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     # Mixed precision on GPU: float16 | bfloat16. Ignored on CPU.
     cfg.SOLVER.AMP.PRECISION = "float16"
+    # Blocks of transformers, ConvNeXts and decoders compute their activations again in the backward pass instead of keeping
+    # them: less memory, a longer step, the same gradients.
+    cfg.SOLVER.ACTIVATION_CHECKPOINTING = False
     # Exponential moving average of the trainable weights; used for evaluation, saved beside the weights.
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False

@@ -31,6 +31,7 @@ from twostage.engine.preemption import Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import UserError
+from twostage.recomputation import recompute_activations
 from twostage.evaluation.building import build_evaluator
 from twostage.systems.building import build_model
 
@@ -55,6 +56,8 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.seed = int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
         self.module = self.build_model(cfg)
+        if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
+            recompute_activations(self.module)
         optimizer = self.build_optimizer(cfg, self.module)
         self._trainer = TrainingStep(
             model=_distributed(self.module),

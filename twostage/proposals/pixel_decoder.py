@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from twostage.proposals.deformable_attention import DeformableAttention, Grids
 from twostage.proposals.position import sine_position_code
 from twostage.proposals.transformer import FeedForwardLayer
+from twostage.recomputation import recomputable
 
 # From coarse to fine, the order of tokens and of the outputs.
 LEVELS = ("res5", "res4", "res3")
@@ -40,6 +41,7 @@ class EncoderLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.feed_forward = FeedForwardLayer(width=width, hidden=hidden)
 
+    @recomputable
     def forward(self, x: Tensor, position: Tensor, grids: Grids) -> Tensor:
         """`[B, S, C]` to the same."""
         return self.feed_forward(self.norm(x + self.attention(x, position, grids)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.recomputation import recomputable
+
 
 def attend(
     attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None
@@ -93,6 +95,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = AttentionLayer(width=width, heads=heads, dropout=dropout)
         self.feed_forward = FeedForwardLayer(width=width, hidden=hidden, dropout=dropout)
 
+    @recomputable
     def forward(
         self, x: Tensor, position: Tensor, memory: Tensor, memory_position: Tensor, allowed: Tensor | None = None
     ) -> Tensor:

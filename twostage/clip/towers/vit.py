@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twostage.clip.keys import PositionRule
 from twostage.errors import UserError
+from twostage.recomputation import recomputable
 
 # open_clip's image tower and its blocks; their attributes are beyond what torch's stubs say of a module.
 Tower = Any
@@ -130,6 +131,7 @@ def finish_block(block: Block, x: Tensor, attended: Tensor) -> Tensor:
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
+@recomputable
 def run_block(block: Block, x: Tensor) -> Tensor:
     """One residual attention block of CLIP on tokens `[B, N, W]`, with fused attention."""
     q, k, v = project_qkv(block.attn, block.ln_1(x))

@@ -18,6 +18,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from twostage.inference.shape_cache import shape_cache
+from twostage.recomputation import recomputable
 
 _PATCH = 4
 _MASKED = -100.0
@@ -108,6 +109,7 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
 
+    @recomputable
     def forward(self, x: Tensor) -> Tensor:
         """`[B, H, W, C]` to the same."""
         x = x + self.drop_path(self._attend(self.norm1(x)))

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.recomputation import recomputable
+
 
 class UpsamplingFusion(nn.Module):
     """Doubles the grid by a transposed convolution, appends guidance, then two 3x3 convolutions with group norm.
@@ -58,6 +60,7 @@ class UpsamplingFusion(nn.Module):
         """`[B, t, C, h, w]` -> `[B, t, U, 2h, 2w]`, which `forward` does without making it."""
         return self.up(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
+    @recomputable
     def forward(self, x: Tensor, visual_term: Tensor, cost: Tensor | None = None) -> Tensor:
         """Refined maps `[B, t, out, 2h, 2w]`.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from twostage.recomputation import recomputable
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.parts import SpatialLayer
 
@@ -24,6 +25,7 @@ class AggregatorLayer(nn.Module):
         self.spatial = spatial
         self.classes = classes
 
+    @recomputable
     def forward(
         self,
         blocks: list[Tensor],
