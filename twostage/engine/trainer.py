@@ -31,8 +31,8 @@ from twostage.engine.preemption import Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import UserError
-from twostage.recomputation import recompute_activations
 from twostage.evaluation.building import build_evaluator
+from twostage.recomputation import recompute_activations
 from twostage.systems.building import build_model
 
 logger = logging.getLogger(__name__)
