@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def test_tokenizer_round_trip_and_end_of_text() -> None:
 
 def test_merges_are_written_as_shipped(tmp_path: Path) -> None:
     size = write_merges(tmp_path / "merges.gz")
-    assert (tmp_path / "merges.gz").read_bytes() == MERGES_FILE.read_bytes()
+    # Pythons write different words about the system into the header.
+    written, shipped = (gzip.decompress(path.read_bytes()) for path in (tmp_path / "merges.gz", MERGES_FILE))
+    assert written == shipped
     register_toybox_models()
     for name in MODELS:
         assert open_clip.get_model_config(name)["text_cfg"]["vocab_size"] == size
