@@ -27,7 +27,7 @@ def test_reading_a_config_and_listing_cards_builds_nothing() -> None:
     code = (
         "import sys\nfrom twostage.config import load_config\nfrom twostage.systems.cards import all_cards\n"
         "load_config(sys.argv[1]); assert all_cards()\n"
-        "heavy = [m for m in sys.modules if m in ('torch', 'timm', 'open_clip') or m.endswith('.model')]\n"
+        "heavy = [m for m in sys.modules if m in ('torch', 'timm', 'open_clip') or (m.startswith('twostage') and m.endswith('.model'))]\n"
         "print(','.join(heavy))"
     )
     done = subprocess.run(
