@@ -27,8 +27,8 @@ def test_reading_a_config_and_listing_cards_builds_nothing() -> None:
     code = (
         "import sys\nfrom twostage.config import load_config\nfrom twostage.systems.cards import all_cards\n"
         "load_config(sys.argv[1]); assert all_cards()\n"
-        "heavy = [m for m in sys.modules if m in ('torch', 'timm', 'open_clip') or (m.startswith('twostage') and m.endswith('.model'))]\n"
-        "print(','.join(heavy))"
+        "ours = {m for m in sys.modules if m.startswith('twostage.') and m.endswith('.model')}\n"
+        "print(','.join(sorted(ours | {'torch', 'timm', 'open_clip'} & set(sys.modules))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(CONFIGS / "san_vitb.yaml")], capture_output=True, text=True, check=True
