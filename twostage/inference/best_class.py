@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
+from twostage.inference.class_pruning import best_of_tiles
 from twostage.inference.resampling import Resampler
 
 # Pixels whose scores of a block of classes are held at a time: 2 MiB.
@@ -20,6 +21,23 @@ _CACHED_PIXELS = 2048
 _CACHED_ROWS = 8
 # Classes from which it pays to lay the scores of a sum over masks side by side.
 _MANY_CLASSES = 48
+# ... and to look for those that can't win first.
+_PRUNED_CLASSES = 200
+
+
+def best_of_masks(weights: Tensor, masks: Tensor) -> Tensor:
+    """Best class of each pixel by the scores `weights @ masks`; the first of equals wins.
+
+    Args:
+        weights: `[C, Q]`, contiguous, none negative.
+        masks: `[Q, r, W]`, none negative.
+
+    Returns:
+        int64 `[r, W]`.
+    """
+    if weights.device.type == "cpu" and len(weights) >= _PRUNED_CLASSES:
+        return best_of_tiles(weights, masks, best_of_products)
+    return best_of_products(weights, masks.flatten(1)).view(masks.shape[1:])
 
 
 def best_of_products(weights: Tensor, values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
-from twostage.inference.best_class import best_of_products
+from twostage.inference.best_class import best_of_masks
 from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import UNLABELLED, TopScores
@@ -92,12 +92,11 @@ class MaskPrediction:
             labels = torch.empty(size, dtype=torch.int64, device=weights.device)
             per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
-                flat = masks.flatten(1)
-                best = best_of_products(weights, flat)
+                best = best_of_masks(weights, masks)
                 if self.num_named is not None:
-                    covered = masks[weights.any(dim=0)].flatten(1).any(dim=0)
+                    covered = masks[weights.any(dim=0)].any(dim=0)
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
-                labels[rows] = best.view(masks.shape[1:])
+                labels[rows] = best
             result.append(labels)
         return result
 
