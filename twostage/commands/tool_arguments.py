@@ -21,6 +21,14 @@ def draw_attention_parser(text: str | None = None, prog: str | None = None) -> P
     return parser
 
 
+def draw_growth_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/draw_growth.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument("files", nargs="+", type=user_path, metavar="FILE.json", help="of tools/benchmark.py --json")
+    parser.add_argument("--output", type=user_path, required=True, metavar="FILE.png")
+    return parser
+
+
 def make_demo_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/make_demo.py`."""
     parser = Parser(text, prog)
