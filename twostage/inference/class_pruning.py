@@ -19,7 +19,7 @@ from torch import Tensor
 _SIDE = 8
 _KEPT = 32
 # Bound and score are summed in different orders, so that a class whose bound is a little lower may win.
-_ROUNDING = 1e-5
+_ROUNDING = 1e-4
 
 
 def best_of_tiles(weights: Tensor, masks: Tensor, of_all: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
