@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_table(config, options, parts):
     for part in parts:
         assert part in named.splitlines()[1]
     assert len([line for line in named.splitlines() if line.strip()[:1].isdigit()]) == 2
+
+
+@pytest.mark.parametrize("config", ["san", "fcclip", "ovseg"])
+def test_two_precisions_take_turns(config):
+    """Trunks on their own included, whose weights are stored in the reduced precision."""
+    printed = benchmark(f"toybox/{config}", "--precision", "float32,bfloat16")
+    assert f"{config} float32 / {config} bfloat16" in printed
+    alike = re.findall(r"both label ([0-9.]+)% of the pixels alike", printed)
+    # How many is chance: the weights are random.
+    assert len(alike) == 2
 
 
 def test_two_systems_take_turns(tmp_path):

@@ -17,6 +17,7 @@ from twostage.benchmark.cost import synchronise
 from twostage.clip.towers.pyramid import feature_pyramid
 from twostage.clip.towers.vit import embed_image, run_blocks
 from twostage.errors import UserError
+from twostage.inference.precision import reduced
 from twostage.inference.resampling import Size
 from twostage.vocabulary import Vocabulary
 
@@ -58,7 +59,7 @@ def system_steps(model: Any, image: Tensor, output: Size, classes: int) -> Steps
         return model.decode(model.encode(model.preprocess([{"image": image}])), text).label_maps([output])
 
     runs: dict[str, Callable[[], Any]] = {
-        "trunk": lambda: [bare_trunk(model.clip.visual, batch) for batch in inputs],
+        "trunk": lambda: _run_trunk(model, inputs),
         "encode": lambda: model.encode(images),
         "decode": lambda: model.decode(encoded, text),
         "label map": lambda: prediction.label_maps([output]),
@@ -98,6 +99,12 @@ def clip_inputs(model: Any, images: Any) -> list[Tensor]:
     model.encode(images)
     hook.remove()
     return caught
+
+
+@reduced
+def _run_trunk(model: Any, inputs: Sequence[Tensor]) -> list[Any]:
+    """The trunk on batches of `clip_inputs`, in the model's precision."""
+    return [bare_trunk(model.clip.visual, batch) for batch in inputs]
 
 
 def bare_trunk(visual: Any, images: Tensor) -> Any:

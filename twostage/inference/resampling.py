@@ -84,9 +84,8 @@ class RowwiseResize:
     """
 
     def __init__(self, size_in: Size, size_out: Size, *, device: torch.device | str) -> None:
-        (self._rows, self._row_share), (self._columns, self._column_share) = (
-            _bilinear_taps(i, o, device) for i, o in zip(size_in, size_out, strict=True)
-        )
+        self._rows, self._row_share = _bilinear_taps(size_in[0], size_out[0], device)
+        self._width = size_out[1]
 
     def source_rows(self, rows: slice) -> slice:
         """Rows of the input that the output `rows` look at."""
@@ -96,8 +95,11 @@ class RowwiseResize:
         """Output `rows` `[..., rows, width]` from the input's `source_rows(rows)` `[..., r, w]`."""
         first, second = self._rows[:, rows] - self._rows[0, rows.start]
         mixed = band[..., first, :].lerp(band[..., second, :], self._row_share[rows, None].to(band.dtype))
-        first, second = self._columns
-        return mixed[..., first].lerp(mixed[..., second], self._column_share.to(band.dtype))
+        # Columns lie next to each other in memory, where picking them by index is several times as dear.
+        lines = mixed.flatten(0, -2)[None]
+        return F.interpolate(lines, size=self._width, mode="linear", align_corners=False)[0].unflatten(
+            0, mixed.shape[:-1]
+        )
 
 
 def _bilinear_taps(size_in: int, size_out: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

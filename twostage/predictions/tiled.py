@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from twostage.inference import blocks
-from twostage.inference.resampling import Resampler, Size
+from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.inference.sliding import TileGrid
 from twostage.predictions.prediction import TopScores
 
@@ -62,7 +62,7 @@ class TiledPrediction:
             image = _TiledImage(self, index, size)
             classes = torch.arange(self.num_classes, device=image.device)
             out = torch.empty((self.num_classes, *size), device=image.device)
-            for rows in blocks.strips(size, 3 * min(blocks.CLASS_BLOCK, self.num_classes)):
+            for rows in blocks.strips(size, 5 * min(blocks.CLASS_BLOCK, self.num_classes)):
                 for part in blocks.class_blocks(self.num_classes):
                     out[part, rows] = image(classes[part], rows)
             result.append(out)
@@ -75,8 +75,8 @@ class TiledPrediction:
             image = _TiledImage(self, index, size)
             classes = self._candidates(index)
             labels = torch.empty(size, dtype=torch.int64, device=image.device)
-            # A strip, the band of the canvas under it and a tile's part of that band are held at the same time.
-            for rows in blocks.strips(size, 3 * min(blocks.CLASS_BLOCK, len(classes))):
+            # A strip, what it is mixed of, the band of the canvas under it and a tile's part of that band are held together.
+            for rows in blocks.strips(size, 5 * min(blocks.CLASS_BLOCK, len(classes))):
                 labels[rows] = blocks.running_argmax(
                     (part.start, image(classes[part], rows)) for part in blocks.class_blocks(len(classes))
                 )
@@ -90,7 +90,7 @@ class TiledPrediction:
             image = _TiledImage(self, index, size)
             classes = torch.arange(self.num_classes, device=image.device)
             room = TopScores.room(count, size, image.device)
-            for rows in blocks.strips(size, 3 * min(blocks.CLASS_BLOCK, self.num_classes) + 2 * count):
+            for rows in blocks.strips(size, 5 * min(blocks.CLASS_BLOCK, self.num_classes) + 2 * count):
                 parts = ((part.start, image(classes[part], rows)) for part in blocks.class_blocks(self.num_classes))
                 room.put(rows, blocks.running_top(parts, count))
             result.append(room)
@@ -117,10 +117,8 @@ class _TiledImage:
         self.index = index
         self.device = prediction.layers[0].logits.device
         canvas = prediction.canvas
-        self._to_output = [
-            Resampler(grid=layer.grid.canvas, padded=canvas, image=canvas, output=size, device=self.device)
-            for layer in prediction.layers
-        ]
+        self._to_canvas = [self._resize(layer.grid.canvas, canvas) for layer in prediction.layers]
+        self._to_output = self._resize(canvas, size)
         self._to_tile = [
             Resampler(
                 grid=(layer.logits.shape[-2], layer.logits.shape[-1]),
@@ -134,14 +132,19 @@ class _TiledImage:
 
     def __call__(self, classes: Tensor, rows: slice) -> Tensor:
         """Scores `[c, rows, width]` of the class indices `classes` `[c]`."""
+        on_canvas = rows if self._to_output is None else self._to_output.source_rows(rows)
         total: Tensor | None = None
-        for layer, to_tile, to_output in zip(self.prediction.layers, self._to_tile, self._to_output, strict=True):
-            needed = to_output.grid_rows(rows.start, rows.stop)
+        for layer, to_tile, to_canvas in zip(self.prediction.layers, self._to_tile, self._to_canvas, strict=True):
+            needed = on_canvas if to_canvas is None else to_canvas.source_rows(on_canvas)
             band = self._band(layer, to_tile, classes, needed)
-            part = to_output.from_grid_rows(band, needed, rows.start, rows.stop)
-            total = part if total is None else total + part
+            part = band if to_canvas is None else to_canvas(band, on_canvas)
+            total = part if total is None else total.add_(part)
         assert total is not None, "a tiled prediction has at least one layer"
-        return total / len(self.prediction.layers)
+        mean = total.div_(len(self.prediction.layers))
+        return mean if self._to_output is None else self._to_output(mean, rows)
+
+    def _resize(self, size_in: Size, size_out: Size) -> RowwiseResize | None:
+        return None if tuple(size_in) == tuple(size_out) else RowwiseResize(size_in, size_out, device=self.device)
 
     def _band(self, layer: TileLayer, to_tile: Resampler, classes: Tensor, rows: slice) -> Tensor:
         """Mean scores `[c, rows, canvas width]` in the canvas rows `rows` of a layer."""
