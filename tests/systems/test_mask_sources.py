@@ -143,11 +143,12 @@ def test_label_maps_become_masks_of_the_batch() -> None:
     assert not stacked_masks([torch.zeros(2, 2, dtype=torch.int64)], [(2, 2)], (2, 2)).any()
 
 
-@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias"])
+@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias", "mask_adapter"])
 @torch.no_grad()
 def test_a_region_classifier_names_masks_from_elsewhere(regions: str) -> None:
     torch.manual_seed(0)
-    model = build_model(config("MODEL.OVSEG.REGIONS", regions, name="ovseg_superpixels")).eval()
+    name = "ovseg_adapter" if regions == "mask_adapter" else "ovseg_superpixels"
+    model = build_model(config("MODEL.OVSEG.REGIONS", regions, name=name)).eval()
     labels = torch.zeros(40, 60, dtype=torch.int64)
     labels[:, :25], labels[10:30, 35:] = 4, 9
     model.masks = lambda _picture, _name: labels
