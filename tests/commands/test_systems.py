@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from twostage.commands.systems import BEGIN, END, table, updated_readme
+from twostage.commands.arguments import systems_parser
+from twostage.commands.systems import BEGIN, END, not_hosted_table, run_from_arguments, table, updated_readme
 from twostage.errors import UserError
 from twostage.systems.cards import all_cards
+from twostage.systems.not_hosted import NOT_HOSTED
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,3 +79,16 @@ def test_json_holds_every_card() -> None:
     cards = {card["name"]: card for card in json.loads(out)}
     assert list(cards) == [card.name for card in all_cards()]
     assert cards["SAN"]["configs"][0] == "san_vitb" and cards["CAT-Seg"]["variants"] == ["v1", "v2"]
+
+
+def test_systems_that_are_not_hosted_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/choose_a_system.md").read_text(encoding="utf-8")
+    assert not_hosted_table() in page, "put twostage.commands.systems.not_hosted_table() into docs/choose_a_system.md"
+    names = {system.name for system in NOT_HOSTED}
+    assert not names & {card.name for card in all_cards()}
+    run_from_arguments(systems_parser().parse_args(["--json", "--all"]))
+    cards = json.loads(capsys.readouterr().out)
+    assert [card["name"] for card in cards if card.get("hosted") is False] == [system.name for system in NOT_HOSTED]
+    for words, there in (([], False), (["--all"], True)):
+        run_from_arguments(systems_parser().parse_args(words))
+        assert (NOT_HOSTED[0].paper in capsys.readouterr().out) == there

@@ -17,7 +17,8 @@ from twostage.foundation.sam_names import SAM_RENAMES, as_ours
 from twostage.foundation.sam_pictures import fitted, masks_at_size, rounded_up, sam_input
 from twostage.foundation.sam_signatures import OFFICIAL, TRANSFORMERS
 from twostage.systems.mask_sources.contract import paint
-from twostage.systems.mask_sources.sam_grid import SamGrid, stability
+from twostage.systems.mask_sources.point_grid import stability
+from twostage.systems.mask_sources.sam_grid import SamGrid
 
 transformers = pytest.importorskip("transformers")
 

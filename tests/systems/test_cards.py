@@ -82,7 +82,7 @@ def test_every_checkpoint_can_be_asked_for() -> None:
     names = [checkpoint.name for c in all_cards() for checkpoint in c.checkpoints]
     assert len(names) == len(set(names)) > 40
     for c in all_cards():
-        assert c.code_licence or c.name in ("SegCLIP", "SCLIP", "CLIP Surgery", "Talk2DINO", "CorrCLIP"), (
+        assert c.code_licence or c.name in ("SegCLIP", "SCLIP", "CLIP Surgery", "Talk2DINO", "CorrCLIP", "CLIP-DIY"), (
             "their repositories state none"
         )
         for checkpoint in c.checkpoints:

@@ -13,6 +13,7 @@ from torch import nn
 
 from twostage.checkpoint.checkpointer import Checkpointer
 from twostage.config import load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.proposals.matching import MaskTargets
 from twostage.systems.building import build_model
@@ -21,7 +22,7 @@ from twostage.systems.two_stage.mask_adapter.adapter import MaskMaps, adapted_em
 from twostage.systems.two_stage.mask_adapter.mixing import PADDING, Mixing, most, overlaps, stacked
 from twostage.systems.two_stage.mask_adapter.model import class_loss
 from twostage.systems.two_stage.mask_adapter.regions import AdaptedRegions
-from twostage.systems.two_stage.mask_adapter.weights import ADAPTER
+from twostage.systems.two_stage.mask_adapter.weights import ADAPTER, checkpoint_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FULL = {
@@ -86,11 +87,67 @@ def test_as_a_region_classifier_it_sees_what_the_system_sees():
     classify = AdaptedRegions(adapter=model.adapter, threshold=model.mixing.threshold, chunk=7)
     probabilities = encoded.outputs[0][0][0].sigmoid()
     probabilities[3] = 0
+    # The adapter reads every eighth pixel, between two of the masks' own; at the image's size these are the same.
+    probabilities = probabilities.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
     regions = classify(model.clip.visual, images.tensor[0], probabilities)
     valid = (probabilities > 0.5).flatten(1).any(dim=1)
     assert regions.valid.equal(valid) and not valid[3] and not regions.embeddings[3].any()
     wanted = nn.functional.normalize(encoded.regions.embeddings[0], dim=-1)[valid]
     torch.testing.assert_close(regions.embeddings[valid], wanted, rtol=1e-4, atol=1e-5)
+
+
+def adapter_on(*opts: str):
+    quiet = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "")
+    return build_model(load_config(find_config("toybox/ovseg_adapter"), [*quiet, *opts])).eval()
+
+
+@pytest.mark.parametrize("layout", ["ours", "official", "official warm-up"])
+def test_the_region_classifier_takes_the_adapter_of_a_checkpoint(tmp_path, layout):
+    trained = toy()
+    for value in trained.adapter.parameters():
+        nn.init.normal_(value)
+    tensors = trained.state_dict()
+    if layout != "ours":
+        phase = "warmup" if layout.endswith("warm-up") else "mixed"
+        table = checkpoint_table("fcclip", phase)
+        kept = {n: t for n, t in tensors.items() if phase == "mixed" or n.startswith(("adapter.", "clip."))}
+        if phase == "warmup":
+            kept["warmup_void.weight"] = torch.zeros(1, trained.void_embedding.embedding_dim)
+        tensors = table.to_official(kept)
+        assert table.recognises(tensors)
+    torch.save({"model": tensors}, tmp_path / "adapter.pth")
+    model = adapter_on("MODEL.OVSEG.ADAPTER_WEIGHTS", str(tmp_path / "adapter.pth"))
+    assert model.regions.adapter is model.adapter
+    wanted = trained.adapter.state_dict()
+    assert all(value.equal(wanted[name]) for name, value in model.adapter.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.adapter.parameters())
+
+
+def test_a_region_classifier_without_a_fitting_adapter_is_refused(tmp_path):
+    torch.save({"model": {"adapter.fuse.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
+    for opts, message in (
+        (
+            ("MODEL.OVSEG.ADAPTER_WEIGHTS", str(tmp_path / "other.pth")),
+            r"does not fit this adapter \(MODEL\.MASK_ADAPTER\)",
+        ),
+        (("MODEL.MASK_ADAPTER.BASE", "maftp"), r"MODEL\.MASK_ADAPTER\.BASE is 'maftp', whose adapter reads a CLIP"),
+        (("MODEL.CLIP.NAME", "toybox-vit"), r"'mask_adapter' needs a CLIP with a ConvNeXt"),
+    ):
+        with pytest.raises(UserError, match=message):
+            adapter_on(*opts)
+
+
+@torch.no_grad()
+def test_pictures_that_are_no_multiple_of_the_stride_are_padded():
+    model = adapter_on()
+    for value in model.adapter.parameters():
+        nn.init.normal_(value)
+    picture, masks = torch.randn(3, 70, 100), torch.zeros(2, 70, 100)
+    masks[0, :40, :40], masks[1, 30:] = 1, 1
+    padded = nn.functional.pad(picture, (0, 28, 0, 26)), nn.functional.pad(masks, (0, 28, 0, 26))
+    got = model.regions(model.clip.visual, picture, masks)
+    assert not torch.allclose(got.embeddings[0], got.embeddings[1], atol=1e-3)
+    torch.testing.assert_close(got.embeddings, model.regions(model.clip.visual, *padded).embeddings)
 
 
 def mixing(**changes: float) -> Mixing:

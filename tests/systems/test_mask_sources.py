@@ -134,6 +134,28 @@ def test_a_folder_of_transformers_is_read(tmp_path: Path) -> None:
         mask_source_from_config(config(*opts, str(tmp_path / "none")))
 
 
+@torch.no_grad()
+def test_a_mask2former_of_transformers_is_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    swin = library.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    small = library.Mask2FormerConfig(
+        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, num_queries=6, num_attention_heads=2,
+        encoder_layers=1, decoder_layers=2, encoder_feedforward_dim=32, dim_feedforward=32, num_labels=5,
+    )  # fmt: skip
+    model = library.Mask2FormerForUniversalSegmentation(small)
+    # At random no query is sure of a class; this one says the first, whatever it sees.
+    model.class_predictor.bias.copy_(torch.tensor([20.0, 0, 0, 0, 0, 0]))
+    model.save_pretrained(tmp_path)
+    library.Mask2FormerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    opts = ("MODEL.MASKS.SOURCE", "transformers", "MODEL.MASKS.MODEL", str(tmp_path))
+    labels = mask_source_from_config(config(*opts))(halves(), None)
+    assert labels.shape == (40, 60) and labels.dtype == torch.int64 and int(labels.max()) >= 1
+
+
 def test_label_maps_become_masks_of_the_batch() -> None:
     first, second = torch.tensor([[0, 3], [5, 5]]), torch.tensor([[7, 7, 7, 7]] * 4)
     masks = stacked_masks([first, second], [(4, 4), (4, 4)], (6, 5))
@@ -143,11 +165,12 @@ def test_label_maps_become_masks_of_the_batch() -> None:
     assert not stacked_masks([torch.zeros(2, 2, dtype=torch.int64)], [(2, 2)], (2, 2)).any()
 
 
-@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias"])
+@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias", "mask_adapter"])
 @torch.no_grad()
 def test_a_region_classifier_names_masks_from_elsewhere(regions: str) -> None:
     torch.manual_seed(0)
-    model = build_model(config("MODEL.OVSEG.REGIONS", regions, name="ovseg_superpixels")).eval()
+    name = "ovseg_adapter" if regions == "mask_adapter" else "ovseg_superpixels"
+    model = build_model(config("MODEL.OVSEG.REGIONS", regions, name=name)).eval()
     labels = torch.zeros(40, 60, dtype=torch.int64)
     labels[:, :25], labels[10:30, 35:] = 4, 9
     model.masks = lambda _picture, _name: labels

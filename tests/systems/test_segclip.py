@@ -21,8 +21,8 @@ from twostage.engine.optimizer import parameter_settings
 from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
 from twostage.systems.building import build_model
-from twostage.systems.one_stage.segclip import model as segclip_model
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
+from twostage.systems.one_stage.segclip.grouped import at_least_a_patch
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import choose_visible, patch_pixels, sine_positions
 from twostage.systems.one_stage.segclip.semantic_layer import CrossAttentionBlock, Grouping, SemanticLayer, assign
@@ -307,8 +307,8 @@ def test_every_official_tensor_is_accounted_for(reference):
 @pytest.mark.parametrize("size", [(1, 128), (128, 2), (1, 1)])
 def test_pictures_thinner_than_a_patch(size: tuple[int, int]) -> None:
     tiles = torch.rand(2, 3, *size)
-    padded = segclip_model.at_least_a_patch(tiles, (8, 8))
+    padded = at_least_a_patch(tiles, (8, 8))
     assert padded.shape[-2:] == tuple(max(8, side) for side in size)
     assert torch.equal(padded[..., : size[0], : size[1]], tiles) and padded.count_nonzero() == tiles.count_nonzero()
     whole = torch.rand(1, 3, 16, 24)
-    assert torch.equal(segclip_model.at_least_a_patch(whole, (8, 8)), whole)
+    assert torch.equal(at_least_a_patch(whole, (8, 8)), whole)

@@ -19,7 +19,8 @@ from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_ten
 from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
+# The last is FOUND's.
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "decoder")
 # MS-DOS attribute of a part of a zip archive.
 _FOLDER = 0x10
 # Bytes read at a time.

@@ -27,9 +27,9 @@ DenseMethod = Literal[Attention, "clip_surgery", "gem"]
 # - "bilinear": to the grid's size (CLIP Surgery).
 PositionRule = Literal["size", "size_by_count", "scale", "scale_by_shape", "antialias", "bilinear"]
 
-# Sets of prompt templates (clip/templates.py): 1 for "single" and for "scene" (CAT-Seg), 14 for "vild", 80 for "imagenet",
-# 85 for "imagenet_scene" (MaskCLIP), 7 for "imagenet_seven" (Talk2DINO).
-TemplateSet = Literal["single", "bare", "scene", "vild", "imagenet", "imagenet_scene", "imagenet_seven"]
+# Sets of prompt templates (clip/templates.py): 1 for "single", "photo" (CLIP-DIY) and "scene" (CAT-Seg), 14 for "vild",
+# 80 for "imagenet", 85 for "imagenet_scene" (MaskCLIP), 7 for "imagenet_seven" (Talk2DINO).
+TemplateSet = Literal["single", "photo", "bare", "scene", "vild", "imagenet", "imagenet_scene", "imagenet_seven"]
 
 # Choice of which parameters are trained -> regular expression for their names (open_clip's).
 TRAINED_PARAMETERS = {

@@ -23,6 +23,8 @@ _IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 TEMPLATES: dict[TemplateSet, tuple[str, ...]] = {
     "single": ("a photo of a {}.",),
+    # CLIP-DIY (Wysoczanska et al., WACV 2024): without a full stop.
+    "photo": ("a photo of a {}",),
     # No template: the name itself (ODISE's category head).
     "bare": ("{}",),
     "vild": _VILD,

@@ -284,6 +284,9 @@ def systems_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `twostage systems`."""
     parser = Parser(text, prog)
     parser.add_argument("--json", action="store_true", help="print the cards as JSON")
+    parser.add_argument(
+        "--all", action="store_true", help="also those of the field's tables that are not hosted, and why"
+    )
     parser.set_defaults(markdown=False, update_readme=False)
     return parser
 

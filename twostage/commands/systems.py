@@ -17,6 +17,7 @@ from twostage.errors import UserError
 from twostage.files import write_text
 from twostage.systems.card import Paradigm, SystemCard
 from twostage.systems.cards import all_cards
+from twostage.systems.not_hosted import NOT_HOSTED, NotHosted
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN = "<!-- systems: written by tools/systems.py --update-readme -->"
@@ -73,6 +74,26 @@ def terminal_table(cards: Iterable[SystemCard]) -> str:
     return tabulate(rows, headers, tablefmt="simple_grid", maxcolwidths=[None, None, None, None, 28])
 
 
+def not_hosted_table(systems: Iterable[NotHosted] = NOT_HOSTED) -> str:
+    """A Markdown table of the systems that have no folder here; docs/choose_a_system.md holds it."""
+    rows = [("system", "paper", "licence of the code", "published mIoU", "why not"), ("---",) * 5]
+    for system in systems:
+        code = f"[{system.code_licence or _UNKNOWN}]({system.code})" if system.code else "no code known"
+        rows.append(
+            (system.name, f"[{system.title}]({system.paper}), {system.venue}", code, _figures(system), system.reason)
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _figures(system: NotHosted) -> str:
+    cells = []
+    for figures in system.figures:
+        numbers = ", ".join(f"{name} {value}" for name, value in figures.miou.items())
+        origin = "; ".join(part for part in (figures.note, figures.source) if part)
+        cells.append(f"{figures.system}: {numbers} ({origin})")
+    return "; ".join(cells) or "-"
+
+
 def describe(card: SystemCard) -> dict[str, Any]:
     """What a card says, for JSON: all fields but config keys and signatures, of which only the variants' names remain."""
     plain = ("name", "paradigm", "title", "venue", "paper", "code", "code_licence", "weights_licence")
@@ -101,7 +122,8 @@ def updated_readme(text: str) -> str:
 def run_from_arguments(args: argparse.Namespace) -> None:
     """Print the table or the cards, or write the README's table, as the arguments say."""
     if args.json:
-        print(json.dumps([describe(card) for card in all_cards()], indent=2))
+        others = [{**dataclasses.asdict(system), "hosted": False} for system in NOT_HOSTED] if args.all else []
+        print(json.dumps([describe(card) for card in all_cards()] + others, indent=2))
     elif args.update_readme:
         if not README.is_file():
             raise UserError(f"'{README}' does not exist; --update-readme is for a checkout of the repository")
@@ -110,3 +132,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         print(table(all_cards()))
     else:
         print(terminal_table(all_cards()))
+        if args.all:
+            rows = [(system.name, system.venue, system.paper, system.reason) for system in NOT_HOSTED]
+            headers = ("not hosted", "published", "paper", "why not")
+            print(tabulate(rows, headers, tablefmt="simple_grid", maxcolwidths=[None, None, 40, 40]))

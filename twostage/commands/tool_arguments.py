@@ -44,7 +44,7 @@ def systems_tool_parser(text: str | None = None, prog: str | None = None) -> Par
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--json", action="store_true", help="print the cards as JSON")
     choice.add_argument("--update-readme", action="store_true", help="write the table into README.md")
-    parser.set_defaults(markdown=True)
+    parser.set_defaults(markdown=True, all=False)
     return parser
 
 

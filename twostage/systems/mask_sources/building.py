@@ -13,6 +13,7 @@ from twostage.systems.mask_sources.contract import MaskSource
 from twostage.systems.mask_sources.folder import FolderMasks, existing_folder
 from twostage.systems.mask_sources.of_system import SystemMasks
 from twostage.systems.mask_sources.of_transformers import TransformersMasks
+from twostage.systems.mask_sources.sam2_grid import Sam2Grid, read_sam2
 from twostage.systems.mask_sources.sam_grid import SamGrid
 from twostage.systems.mask_sources.superpixels import Superpixels
 
@@ -34,14 +35,16 @@ def mask_source_from_config(cfg: CfgNode) -> MaskSource:
         return _of_system(cfg)
     if keys.SOURCE == "transformers":
         return TransformersMasks.read(keys.MODEL)
-    if keys.SOURCE == "sam":
-        return SamGrid(
-            sam=sam_from_config(cfg).to(cfg.MODEL.DEVICE),
-            side=keys.POINTS_PER_SIDE,
-            min_iou=keys.MIN_IOU,
-            min_stability=keys.MIN_STABILITY,
-            batch=keys.POINTS_PER_BATCH,
-        )
+    if keys.SOURCE in ("sam", "sam2"):
+        grid = {
+            "side": keys.POINTS_PER_SIDE,
+            "min_iou": keys.MIN_IOU,
+            "min_stability": keys.MIN_STABILITY,
+            "batch": keys.POINTS_PER_BATCH,
+        }
+        if keys.SOURCE == "sam":
+            return SamGrid(sam=sam_from_config(cfg).to(cfg.MODEL.DEVICE), **grid)
+        return Sam2Grid(network=read_sam2(keys.MODEL).to(cfg.MODEL.DEVICE), **grid)
     raise UserError("MODEL.MASKS.SOURCE is 'own', but this system has no mask generator of its own; use another")
 
 

@@ -10,9 +10,9 @@ from twostage.errors import UserError
 from twostage.keys import KeyGroup
 
 # own: the system's own generator; superpixels: scikit-image's, which need no weights; folder: label maps on disk;
-# system: a system of ours with its own config and weights; transformers: Mask2Former or EoMT of that library; sam: SAM
-# asked at a grid of points.
-SourceName = Literal["own", "superpixels", "folder", "system", "transformers", "sam"]
+# system: a system of ours with its own config and weights; transformers: Mask2Former or EoMT of that library; sam, sam2: SAM
+# or SAM 2 asked at a grid of points.
+SourceName = Literal["own", "superpixels", "folder", "system", "transformers", "sam", "sam2"]
 SuperpixelName = Literal["felzenszwalb", "slic"]
 
 
@@ -32,19 +32,19 @@ def _add(cfg: CN) -> None:
     # system: a config of ours (name or file) with masks of its own, and its weights ("": the config's).
     keys.CONFIG = ""
     keys.WEIGHTS = ""
-    # transformers: a folder in that library's layout (config.json and weights), or a repository of its hub.
+    # transformers, sam2: a folder in that library's layout (config.json and weights), or a repository of its hub.
     keys.MODEL = ""
-    # sam: points per side; masks with a lower predicted IoU, or less stable than this, are left out.
+    # sam, sam2: points per side; masks with a lower predicted IoU, or less stable than this, are left out.
     keys.POINTS_PER_SIDE = 32
     keys.MIN_IOU = 0.4
     keys.MIN_STABILITY = 0.4
-    # sam: points that are decoded together (memory).
+    # sam, sam2: points that are decoded together (memory).
     keys.POINTS_PER_BATCH = 64
 
 
 def _check(cfg: CN) -> None:
     keys = cfg.MODEL.MASKS
-    needed = {"folder": "FOLDER", "system": "CONFIG", "transformers": "MODEL"}.get(keys.SOURCE)
+    needed = {"folder": "FOLDER", "system": "CONFIG", "transformers": "MODEL", "sam2": "MODEL"}.get(keys.SOURCE)
     if needed and not keys[needed]:
         raise UserError(f"MODEL.MASKS.SOURCE is {keys.SOURCE!r}, which needs MODEL.MASKS.{needed}; set it")
     if keys.SIGMA < 0:

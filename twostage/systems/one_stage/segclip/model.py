@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
 from detectron2.utils import comm
 from open_clip.loss import ClipLoss
 from torch import Tensor
@@ -18,39 +17,17 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.loading import load_clip_from_config
 from twostage.clip.towers.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
-from twostage.predictions.geometry import Geometry
-from twostage.predictions.masks import MaskPrediction
-from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
-from twostage.systems.one_stage.segclip.encoder import encode_image, split_blocks
+from twostage.segmenter import shared_arguments
+from twostage.systems.one_stage.segclip.encoder import ImageEncoding, encode_image, split_blocks
+from twostage.systems.one_stage.segclip.grouped import LARGEST_SCALE, GroupSegmenter
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
 from twostage.systems.one_stage.segclip.reconstruction import MaskedReconstruction, choose_visible
 from twostage.systems.one_stage.segclip.semantic_layer import SemanticLayer
 from twostage.systems.one_stage.segclip.weights import checkpoint_table
-from twostage.systems.one_stage.segclip.windows import Windows, region_prediction, window_grid
-from twostage.systems.one_stage.segclip.zero_shot import add_background, group_affinities, group_owners
-from twostage.vocabulary import Vocabulary
-
-BACKGROUND = "background"
-# The logit scale stays below this, as in CLIP's own training.
-_LARGEST_SCALE = 100.0
-
-
-class GroupText(NamedTuple):
-    """Unit text embeddings `[C, D]`, and whether a background without a prompt comes before them."""
-
-    text: Tensor
-    background: bool
-
-
-class Encoded(NamedTuple):
-    """The windows of each image."""
-
-    windows: list[Windows]
-    geometry: Geometry
 
 
 @META_ARCH_REGISTRY.register()
-class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
+class SegCLIP(GroupSegmenter):
     """CLIP whose patches are gathered into groups by learnable centres; the groups are named with words.
 
     Trains on batch entries with `image`, `caption` and `superpixels` (int `[H, W]`), without any segmentation label.
@@ -66,8 +43,6 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
         hidden_share: float,
         caption_tokens: int,
         loss_weights: dict[str, float],
-        window: tuple[int, int] | None,
-        background_threshold: float,
         **shared: Any,
     ) -> None:
         """
@@ -76,10 +51,7 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
             hidden_share: share of the tokens hidden from the second pass.
             caption_tokens: captions are cut to this length.
             loss_weights: of "contrastive", "superpixel" and "reconstruction".
-            window: side of the square windows and their stride, in pixels; None takes the image as one.
-            background_threshold: least affinity of a group that is not background, where the vocabulary begins with
-                "background".
-            shared: see `OpenVocabularySegmenter`.
+            shared: see `GroupSegmenter`.
         """
         super().__init__(**shared)
         self.semantic_layer = semantic_layer
@@ -88,8 +60,6 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
         self.hidden_share = hidden_share
         self.caption_tokens = caption_tokens
         self.loss_weights = loss_weights
-        self.window = window
-        self.background_threshold = background_threshold
         visual = self.clip.visual
         for frozen in (self.clip.token_embedding, visual.conv1, visual.ln_pre):
             frozen.requires_grad_(False)
@@ -167,14 +137,13 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
 
     @property
     def scale(self) -> Tensor:
-        """Factor of cosine similarities."""
-        return self.clip.logit_scale.exp().clamp(max=_LARGEST_SCALE)
+        return self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
 
     def caption_losses(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The three weighted losses of a batch of pairs (SegCLIP, section 3.3)."""
         with torch.no_grad():
             # Kept in range after every step, as published; doing it before the next one is the same.
-            self.clip.logit_scale.clamp_(max=math.log(_LARGEST_SCALE))
+            self.clip.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         images = self.preprocess(batch).tensor
         superpixels = torch.stack([entry["superpixels"] for entry in batch]).to(images.device)
         text = self.text.encode_captions([entry["caption"] for entry in batch], max_tokens=self.caption_tokens)
@@ -200,38 +169,12 @@ class SegCLIP(OpenVocabularySegmenter[Encoded, GroupText]):
         predicted = self.reconstruction(grouping, visible.restore)
         return self.reconstruction.loss(predicted, images, visible.hidden)
 
-    def embed_vocabulary(self, vocabulary: Vocabulary) -> GroupText:
-        """A first name "background" is not asked for: it is what fits no other name."""
-        background = vocabulary.names[0] == BACKGROUND
-        if background and len(vocabulary) == 1:
-            raise UserError("the vocabulary holds nothing but 'background'; give a name to look for")
-        names = Vocabulary(vocabulary.names[1:]) if background else vocabulary
-        return GroupText(self.text(names), background)
+    @property
+    def patch(self) -> tuple[int, int]:
+        return self.clip.visual.conv1.kernel_size
 
-    def encode(self, images: ImageList) -> Encoded:
-        geometry = Geometry.of(images)
-        windows = []
-        for image, (height, width) in zip(images.tensor, geometry.images, strict=True):
-            grid = window_grid((height, width), self.window)
-            tiles = at_least_a_patch(grid.cut(image[None, :, :height, :width]), self.clip.visual.conv1.kernel_size)
-            encoding = encode_image(self.clip.visual, self.semantic_layer, tiles, self.group_blocks)
-            windows.append(Windows(grid, encoding, group_owners(encoding, grid.tile)))
-        return Encoded(windows, geometry)
-
-    def decode(self, encoded: Encoded, text: GroupText) -> MaskPrediction:
-        scores = []
-        for windows in encoded.windows:
-            affinities = group_affinities(windows.encoding, text.text, self.scale)
-            if text.background:
-                affinities = add_background(affinities, self.background_threshold)
-            scores.append(affinities)
-        return region_prediction(encoded.windows, scores, encoded.geometry)
-
-
-def at_least_a_patch(tiles: Tensor, patch: tuple[int, ...]) -> Tensor:
-    """Tiles `[N, 3, h, w]`, zero-padded right and bottom where a side is shorter than a patch (pictures a few pixels thin)."""
-    height, width = tiles.shape[-2:]
-    return F.pad(tiles, (0, max(0, patch[1] - width), 0, max(0, patch[0] - height)))
+    def encode_windows(self, windows: Tensor) -> ImageEncoding:
+        return encode_image(self.clip.visual, self.semantic_layer, windows, self.group_blocks)
 
 
 def masking_noise(tokens: Tensor) -> Tensor:

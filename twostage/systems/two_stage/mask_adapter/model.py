@@ -24,6 +24,7 @@ from twostage.systems.two_stage.maftp.transfer import Cells, Transfer, dense_cli
 from twostage.systems.two_stage.mask_adapter import mixing
 from twostage.systems.two_stage.mask_adapter.adapter import MaskMaps, adapted_embeddings
 from twostage.systems.two_stage.mask_adapter.mixing import PADDING, Mixing
+from twostage.systems.two_stage.mask_adapter.regions import adapter_from_config
 from twostage.systems.two_stage.mask_adapter.weights import checkpoint_table, load_adapter, load_base
 
 Phase = Literal["warmup", "mixed"]
@@ -88,13 +89,7 @@ class MaskAdapter(FCCLIP):
         on_maftp, warmup = keys.BASE == "maftp", keys.PHASE == "warmup"
         return {
             **arguments,
-            "adapter": MaskMaps(
-                embedding=embedding,
-                width=keys.WIDTH,
-                mask_channels=keys.MASK_CHANNELS,
-                maps=keys.MAPS,
-                blocks=keys.BLOCKS,
-            ),
+            "adapter": adapter_from_config(cfg, embedding),
             "transfer": Transfer(width=embedding, heads=transfer.HEADS, form=transfer.TRANSFER) if on_maftp else None,
             "cells": transfer.CELLS if on_maftp else "aligned",
             "phase": keys.PHASE,

@@ -75,6 +75,25 @@ def load_adapter(model: nn.Module, base: str, source: str) -> None:
     _fill(model, adapter, source, own=lambda name: name.startswith(ADAPTER))
 
 
+def read_adapter(source: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter's tensors in a checkpoint of Mask-Adapter on FC-CLIP of either phase, ours or official, without a prefix.
+
+    Args:
+        expected: the adapter's state dict.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    tensors = model_tensors(load_checkpoint_file(weights_file(source)), source)
+    for table in (checkpoint_table("fcclip", "mixed"), checkpoint_table("fcclip", "warmup")):
+        if table.recognises(tensors):
+            tensors = table.to_ours(tensors, source=source)
+            break
+    found = {name.removeprefix(ADAPTER): tensor for name, tensor in tensors.items() if name.startswith(ADAPTER)}
+    check_complete(found, expected, fresh=(), source=source, model="adapter (MODEL.MASK_ADAPTER)")
+    return found
+
+
 def _tensors(source: str, table: CheckpointTable) -> Mapping[str, Tensor]:
     tensors = model_tensors(load_checkpoint_file(weights_file(source)), source)
     return table.to_ours(tensors, source=source) if table.recognises(tensors) else tensors

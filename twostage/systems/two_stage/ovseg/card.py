@@ -28,6 +28,7 @@ CARDS = (
             "ovseg_sam",
             "toybox/ovseg",
             "toybox/ovseg_superpixels",
+            "toybox/ovseg_adapter",
         ),
         signatures={
             "": Signature(

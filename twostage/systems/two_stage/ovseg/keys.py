@@ -26,8 +26,11 @@ def _add(cfg: CN) -> None:
     # setting). "": every class counts as unseen.
     cfg.MODEL.OVSEG.SEEN_CLASSES_OF = ""
     # How CLIP looks at a proposal. crop: at a masked crop, with or without mask prompts (MASK_PROMPTS); mask_pool: at the
-    # dense features inside the mask; attention_bias: by a class token that sees only the mask in the last blocks.
+    # dense features inside the mask; attention_bias: by a class token that sees only the mask in the last blocks;
+    # mask_adapter: at the last stage of a ConvNeXt, weighted by the maps of a trained adapter (MODEL.MASK_ADAPTER).
     cfg.MODEL.OVSEG.REGIONS = "crop"
+    # Of mask_adapter: a checkpoint of Mask-Adapter on FC-CLIP, ours or official, of which the adapter is taken ("": random).
+    cfg.MODEL.OVSEG.ADAPTER_WEIGHTS = ""
     # Of attention_bias: how many of CLIP's last blocks.
     cfg.MODEL.OVSEG.BIASED_BLOCKS = 3
     # Crops: what is painted outside the mask (CLIP's mean colour or black), growth of the box, and whether the mask
@@ -60,6 +63,11 @@ def _check(cfg: CN) -> None:
             f"MODEL.MASKS.SOURCE is {cfg.MODEL.MASKS.SOURCE!r}, whose masks only CLIP can name; it needs "
             "MODEL.OVSEG.ENSEMBLE True"
         )
+    if is_ovseg and keys.REGIONS == "mask_adapter" and cfg.MODEL.MASK_ADAPTER.BASE != "fcclip":
+        raise UserError(
+            f"MODEL.MASK_ADAPTER.BASE is {cfg.MODEL.MASK_ADAPTER.BASE!r}, whose adapter reads a CLIP that MAFT+ trained and "
+            "words that it transferred; MODEL.OVSEG.REGIONS 'mask_adapter' needs one on 'fcclip'"
+        )
     if keys.BEST_PROPOSALS_ONLY and not keys.ENSEMBLE:
         raise UserError("MODEL.OVSEG.BEST_PROPOSALS_ONLY picks by CLIP's scores; it needs MODEL.OVSEG.ENSEMBLE True")
 
@@ -69,7 +77,7 @@ GROUPS = (
         add=_add,
         choices={
             "MODEL.OVSEG.BACKGROUND": ("mean", "zero"),
-            "MODEL.OVSEG.REGIONS": ("crop", "mask_pool", "attention_bias"),
+            "MODEL.OVSEG.REGIONS": ("crop", "mask_pool", "attention_bias", "mask_adapter"),
         },
         positive=(
             "MODEL.OVSEG.EMBED_HIDDEN",
@@ -80,6 +88,7 @@ GROUPS = (
             "MODEL.OVSEG.BIASED_BLOCKS",
         ),
         fraction=("MODEL.OVSEG.MASK_THRESHOLD", "MODEL.OVSEG.ENSEMBLE_WEIGHT"),
+        paths=("MODEL.OVSEG.ADAPTER_WEIGHTS",),
         check=_check,
     ),
 )

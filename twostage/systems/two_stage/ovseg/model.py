@@ -20,6 +20,7 @@ from twostage.clip.regions.crops import Cropper, crop_side
 from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
+from twostage.clip.towers.convnext import require_convnext
 from twostage.clip.towers.vit import require_vit
 from twostage.data.views import dataset_view
 from twostage.errors import UserError
@@ -34,6 +35,7 @@ from twostage.systems.mask_sources.building import mask_source_from_config
 from twostage.systems.mask_sources.contract import MaskSource, PicturesWithMasks, stacked_masks
 from twostage.systems.two_stage.ensemble import ensemble_weights
 from twostage.systems.two_stage.heads import EncodedMasks, TextClassifier, mask_losses
+from twostage.systems.two_stage.mask_adapter.regions import AdaptedRegions, adapted_regions_from_config
 from twostage.systems.two_stage.ovseg.free_vocabulary import OTHERS, best_proposals
 from twostage.systems.two_stage.ovseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
@@ -95,13 +97,15 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         self.class_embed = class_embed
         self.criterion = criterion
         self.regions = regions
+        # Held by name as well, so that it moves and is saved with the model.
+        self.adapter = regions.adapter.requires_grad_(False) if isinstance(regions, AdaptedRegions) else None
         self.logit_scale = logit_scale
         self.ensemble_weight = ensemble_weight
         self.best_proposals_only = best_proposals_only
         self.mask_threshold = mask_threshold
         self.seen_names = frozenset(seen_names)
         self.masks = masks
-        width = self.clip.visual.proj.shape[1]
+        width = self.clip.text_projection.shape[1]
         self.void_embedding = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self.clip_units = PixelUnits(CLIP_STATISTICS.rounded())
 
@@ -109,17 +113,20 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Constructor arguments from `MODEL.OVSEG`, `MODEL.MASKFORMER`, the backbone's keys and `MODEL.CLIP`."""
         clip, tokenizer = load_clip_from_config(cfg)
-        require_vit(clip.visual, "OVSeg")
+        keys = cfg.MODEL.OVSEG
+        if keys.REGIONS == "mask_adapter":
+            require_convnext(clip.visual, "MODEL.OVSEG.REGIONS 'mask_adapter'")
+        else:
+            require_vit(clip.visual, "OVSeg")
         backbone = build_backbone(cfg)
         shapes = sorted(backbone.output_shape().items(), key=lambda item: item[1].stride or 0)
-        keys = cfg.MODEL.OVSEG
         return {
             **shared_arguments(cfg, clip, tokenizer, size_divisibility=keys.SIZE_DIVISIBILITY),
             "backbone": backbone,
             "generator": MaskFormer.from_config(cfg, {name: int(shape.channels or 0) for name, shape in shapes}),
-            "class_embed": MLP([cfg.MODEL.MASKFORMER.WIDTH, keys.EMBED_HIDDEN, clip.visual.proj.shape[1]]),
+            "class_embed": MLP([cfg.MODEL.MASKFORMER.WIDTH, keys.EMBED_HIDDEN, clip.text_projection.shape[1]]),
             "criterion": MaskLosses.from_config(cfg),
-            "regions": _region_classifier(cfg, clip.visual) if keys.ENSEMBLE else None,
+            "regions": _region_classifier(cfg, clip) if keys.ENSEMBLE else None,
             "logit_scale": keys.LOGIT_SCALE,
             "ensemble_weight": keys.ENSEMBLE_WEIGHT,
             "best_proposals_only": keys.BEST_PROPOSALS_ONLY,
@@ -222,15 +229,21 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
 
 
-def _region_classifier(cfg: CfgNode, visual: Any) -> RegionClassifier:
+def _region_classifier(cfg: CfgNode, clip: Any) -> RegionClassifier:
     """How CLIP classifies proposals, from `MODEL.OVSEG`."""
     keys = cfg.MODEL.OVSEG
     if keys.REGIONS == "mask_pool":
         return PooledRegions(threshold=keys.MASK_THRESHOLD)
     if keys.REGIONS == "attention_bias":
         return BiasedRegions(threshold=keys.MASK_THRESHOLD, blocks=keys.BIASED_BLOCKS)
+    if keys.REGIONS == "mask_adapter":
+        # A checkpoint of ours holds the adapter.
+        weights = "" if cfg.MODEL.WEIGHTS else keys.ADAPTER_WEIGHTS
+        return adapted_regions_from_config(
+            cfg, embedding=clip.text_projection.shape[1], threshold=keys.MASK_THRESHOLD, weights=weights
+        )
     colour = CLIP_STATISTICS.mean if keys.BACKGROUND == "mean" else (0.0, 0.0, 0.0)
-    size = crop_side(visual, keys.CROP_SIZE, "MODEL.OVSEG.CROP_SIZE")
+    size = crop_side(clip.visual, keys.CROP_SIZE, "MODEL.OVSEG.CROP_SIZE")
     return RegionEncoder(
         cropper=Cropper(size=size, expand_ratio=keys.EXPAND_RATIO, background=CLIP_STATISTICS.rounded().colour(colour)),
         threshold=keys.MASK_THRESHOLD,

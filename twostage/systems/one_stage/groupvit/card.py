@@ -1,0 +1,50 @@
+"""Cards of what this folder hosts."""
+
+from __future__ import annotations
+
+from twostage.checkpoint.signature import Signature
+from twostage.systems.card import OfficialCheckpoint, PublishedFigures, SystemCard
+from twostage.systems.one_stage.groupvit.keys import GROUPS
+
+_COLUMNS = ("VOC21", "Context60", "COCO-Object")
+_HUB = "https://huggingface.co/nvidia"
+_NOTE = "transformers' layout; MODEL.GROUPVIT.PRETRAINED takes the repository as a whole"
+
+CARDS = (
+    SystemCard(
+        name="GroupViT",
+        paradigm="one-stage",
+        title="GroupViT: Semantic Segmentation Emerges from Text Supervision",
+        venue="CVPR 2022",
+        paper="https://arxiv.org/abs/2202.11094",
+        code="https://github.com/NVlabs/GroupViT",
+        code_licence="NVIDIA Source Code License for GroupViT",
+        weights_licence="",
+        meta_architecture="GroupViT",
+        module="twostage.systems.one_stage.groupvit.model",
+        keys=GROUPS,
+        configs=("groupvit",),
+        signatures={"": Signature(("vision_model.encoder.stages.", "text_model.", "visual_projection."))},
+        checked="no case; the network is transformers', naming is compared with a written-out form at tiny size",
+        checkpoints=tuple(
+            OfficialCheckpoint(
+                name=name, source=f"{_HUB}/{name}", config="groupvit", train=train, by_hand=True, note=_NOTE
+            )
+            for name, train in (
+                ("groupvit-gcc-yfcc", "CC3M, CC12M and YFCC14M captions"),
+                ("groupvit-gcc-redcaps", "CC3M, CC12M and RedCaps captions"),
+            )
+        ),
+        figures=tuple(
+            PublishedFigures(
+                system="GroupViT",
+                variant="ViT-S/16",
+                train=train,
+                miou=dict(zip(_COLUMNS, miou, strict=True)),
+                source="README of the official repository",
+                note="windows of 448 pixels; learns from captions alone",
+            )
+            for train, miou in (("GCC, YFCC", (52.3, 22.4, 24.3)), ("GCC, RedCaps", (50.8, 23.7, 27.5)))
+        ),
+    ),
+)
