@@ -4,7 +4,8 @@
     python tools/label_campaign.py --pictures 10000 --kills 10 --output output/campaign
 
 Writes the pictures as tar shards, a few of them broken, labels them in a process of their own per run, and prints seconds,
-pictures per second, the memory of the process early and at the end (Linux), and a hash of the rows. --ray adds a run on Ray.
+pictures per second, the memory of the largest process at five points (Linux), and a hash of the rows. --ray adds a run on
+Ray. A trial that was stopped goes on with the same command.
 """
 
 from __future__ import annotations

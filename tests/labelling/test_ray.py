@@ -18,7 +18,9 @@ pytest.importorskip("ray", reason="needs the extra 'ray'")
 
 
 @pytest.mark.slow
-def test_both_engines_give_the_same_rows(tmp_path: Path) -> None:
+def test_both_engines_give_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray's workers step back for everything else on a machine, and would wait for the tests that run beside this one.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     for plan, scene in render(plan_scenes(3, "open", 6), 3, "open"):
         Image.fromarray(scene.image).save(tmp_path / f"{plan.name}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")

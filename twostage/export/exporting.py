@@ -21,7 +21,7 @@ from twostage.export.engine import text_file
 from twostage.export.forms import Form, form_of
 from twostage.export.network import Network, write_network
 from twostage.export.session import METADATA
-from twostage.export.text_tower import TextNetwork, merges_of, text_rule
+from twostage.export.text_tower import TextNetwork, byte_pairs, text_rule, tokenizer_rule
 from twostage.files import atomic_path
 from twostage.systems.card import SystemCard
 from twostage.systems.cards import cards_of
@@ -49,7 +49,8 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
             "sliding windows have another number of tiles for every size; give --size HEIGHTxWIDTH, or set "
             "TEST.SLIDING.ENABLED False"
         )
-    merges = merges_of(model.text.tokenizer)
+    # Raised before anything is traced.
+    byte_pairs(model.text.tokenizer)
     model.requires_grad_(False)
     with torch.inference_mode(False), torch.no_grad():
         # Not made in inference mode, so that tracing may use them.
@@ -77,7 +78,7 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
             inputs=("tokens",),
             outputs=("features",),
             dynamic=[{0: "prompts"}],
-            metadata={METADATA: json.dumps(describe_text(segmenter, merges))},
+            metadata={METADATA: json.dumps(describe_text(segmenter, words[0].shape[-1]))},
         )
     return [path, text_file(path)]
 
@@ -98,6 +99,7 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
         "system": card.name,
         "kind": form.kind,
         "form": form.about(model, cfg),
+        "outside": form.outside(model, cfg) + (["OpenCV's resize"] if cfg.INPUT.RESIZE_TEST == "opencv" else []),
         "inputs": ["image", *form.inputs],
         "outputs": list(form.outputs),
         "size_rule": {
@@ -109,6 +111,7 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
         "fixed_size": None if fixed is None else [int(side) for side in fixed],
         "size_divisibility": model.size_divisibility,
         "reads_padding": form.reads_padding(cfg),
+        "pad_to": max(1, model.size_divisibility) if form.reads_padding(cfg) else 1,
         "pixel_mean": [float(v) for v in cfg.MODEL.PIXEL_MEAN],
         "pixel_std": [float(v) for v in cfg.MODEL.PIXEL_STD],
         "text": text_rule(cfg, form.rows(cfg)),
@@ -124,15 +127,16 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
     }
 
 
-def describe_text(segmenter: Segmenter, merges: list[str]) -> dict[str, Any]:
-    """The metadata of a text tower."""
-    tower = segmenter.model.text.tower
+def describe_text(segmenter: Segmenter, dimension: int) -> dict[str, Any]:
+    """The metadata of a text tower whose features have this length."""
+    tower, tokenizer = segmenter.model.text.tower, segmenter.model.text.tokenizer
     return {
         "twostage": __version__,
         "inputs": ["tokens"],
         "outputs": ["features"],
+        "dimension": dimension,
         "context_length": int(tower.context_length),
-        "merges": merges,
+        **tokenizer_rule(tokenizer),
     }
 
 

@@ -52,8 +52,17 @@ class Form(abc.ABC):
         return None
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        """What is needed behind the outputs, for the metadata."""
-        return {}
+        """What is needed behind the outputs, for the metadata.
+
+        In every form `canvas` is what maps are resized to before they are cut to the picture's size in the network, None where
+        they go straight to the output: `multiple` of (height, width) that the picture fills up to, on both sides where
+        `centred`; `sigmoid_at_output` tells whether sigmoids come behind the resize to the output.
+        """
+        return {"canvas": None, "sigmoid_at_output": False}
+
+    def outside(self, model: Any, cfg: CfgNode) -> list[str]:
+        """What comes behind the outputs that simple programs can't do, in words."""
+        return []
 
     def reads_padding(self, cfg: CfgNode) -> bool:
         """Whether the network sees the zeros that bring a picture to a multiple of a size."""
@@ -103,7 +112,10 @@ class Masks(Form):
             )
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        return {"resize_scores": bool(getattr(model, "resize_scores", False))}
+        resize_scores = bool(getattr(model, "resize_scores", False))
+        unit = max(1, model.size_divisibility)
+        canvas = {"multiple": [unit, unit], "centred": False}
+        return {"canvas": canvas, "sigmoid_at_output": not resize_scores, "resize_scores": resize_scores}
 
     def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
         prediction = model.decode(model.encode(images), text)
@@ -156,7 +168,10 @@ class CostViews(Form):
             )
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        return {"most_classes": model.class_slots, "views": "tiles" if cfg.TEST.SLIDING.ENABLED else "whole"}
+        return {**super().about(model, cfg), "most_classes": model.class_slots}
+
+    def outside(self, model: Any, cfg: CfgNode) -> list[str]:
+        return ["sliding windows"] if cfg.TEST.SLIDING.ENABLED else []
 
     def reads_padding(self, cfg: CfgNode) -> bool:
         return not cfg.TEST.SLIDING.ENABLED
@@ -189,9 +204,6 @@ class CostMap(Form):
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         _refuse_rejection(model)
-
-    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        return {"views": "whole"}
 
     def reads_padding(self, cfg: CfgNode) -> bool:
         return False
@@ -226,7 +238,11 @@ class Names(Form):
             )
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        through = bool(model.tile) or model.through_input_size or model.padding == "centre"
+        patch = list(model.tower.window_multiple) if model.padding == "centre" else [1, 1]
         return {
+            "canvas": {"multiple": patch, "centred": True} if through else None,
+            "sigmoid_at_output": False,
             "rule": dataclasses.asdict(model.rule),
             "patch": list(model.tower.window_multiple),
             "tile": model.tile,
@@ -235,6 +251,16 @@ class Names(Form):
             "through_canvas": bool(model.tile) or model.through_input_size,
             "pamr_steps": model.pamr_steps,
         }
+
+    def outside(self, model: Any, cfg: CfgNode) -> list[str]:
+        rule = model.rule
+        lacking = {
+            "sliding windows": model.tile,
+            "PAMR": model.pamr_steps,
+            "thresholds": rule.probability_threshold or rule.area_threshold,
+            "background words": len(cfg.MODEL.TRAINING_FREE.BACKGROUND_WORDS),
+        }
+        return [name for name, needed in lacking.items() if needed]
 
     def reads_padding(self, cfg: CfgNode) -> bool:
         return False

@@ -24,6 +24,10 @@ from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
 from twostage.export.session import Session
 
+# The pieces of lower-case text that CLIP's tokenizer splits apart, as a regular expression that needs no Unicode categories:
+# endings, letters, single digits, the rest.
+_WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+"
+
 
 class TextNetwork(nn.Module):
     """`forward(tokens)`: features `[N, D]`, not of unit length, of token ids int64 `[N, L]`."""
@@ -39,19 +43,32 @@ class TextNetwork(nn.Module):
         return self.embedder.encode_tokens(tokens)
 
 
-def merges_of(tokenizer: Tokenizer) -> list[str]:
-    """A CLIP tokenizer's byte-pair merges in their order, each "first second".
-
-    Raises:
-        UserError: a tokenizer of another kind.
-    """
+def byte_pairs(tokenizer: Tokenizer) -> SimpleTokenizer:
+    """The tokenizer, if it is CLIP's. Raises UserError for one of another kind."""
     if not isinstance(tokenizer, SimpleTokenizer):
         raise UserError(
             f"the text tower reads a {type(tokenizer).__name__}'s tokens, and only CLIP's byte-pair tokenizer is exported; "
             "export a system whose MODEL.CLIP.NAME is a CLIP of OpenAI's or OpenCLIP's"
         )
-    ranked = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+    return tokenizer
+
+
+def merges_of(tokenizer: Tokenizer) -> list[str]:
+    """A CLIP tokenizer's byte-pair merges in their order, each "first second". Raises UserError as `byte_pairs`."""
+    own = byte_pairs(tokenizer)
+    ranked = sorted(own.bpe_ranks, key=own.bpe_ranks.get)
     return [" ".join(pair) for pair in ranked]
+
+
+def tokenizer_rule(tokenizer: Tokenizer) -> dict[str, Any]:
+    """How text becomes token ids, as other programs need it (`docs/export.md`). Raises UserError as `byte_pairs`."""
+    own = byte_pairs(tokenizer)
+    return {
+        "word": _WORD,
+        "letters": [own.byte_encoder[byte] for byte in range(256)],
+        "pieces": list(own.encoder),
+        "merges": merges_of(own),
+    }
 
 
 def tokenizer_of(merges: list[str]) -> SimpleTokenizer:
@@ -69,9 +86,10 @@ def text_rule(cfg: CfgNode, rows: str) -> dict[str, Any]:
     return {
         "rows": rows,
         "templates": list(TEMPLATES[keys.TEMPLATES]),
-        "split_synonyms": bool(keys.SPLIT_SYNONYMS),
+        "split_synonyms": bool(keys.SPLIT_SYNONYMS) or rows == "name",
         "first_synonym": bool(keys.FIRST_SYNONYM),
-        "unit_prompts": bool(keys.UNIT_PROMPTS),
+        # Rows per template are unit vectors in any case.
+        "unit_prompts": bool(keys.UNIT_PROMPTS) or rows == "templates",
     }
 
 

@@ -65,7 +65,7 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
                 LabelUnits,
                 fn_constructor_args=(labeller, units, output, threads),
                 batch_size=1,
-                concurrency=processes,
+                compute=ray.data.ActorPoolStrategy(size=processes),
                 num_gpus=gpus,
             )
             for row in done.iter_rows():
