@@ -16,7 +16,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "twostage"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks"]
 myst_heading_anchors = 3
 # Signatures name types as the source does.
 autodoc_typehints = "signature"

@@ -60,6 +60,9 @@ def test_worse_ratios_are_named(tmp_path):
     store(path, setting, {"whole": 2.0, "decode": 1.0})
     assert regressions(path, setting, {"whole": 2.3, "decode": 0.1}, 0.2) == []
     assert regressions(path, setting, {"whole": 2.5, "decode": 1.0}, 0.2) == ["whole: 2.50, was 2.00"]
+    # A step that takes next to nothing may take several times that.
+    store(path, setting, {"whole": 2.0, "decode": 0.0003})
+    assert regressions(path, setting, {"whole": 2.0, "decode": 0.002}, 0.2) == []
     with pytest.raises(UserError, match="threads 1, this run has 2"):
         regressions(path, setting | {"threads": 2}, {"whole": 2.0, "decode": 1.0}, 0.2)
     with pytest.raises(UserError, match="does not have"):
