@@ -64,6 +64,20 @@ def test_a_system_computes_in_bfloat16(name):
     assert 0 < difference < 0.1 * (scores[0].max() - scores[0].min())
 
 
+def test_masks_of_scan_are_those_of_float32():
+    """Crops follow from single pixels of its masks; what CLIP sees in them is reduced."""
+    image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    encoded = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        model = load("toybox/scan", device="cpu", precision=precision, opts=["MODEL.WEIGHTS", ""]).model
+        with torch.inference_mode():
+            encoded.append(model.encode(model.preprocess([{"image": image}])))
+    whole, reduced = encoded
+    assert torch.equal(whole.outputs[0][0], reduced.outputs[0][0])
+    assert not torch.equal(whole.regions.embeddings, reduced.regions.embeddings)
+
+
 def test_float16_needs_a_gpu_and_training_has_keys_of_its_own():
     cfg = load_config("", ["MODEL.PRECISION", "float16", "MODEL.DEVICE", "cpu"])
     with pytest.raises(UserError, match=r"float16.*GPU"):

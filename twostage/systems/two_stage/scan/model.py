@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from twostage.clip.regions.crops import Cropper, crop_side
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.vit import embed_image, image_side, project_tokens, require_vit, run_blocks
 from twostage.errors import UserError
+from twostage.inference.precision import in_float32
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.proposals.generator import MaskGenerator, build_mask_generator
@@ -132,7 +134,9 @@ class SCAN(OpenVocabularySegmenter[EncodedMasks, Tensor]):
         return checkpoint_table()
 
     def encode(self, images: Pictures) -> EncodedMasks:
-        masked = self.generator(images.tensor)
+        # One pixel of a mask moves the draw of all replaced tokens, so that masks are never made in reduced precision.
+        with nullcontext() if self.training else in_float32(images.tensor.device):
+            masked = self.generator(images.tensor)
         # Behind the last layer but one a mask is predicted and not trained, as published.
         masked = masked[:1] + masked[1:-1]
         clip_images = images.in_units(self.clip_units)
