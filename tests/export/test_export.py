@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import twostage
@@ -16,6 +17,7 @@ from twostage.commands import export as command
 from twostage.commands.main import run
 from twostage.errors import UserError
 from twostage.export.comparison import Comparison, compare, toybox_pictures
+from twostage.export.half import halve_weights
 from twostage.export.text_tower import merges_of, tokenizer_of, tokenizer_rule
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +40,13 @@ def test_file_says_what_torch_says(exported: Path) -> None:
     from twostage.export.engine import load_onnx
 
     assert sorted(path.name for path in exported.parent.iterdir()) == ["maskclip.onnx", "maskclip.text.onnx"]
-    engine, torch = load_onnx(exported), twostage.load("toybox/maskclip", device="cpu", opts=CACHE)
+    engine, ours = load_onnx(exported), twostage.load("toybox/maskclip", device="cpu", opts=CACHE)
     pictures = toybox_pictures(6)[3:]
-    result = compare(torch, engine, pictures=pictures, class_counts=(2, 17))
+    result = compare(ours, engine, pictures=pictures, class_counts=(2, 17))
     result.check()
     assert result.sizes == 3
     # Contrast words take pixels from the file as they do from torch.
-    one, other = (segmenter(pictures[0], ["blue star"], others=["grass", "sky"]) for segmenter in (torch, engine))
+    one, other = (segmenter(pictures[0], ["blue star"], others=["grass", "sky"]) for segmenter in (ours, engine))
     assert (one.labels == other.labels).mean() > 0.999 and (one.labels < 0).any()
     about = engine.model.session.about
     assert about["card"]["name"] == about["system"] == "MaskCLIP" and about["licence"]["weights"] == "not stated"
@@ -70,8 +72,39 @@ def test_stand_alone_script_and_segment_agree(
         run(["segment", str(picture), *words, "--engine", "onnx", str(exported.with_name("maskclip.text.onnx"))])
 
 
+@pytest.mark.slow
+def test_weights_in_half_precision(exported: Path, tmp_path: Path) -> None:
+    """Toybox' CLIP ships in half precision, so that nothing is lost; the file is a good half of the other."""
+    import onnx
+
+    from twostage.export.engine import load_onnx, text_file
+
+    path = tmp_path / "half.onnx"
+    for file, target in ((exported, path), (text_file(exported), text_file(path))):
+        model = onnx.load(file)
+        halve_weights(model)
+        onnx.save(model, target)
+    assert path.stat().st_size < 0.6 * exported.stat().st_size
+    whole, half = (load_onnx(file)(toybox_pictures(2)[1], WORDS, others=None) for file in (exported, path))
+    assert np.array_equal(whole.labels, half.labels) and torch.equal(whole.scores(), half.scores())
+
+
+def test_weights_out_of_half_precisions_reach_stay() -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
+    values = {"small": np.full((2, 3), 0.1, "f4"), "large": np.full((2, 3), 1e5, "f4"), "vector": np.ones(3, "f4")}
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "weights", [], [], weights))
+    halve_weights(model)
+    stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    assert sorted(stored) == ["large", "small.half", "vector"] and stored["small.half"].dtype == np.float16
+    assert [(node.op_type, *node.input, *node.output) for node in model.graph.node] == [("Cast", "small.half", "small")]
+
+
 def test_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(segmenter: Any, path: Path, **_: Any) -> None:
+    asked = []
+
+    def write(segmenter: Any, path: Path, **options: Any) -> None:
+        asked.append(options["half"])
         for file in (path, path.with_name(f"{path.stem}.text.onnx")):
             file.write_bytes(b"wrong")
 
@@ -82,9 +115,11 @@ def test_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(command, "export", write)
     monkeypatch.setattr(command, "load_onnx", lambda path: None)
     monkeypatch.setattr(command, "compare", lambda *_, **__: wrong)
-    with pytest.raises(UserError, match=r"scores by up to 0.002 \(allowed 0.001\).*not kept"):
-        run(["export", "--system", "toybox/maskclip", "--output", str(tmp_path / "a.onnx"), *CACHE])
-    assert not list(tmp_path.iterdir())
+    words = ["export", "--system", "toybox/maskclip", "--output", str(tmp_path / "a.onnx")]
+    for more in ([], ["--precision", "float16"]):
+        with pytest.raises(UserError, match=r"scores by up to 0.002 \(allowed 0.001\).*not kept"):
+            run([*words, *more, *CACHE])
+    assert asked == [False, True] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ def export_parser(text: str | None = None, prog: str | None = None) -> Parser:
         help="every picture is stretched to this size; dynamic (default): pictures of any size",
     )
     parser.add_argument(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the stored weights; computing is in float32 (default float32)",
+    )
+    parser.add_argument(
         "--pictures", type=positive, default=20, metavar="N", help="toybox pictures to compare on (default 20)"
     )
     add_overrides(parser)

@@ -39,7 +39,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     unchecked = output.with_name(f".{output.stem}.unchecked.onnx")
     paths = (unchecked, text_file(unchecked))
     try:
-        export(segmenter, unchecked, dynamic=dynamic, picture=first)
+        export(segmenter, unchecked, dynamic=dynamic, picture=first, half=args.precision == "float16")
         result = compare(segmenter, load_onnx(unchecked), pictures=pictures)
         print(result.summary())
         result.check()

@@ -140,3 +140,12 @@ def label_campaign_parser(text: str | None = None, prog: str | None = None) -> P
     parser.add_argument("--ray", action="store_true", help="label once more on Ray")
     parser.add_argument("--output", type=user_path, required=True, metavar="FOLDER")
     return parser
+
+
+def tile_placements_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/tile_placements.py`."""
+    parser = Parser(text, prog)
+    add_config(parser)
+    parser.add_argument("--tile", type=positive, default=128, metavar="PIXELS", help="side of a tile")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
+    return parser

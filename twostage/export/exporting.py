@@ -31,12 +31,13 @@ from twostage.vocabulary import Vocabulary
 _TRACED_WORDS = ("red star", "blue ring, ring", "grass", "sand", "striped square", "sky", "water")
 
 
-def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarray) -> list[Path]:
+def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarray, half: bool = False) -> list[Path]:
     """Write the network to `path` and the text tower beside it; returns both paths.
 
     Args:
         dynamic: pictures may have any size; else that of `picture` after the config's resize.
         picture: uint8 RGB `[H, W, 3]` to trace with.
+        half: whether weights are stored in half precision.
 
     Raises:
         UserError: the system is not exported, or can't be traced.
@@ -68,6 +69,7 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
             outputs=form.outputs,
             dynamic=free,
             metadata={METADATA: json.dumps(about)},
+            half=half,
         )
         tokens = model.text.tokenize([f"a photo of a {name}" for name in _TRACED_WORDS])
         tokens = F.pad(tokens, (0, int(model.text.tower.context_length) - tokens.shape[1]))
@@ -79,6 +81,7 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
             outputs=("features",),
             dynamic=[{0: "prompts"}],
             metadata={METADATA: json.dumps(describe_text(segmenter, words[0].shape[-1]))},
+            half=half,
         )
     return [path, text_file(path)]
 

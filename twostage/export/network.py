@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from twostage.clip.statistics import Pictures, PixelUnits
 from twostage.errors import UserError
 from twostage.export.forms import Form
+from twostage.export.half import halve_weights
 
 # Kernels of one runtime and another differ by what this opset says alone.
 _OPSET = 18
@@ -61,11 +62,13 @@ def write_network(
     outputs: Sequence[str],
     dynamic: Sequence[Mapping[int, str]],
     metadata: Mapping[str, str],
+    half: bool = False,
 ) -> None:
     """Trace `network` on `examples` and write it with its `metadata`.
 
     Args:
         dynamic: per input, the axes that may have another length than the example's, with their names.
+        half: whether weights are stored in half precision.
 
     Raises:
         UserError: torch can't trace the network with these axes, or the extra "export" is not installed.
@@ -97,5 +100,7 @@ def write_network(
         logging.getLogger("onnxscript").setLevel(loud)
     assert written is not None, "the exporter returns a program where it is given no file"
     proto = written.model_proto
+    if half:
+        halve_weights(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.save_model(proto, path)
