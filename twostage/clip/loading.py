@@ -53,12 +53,46 @@ def load_clip(
             where the weights have some.
 
     Raises:
-        UserError: unknown name or tag, tag and `quick_gelu` contradict, weights missing, unreadable or of another model.
+        UserError: unknown name or tag, tag and `quick_gelu` contradict, weights missing, unreadable or of another model; the
+            tokenizer can't be had.
+    """
+    model = load_network(
+        name,
+        pretrained=pretrained,
+        quick_gelu=quick_gelu,
+        load_weights=load_weights,
+        mask_prompt_depth=mask_prompt_depth,
+    )
+    return model, load_tokenizer(name)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Of the CLIP model `name`.
+
+    Raises:
+        UserError: it has to be downloaded and can't be.
     """
     name = name.replace("/", "-")
-    is_toybox = name.startswith(TOYBOX_PREFIX)
-    if is_toybox:
-        from twostage.clip.toybox.models import register_toybox_models, toybox_tokenizer
+    if name.startswith(TOYBOX_PREFIX):
+        from twostage.clip.toybox.models import toybox_tokenizer
+
+        return toybox_tokenizer()
+    try:
+        return open_clip.get_tokenizer(name)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer of MODEL.CLIP.NAME {name!r} can't be had ({' '.join(str(error).split())[:200]}); it is downloaded "
+            "from the hub of transformers once"
+        ) from error
+
+
+def load_network(
+    name: str, *, pretrained: str = "", quick_gelu: str = "auto", load_weights: bool = True, mask_prompt_depth: int = 0
+) -> ClipModel:
+    """The model of `load_clip` without its tokenizer."""
+    name = name.replace("/", "-")
+    if name.startswith(TOYBOX_PREFIX):
+        from twostage.clip.toybox.models import register_toybox_models
 
         register_toybox_models()
     known = open_clip.list_models()
@@ -70,8 +104,7 @@ def load_clip(
     prompts = _load_pretrained(model, name, pretrained, content) if load_weights and content is not None else None
     if mask_prompt_depth:
         add_mask_prompts(model.visual, mask_prompt_depth, prompts)
-    model.eval()
-    return model, toybox_tokenizer() if is_toybox else open_clip.get_tokenizer(name)
+    return model.eval()
 
 
 def load_clip_from_config(cfg: CfgNode) -> tuple[ClipModel, Tokenizer]:
