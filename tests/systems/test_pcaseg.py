@@ -99,7 +99,7 @@ def test_training_step(tiny):
     tiny.train()
     losses = tiny(batch())
     assert list(losses) == ["loss_sem_seg", "loss_orthogonality"]
-    assert 0 < float(losses["loss_orthogonality"]) < 0.001
+    assert 0 < losses["loss_orthogonality"].item() < 0.001
     tiny.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     trained = {name for name, p in tiny.named_parameters() if p.requires_grad}

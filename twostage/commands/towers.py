@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from twostage.benchmark.cost import measured, peak_bytes
 from twostage.clip.dense.tower import DenseTower, tower_kind
+from twostage.clip.keys import DenseMethod
 from twostage.clip.loading import load_network, load_tokenizer
 from twostage.clip.statistics import CLIP_STATISTICS, PixelUnits
 from twostage.clip.text import TextEmbedder
@@ -63,7 +64,7 @@ def probe(name: str) -> dict[str, Any]:
     clip = load_network(name)
     visual = clip.visual
     # Towers that are no plain ViT run as they are; of the others the last block attends by values alone (MaskCLIP).
-    method = "vanilla" if is_timm(visual) and not is_siglip(visual) else "maskclip"
+    method: DenseMethod = "vanilla" if is_timm(visual) and not is_siglip(visual) else "maskclip"
     tower = DenseTower(visual=visual, method=method)
     size = visual.image_size if isinstance(visual.image_size, (tuple, list)) else (visual.image_size,) * 2
     picture = PixelUnits(CLIP_STATISTICS)(torch.randint(256, (1, 3, *size)).float())
