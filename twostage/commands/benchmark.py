@@ -79,6 +79,8 @@ def _contenders(args: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
 
 
 def _build(config: str, opts: list[str], *, random_text: bool) -> Any:
+    # Two precisions of a system have the same weights, random or not.
+    torch.manual_seed(0)
     # Nothing random may get into the cache of embeddings.
     model = build_from_config(load_config(config, opts + (["MODEL.CLIP.TEXT_CACHE", ""] if random_text else [])))
     if random_text:
