@@ -61,7 +61,10 @@ def test_docker_files_copy_what_is_there(name: str) -> None:
             assert all((ROOT / source).exists() for source in line.split()[1:-1])
     # Not as root, and with the pinned torch.
     assert instructions.index("USER") < instructions.index("ENTRYPOINT")
-    assert "grep -E '^torch(vision)?=='" in "".join(lines) and (ROOT / "requirements.txt").read_text().count("\ntorch==") == 1
+    assert (
+        "grep -E '^torch(vision)?=='" in "".join(lines)
+        and (ROOT / "requirements.txt").read_text().count("\ntorch==") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
