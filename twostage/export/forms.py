@@ -134,7 +134,10 @@ class Masks(Form):
 
 
 class SynonymMasks(Masks):
-    """The same where every synonym has a row (FC-CLIP): `classes` int64 `[N]` is each row's class, `seen` bool `[C]`."""
+    """The same where every synonym has a row (FC-CLIP, MAFT+, Mask-Adapter).
+
+    `classes` int64 `[N]` is each row's class, `seen` bool `[C]`.
+    """
 
     inputs = ("text", "classes", "seen")
     text_rows = "name"
@@ -153,7 +156,7 @@ class SynonymMasks(Masks):
 
 
 class CostViews(Form):
-    """Class logits `[V, C, h, w]` of the views of a picture (CAT-Seg)."""
+    """Class logits `[V, C, h, w]` of the views of a picture (CAT-Seg, PCA-Seg)."""
 
     kind = "dense"
     outputs = ("logits",)
@@ -321,9 +324,21 @@ FORMS: dict[str, Form] = {
     "SAN": Masks(),
     "Mask2Former": Masks(),
     "FCCLIP": SynonymMasks(),
+    "MAFTPlus": SynonymMasks(),
+    "MaskAdapter": SynonymMasks(),
     "CATSeg": CostViews(),
+    "PCASeg": CostViews(),
     "SED": CostMap(),
     "TrainingFree": Names(),
+    "ProxyClip": Names(),
+}
+
+# Those that were looked at and have none, and why.
+_WITHOUT = {
+    "OVSeg": "only the crops of masks that hold pixels go through CLIP, and their number depends on the picture",
+    "SCAN": "only the crops of masks that hold pixels go through CLIP, and their number depends on the picture",
+    "ERRSeg": "the picture decides which classes go on",
+    "CorrClip": "segments of the picture are made beside the network",
 }
 
 
@@ -335,5 +350,6 @@ def form_of(cfg: CfgNode) -> Form:
     """
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in FORMS:
-        raise UserError(f"{name} is not exported yet (docs/export.md says why); there are: {', '.join(sorted(FORMS))}")
+        reason = _WITHOUT.get(name, "nobody has traced it")
+        raise UserError(f"{name} is not exported: {reason}; there are: {', '.join(sorted(FORMS))}")
     return FORMS[name]

@@ -66,7 +66,9 @@ def proxy_attention(
     mean = similarity.mean(dim=(1, 2), keepdim=True) if mean is None else mean
     shifted = similarity - beta * mean
     masked = shifted < 0
-    masked.diagonal(first, dim1=1, dim2=2).fill_(False)
+    # No view of the diagonal is filled: such a step has no place in an exported network.
+    places = [torch.arange(length, device=masked.device) for length in similarity.shape[1:]]
+    masked &= (places[0] + first)[:, None] != places[1]
     return shifted.mul_(gamma).masked_fill_(masked, float("-inf")).softmax(dim=-1)
 
 
