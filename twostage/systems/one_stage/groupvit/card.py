@@ -41,6 +41,7 @@ CARDS = (
                 variant="ViT-S/16",
                 train=train,
                 miou=dict(zip(_COLUMNS, miou, strict=True)),
+                setting="training-free",
                 source="README of the official repository",
                 note="windows of 448 pixels; learns from captions alone",
             )
