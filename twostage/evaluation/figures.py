@@ -20,9 +20,9 @@ class PublishedFigures:
         train: dataset whose labels or images it was trained on; "" without training.
         miou: the papers' name of a benchmark ("A-150") -> mIoU.
         pq: likewise panoptic quality.
-        setting: "transfer": trained on other datasets than the benchmark's; "training-free": frozen CLIP, or learnt
-            from captions alone, with that literature's class lists and windows; "target images": trained on the benchmark's pictures, without labels of some
-            or all classes; "supervised": trained on the benchmark's labels.
+        setting: "transfer": trained on other datasets than the benchmark's; "training-free": frozen CLIP, or learnt from
+            captions alone, with that literature's class lists and windows; "target images": trained on the benchmark's
+            pictures, without labels of some or all classes; "supervised": trained on the benchmark's labels.
         rule: which mean mIoU is: "gt-present", "pred-or-gt", None where the source does not say
             (`twostage.evaluation.metrics`).
         source: where the figures stand.
