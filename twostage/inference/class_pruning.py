@@ -26,7 +26,7 @@ def best_of_tiles(weights: Tensor, masks: Tensor, of_all: Callable[[Tensor, Tens
     """Best class of each pixel by the scores `weights @ masks`; the first of equals wins.
 
     Args:
-        weights: `[C, Q]`, none negative.
+        weights: `[C, Q]`, none negative, of more classes than are kept (32).
         masks: `[Q, r, W]`, none negative.
         of_all: the same of `weights` and values `[Q, N]`, `[N]`, with all classes.
 
