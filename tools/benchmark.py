@@ -8,8 +8,9 @@ Prints, per number of classes, seconds (median of --repeats): CLIP's bare image 
 image, windows of it, crops of regions), `encode`, `decode`, the label map, all of it and its ratio to the trunk, the first
 text embedding, and the peak memory of the process. A system without CLIP's image tower has "nan" for the trunk.
 Then the parts that the system itself names with `torch.profiler.record_function` ("aggregation", "decoder", ...); on a GPU
-these are the host's times. Then per step wall and processor seconds, page faults, and the memory it adds to what was held
-before. Weights may be random; the time does not depend on them, unless a system rejects classes early.
+these are the host's times. Then per step wall and processor seconds, page faults, the memory it adds to what was held
+before, and its arithmetic: floating-point operations, and the share of the time that they take at the rate of two large
+matrices. Weights may be random; the time does not depend on them, unless a system rejects classes early.
 
 With --compare CONFIG or --precision float32,bfloat16 two systems take turns in one process: figures of both, and the
 second's over the first's as median, lowest and highest over the turns. --json FILE writes everything; --write-ratios FILE

@@ -13,6 +13,7 @@ import torch
 from tabulate import tabulate
 
 from twostage.api import build_from_config
+from twostage.benchmark.arithmetic import best_rate, operations
 from twostage.benchmark.cost import Cost, added_memory, median, peak_bytes
 from twostage.benchmark.ratios import regressions, store
 from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
@@ -46,7 +47,12 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         for classes in args.classes:
             systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
             rows.append(_measure(classes, labels, systems, args.repeats))
-    ratios = _print_pair(rows, labels) if len(models) == 2 else _print_single(rows, random_text=args.random_text)
+    if len(models) == 2:
+        ratios = _print_pair(rows, labels)
+    else:
+        precision = models[0].precision or torch.float32
+        rate = best_rate(precision, next(models[0].parameters()).device)
+        ratios = _print_single(rows, rate, random_text=args.random_text)
     setting = {
         "systems": labels, "size": args.size, "output size": args.output_size, "classes": args.classes,
         "threads": torch.get_num_threads(), "device": str(next(models[0].parameters()).device.type),
@@ -95,7 +101,10 @@ def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int
     for label, steps, turns in zip(labels, systems, costs, strict=True):
         result["systems"][label] = {
             "text": steps.text_seconds,
-            "steps": {name: _figures(median(turns[name]), added_memory(run)) for name, run in steps.runs.items()},
+            "steps": {
+                name: _figures(median(turns[name]), added_memory(run), operations(run))
+                for name, run in steps.runs.items()
+            },
             "parts": named_parts(steps.runs["whole"], repeats),
         }
     result["peak"] = peak_bytes()
@@ -109,8 +118,8 @@ def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int
     return result
 
 
-def _figures(cost: Cost, added: float) -> dict[str, float]:
-    return {**vars(cost), "added": added}
+def _figures(cost: Cost, added: float, operations: int) -> dict[str, float]:
+    return {**vars(cost), "added": added, "operations": operations}
 
 
 def _agreement(systems: list[Steps]) -> float:
@@ -119,8 +128,12 @@ def _agreement(systems: list[Steps]) -> float:
     return float((first == second).float().mean())
 
 
-def _print_single(rows: list[dict[str, Any]], *, random_text: bool) -> dict[str, float]:
-    """The tables of one system; its ratios are processor times of steps over the trunk's, or over the whole's without one."""
+def _print_single(rows: list[dict[str, Any]], rate: float, *, random_text: bool) -> dict[str, float]:
+    """The tables of one system; its ratios are processor times of steps over the trunk's, or over the whole's without one.
+
+    Args:
+        rate: operations per second of `best_rate`.
+    """
     table, costs, parts, ratios = [], [], [], {}
     for row in rows:
         (system,) = row["systems"].values()
@@ -131,15 +144,18 @@ def _print_single(rows: list[dict[str, Any]], *, random_text: bool) -> dict[str,
         parts.append({"classes": row["classes"], **system["parts"]})
         base = "trunk" if "trunk" in steps else "whole"
         for name, figures in steps.items():
-            costs.append([row["classes"], name, *_shown(figures)])
+            arithmetic = figures["operations"] / rate / max(figures["processor"], 1e-9)
+            costs.append([row["classes"], name, *_shown(figures), figures["operations"] / 1e9, arithmetic])
             if name != base:
                 key = f"{row['classes']} classes, {name} / {base}"
                 ratios[key] = figures["processor"] / max(steps[base]["processor"], 1e-9)
     print(tabulate(table, headers=["classes", *_HEADERS], floatfmt=".3f"))
     print("\nseconds in the parts that the system names:")
     print(tabulate(parts, headers="keys", floatfmt=".3f"))
-    print("\nwhat each step costs:")
-    print(tabulate(costs, headers=["", "step", "wall s", "processor s", "page faults", "added MiB"], floatfmt=".3f"))
+    print(f"\nwhat each step costs; the last column is the share of its time that its arithmetic takes at {rate / 1e9:.0f} GFLOPS,")
+    print("which is what two large matrices are multiplied at:")
+    headers = ["", "step", "wall s", "processor s", "page faults", "added MiB", "GFLOP", "arithmetic"]
+    print(tabulate(costs, headers=headers, floatfmt=".3f"))
     return ratios
 
 
