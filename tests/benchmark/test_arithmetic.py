@@ -25,5 +25,21 @@ def test_operations_of_layers(inference):
         assert operations(lambda: tokens + 1) == 0
 
 
+def test_operations_of_a_backward_pass():
+    """Gradients of a linear layer's input and weight are a product each; attention's backward pass computes five for two."""
+    tokens, linear = torch.randn(5, 4, requires_grad=True), nn.Linear(4, 6)
+    assert operations(lambda: linear(tokens).sum().backward()) == 3 * 2 * 5 * 4 * 6
+    heads = torch.randn(2, 3, 7, 4, requires_grad=True)
+    product = 2 * (2 * 3 * 7 * 7 * 4)
+    assert operations(lambda: F.scaled_dot_product_attention(heads, heads, heads).sum().backward()) == 7 * product
+
+
+def test_parameters_as_inputs_in_inference_mode():
+    """Modules that get a parameter, as text towers get their prompts."""
+    linear, prompts = nn.Linear(4, 6), nn.Parameter(torch.randn(5, 4))
+    with torch.inference_mode():
+        assert operations(lambda: linear(prompts)) == 2 * 5 * 4 * 6
+
+
 def test_best_rate_is_that_of_a_product():
     assert 1e8 < best_rate(torch.float32, torch.device("cpu"), repeats=1) < 1e15

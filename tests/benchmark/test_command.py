@@ -41,7 +41,7 @@ def benchmark(config, *options):
 )
 def test_table(config, options, parts):
     done = benchmark(config, *options)
-    steps, named = done.split("what each step costs:")[0].split("seconds in the parts that the system names:")
+    steps, named = done.split("what each step costs")[0].split("seconds in the parts that the system names:")
     rows = [line.split() for line in steps.splitlines() if line.strip()[:1].isdigit()]
     assert [row[0] for row in rows] == ["3", "5"] and all(
         float(value) >= 0 for row in rows for value in row if value != "nan"
@@ -81,3 +81,24 @@ def test_two_systems_take_turns(tmp_path):
         assert row["ratios"]["decode"]["processor"]["median"] > 2
     stored = json.loads(ratios.read_text())
     assert stored["ratios"]["3 classes, whole"] == pytest.approx(content["ratios"]["3 classes, whole"], abs=1e-3)
+
+
+def test_training_step(tmp_path):
+    """The step's arithmetic does not depend on what is recomputed but by what is computed again, and more is kept without."""
+    figures = []
+    for recompute in ("False", "True"):
+        file = tmp_path / f"{recompute}.json"
+        done = benchmark(
+            "toybox/catseg", "--training", "2", "--json", str(file), "SOLVER.ACTIVATION_CHECKPOINTING", recompute
+        )
+        assert "what each step costs" in done and "trunk s" not in done
+        row = json.loads(file.read_text(encoding="utf-8"))["rows"][0]
+        figures.append(row["systems"]["catseg"]["steps"]["whole"])
+    kept, recomputed = figures
+    assert kept["operations"] < recomputed["operations"] < 1.5 * kept["operations"]
+    assert kept["added"] > recomputed["added"]
+
+
+def test_training_has_no_precision_to_compare():
+    with pytest.raises(subprocess.CalledProcessError):
+        benchmark("toybox/san", "--training", "2", "--precision", "float32,bfloat16")

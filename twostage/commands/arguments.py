@@ -224,6 +224,9 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
     parser.add_argument("--compare", metavar="CONFIG", help="take turns with this system, and print ratios")
     parser.add_argument("--precision", metavar="A,B", help="take turns in two precisions, like float32,bfloat16")
+    parser.add_argument(
+        "--training", type=positive, metavar="BATCH", help="time forward and backward pass of BATCH pictures of --size"
+    )
     parser.add_argument("--json", type=expand_home, metavar="FILE", help="write all figures")
     parser.add_argument("--write-ratios", type=expand_home, metavar="FILE", help="store the ratios of this run")
     parser.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from twostage.api import build_from_config
@@ -17,6 +18,7 @@ from twostage.benchmark.arithmetic import best_rate, operations
 from twostage.benchmark.cost import Cost, added_memory, median, peak_bytes
 from twostage.benchmark.ratios import regressions, store
 from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
+from twostage.benchmark.training import training_steps
 from twostage.benchmark.turns import ratio, take_turns
 from twostage.config import load_config
 from twostage.config.finding import find_config
@@ -38,14 +40,24 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         UserError: options that contradict each other, or anything wrong in a config or a file of ratios.
     """
     contenders = _contenders(args)
-    models = [_build(config, opts, random_text=args.random_text) for _, config, opts in contenders]
+    configs = [_config(config, opts, random_text=args.random_text) for _, config, opts in contenders]
+    models = [_build(cfg, random_text=args.random_text) for cfg in configs]
     labels = [label for label, _, _ in contenders]
     noise = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8, generator=noise)
     rows = []
-    with torch.inference_mode():
+    with torch.inference_mode(not args.training):
         for classes in args.classes:
-            systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
+            if args.training:
+                systems = [
+                    training_steps(
+                        model, parse_size(args.size), args.training, classes,
+                        recompute=cfg.SOLVER.ACTIVATION_CHECKPOINTING,
+                    )
+                    for model, cfg in zip(models, configs, strict=True)
+                ]  # fmt: skip
+            else:
+                systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
             rows.append(_measure(classes, labels, systems, args.repeats))
     if len(models) == 2:
         ratios = _print_pair(rows, labels)
@@ -71,6 +83,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
 def _contenders(args: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
     """Label, config file and overrides of the one or two that run."""
     name = Path(args.config_file).stem
+    if args.training and args.precision:
+        raise UserError("--precision is of inference; leave it out with --training")
     if args.compare and args.precision:
         raise UserError("--compare and --precision both name a second contender; give one of them")
     if args.compare:
@@ -84,11 +98,15 @@ def _contenders(args: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
     return [(name, args.config_file, args.opts)]
 
 
-def _build(config: str, opts: list[str], *, random_text: bool) -> Any:
+def _config(config: str, opts: list[str], *, random_text: bool) -> CfgNode:
+    # Nothing random may get into the cache of embeddings.
+    return load_config(config, opts + (["MODEL.CLIP.TEXT_CACHE", ""] if random_text else []))
+
+
+def _build(cfg: CfgNode, *, random_text: bool) -> Any:
     # Two precisions of a system have the same weights, random or not.
     torch.manual_seed(0)
-    # Nothing random may get into the cache of embeddings.
-    model = build_from_config(load_config(config, opts + (["MODEL.CLIP.TEXT_CACHE", ""] if random_text else [])))
+    model = build_from_config(cfg)
     if random_text:
         skip_text_tower(model)
     return model
@@ -114,7 +132,8 @@ def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int
             name: {figure: vars(ratio(costs[0][name], costs[1][name], figure)) for figure in ("wall", "processor")}
             for name in shared
         }
-        result["agree"] = _agreement(systems)
+        if "label map" in shared:
+            result["agree"] = _agreement(systems)
     return result
 
 
@@ -149,10 +168,14 @@ def _print_single(rows: list[dict[str, Any]], rate: float, *, random_text: bool)
             if name != base:
                 key = f"{row['classes']} classes, {name} / {base}"
                 ratios[key] = figures["processor"] / max(steps[base]["processor"], 1e-9)
-    print(tabulate(table, headers=["classes", *_HEADERS], floatfmt=".3f"))
-    print("\nseconds in the parts that the system names:")
-    print(tabulate(parts, headers="keys", floatfmt=".3f"))
-    print(f"\nwhat each step costs; the last column is the share of its time that its arithmetic takes at {rate / 1e9:.0f} GFLOPS,")
+    # A training step has no other step beside it.
+    if "label map" in steps:
+        print(tabulate(table, headers=["classes", *_HEADERS], floatfmt=".3f"))
+        print("\nseconds in the parts that the system names:")
+        print(tabulate(parts, headers="keys", floatfmt=".3f"))
+    print(
+        f"\nwhat each step costs; the last column is the share of its time that arithmetic takes at {rate / 1e9:.0f} GFLOPS,"
+    )
     print("which is what two large matrices are multiplied at:")
     headers = ["", "step", "wall s", "processor s", "page faults", "added MiB", "GFLOP", "arithmetic"]
     print(tabulate(costs, headers=headers, floatfmt=".3f"))
@@ -174,6 +197,8 @@ def _print_pair(rows: list[dict[str, Any]], labels: list[str]) -> dict[str, floa
     headers = ["classes", "step", "wall s", "processor s", "page faults", "added MiB", "wall ratio", "processor ratio"]
     print(tabulate(table, headers=headers))
     for row in rows:
+        if "agree" not in row:
+            continue
         print(f"{row['classes']} classes: both label {row['agree']:.2%} of the pixels alike")
     return ratios
 
