@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -62,12 +63,21 @@ def settle_machine(cfg: CN) -> None:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies matrices of bfloat16 itself (Linux tells; elsewhere False)."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
+
+
+def cpu_has_bfloat16_in_vectors_alone() -> bool:
+    """Whether it has dot products of bfloat16 (AVX512-BF16) and no units for whole matrices (AMX)."""
+    return "avx512_bf16" in _cpu_flags() and "amx_bf16" not in _cpu_flags()
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return False
-    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+        return frozenset()
+    return frozenset(next((line.split() for line in lines if line.startswith(("flags", "Features"))), ()))
 
 
 def expand_home(text: str) -> str:

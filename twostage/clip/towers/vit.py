@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twostage.clip.keys import PositionRule
 from twostage.errors import UserError
+from twostage.inference.attention import attend
 from twostage.recomputation import recomputable
 
 # open_clip's image tower and its blocks; their attributes are beyond what torch's stubs say of a module.
@@ -135,7 +136,7 @@ def finish_block(block: Block, x: Tensor, attended: Tensor) -> Tensor:
 def run_block(block: Block, x: Tensor) -> Tensor:
     """One residual attention block of CLIP on tokens `[B, N, W]`, with fused attention."""
     q, k, v = project_qkv(block.attn, block.ln_1(x))
-    return finish_block(block, x, merge_heads(F.scaled_dot_product_attention(q, k, v)))
+    return finish_block(block, x, merge_heads(attend(q, k, v)))
 
 
 def run_block_causally(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,7 +171,7 @@ def image_embeddings(visual: Tower, images: Tensor, replace: Replacement | None 
     normed = last.ln_1(tokens.x)
     k, v = project_qkv(last.attn, normed, "kv")
     (q,) = project_qkv(last.attn, normed[:, :1], "q")
-    attended = merge_heads(F.scaled_dot_product_attention(q, k, v))
+    attended = merge_heads(attend(q, k, v))
     return project_tokens(visual, finish_block(last, tokens.class_token, attended))[:, 0]
 
 

@@ -15,8 +15,11 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from timm.models.vision_transformer import Block, init_weights_vit_timm
 from torch import Tensor, nn
 
+from twostage.clip.towers.vit import merge_heads, split_heads
+from twostage.inference.attention import attend
 from twostage.norms import ChannelLayerNorm
 from twostage.proposals.mlp import MLP
+from twostage.recomputation import recomputable
 
 _EPS = 1e-6
 
@@ -68,6 +71,15 @@ class MaskDecoder(nn.Module):
         features = self.attn_mlp.hidden(pixels)
         bias = torch.einsum("bnqd,bdhw->bnqhw", folded, features) + constant[..., None, None]
         return BiasedMasks(masks, self.bias_scaling.weight * bias + self.bias_scaling.bias)
+
+
+@recomputable
+def _run_block(block: Any, x: Tensor) -> Tensor:
+    """A plain pre-norm block of timm on `[B, N, W]`, with the attention of inference."""
+    attention = block.attn
+    q, k, v = (split_heads(part, attention.num_heads) for part in attention.qkv(block.norm1(x)).chunk(3, dim=-1))
+    x = x + attention.proj(merge_heads(attend(q, k, v)))
+    return x + block.mlp(block.norm2(x))
 
 
 class SideAdapter(nn.Module):
@@ -129,7 +141,7 @@ class SideAdapter(nn.Module):
         decoded = {len(self.blocks), *(self.auxiliary_blocks if self.training else ())}
         proposals = {}
         for index, block in enumerate(self.blocks, start=1):
-            x = self._fuse(index, block(x), clip_maps, grid)
+            x = self._fuse(index, _run_block(block, x), clip_maps, grid)
             if index in decoded:
                 pixels = x[:, queries:].transpose(1, 2).unflatten(2, grid)
                 proposals[index] = self.decoder(x[:, :queries], pixels)
