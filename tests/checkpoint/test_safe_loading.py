@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,3 +163,22 @@ def test_a_damaged_list_of_parts(tmp_path):
     path.write_bytes(content[: directory + 46] + b"\xff\xfe" + content[directory + 48 :])
     with pytest.raises(UserError, match=r"weights\.pth' is (truncated or )?damaged"):
         load_checkpoint_file(path)
+
+
+def anonymous_memory():
+    """Bytes of this process that no file stands behind."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells what memory is a file's")
+def test_tensors_are_the_files_pages(tmp_path):
+    """What is copied into a model is not held a second time; writing to a loaded tensor leaves the file as it is."""
+    size = 32 * 2**20
+    torch.save({"model": {"weight": torch.ones(size // 4)}}, tmp_path / "large.pth")
+    before = anonymous_memory()
+    weight = load_tensors(tmp_path / "large.pth")["weight"]
+    assert weight.sum() == size // 4
+    assert anonymous_memory() - before < size // 4
+    weight.zero_()
+    assert load_tensors(tmp_path / "large.pth")["weight"].sum() == size // 4

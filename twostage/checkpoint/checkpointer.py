@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -135,7 +136,8 @@ class Checkpointer(DetectionCheckpointer):
         rest = {key: value for key, value in content.items() if key not in taken and not isinstance(value, Tensor)}
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in rest:
-                self.checkpointables[key].load_state_dict(rest.pop(key))
+                # Optimisers keep the tensors that they get, and these are the file's pages.
+                self.checkpointables[key].load_state_dict(copy.deepcopy(rest.pop(key)))
         return rest
 
 

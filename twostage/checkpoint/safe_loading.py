@@ -29,7 +29,8 @@ _CHUNK = 1 << 20
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """The whole content of a checkpoint: safetensors, a torch file that holds only tensors and plain containers, or the
-    tensors of a TorchScript archive or of a Lightning checkpoint.
+    tensors of a TorchScript archive or of a Lightning checkpoint. Tensors of the first two are views of the file, to be copied
+    by whoever keeps them.
 
     Raises:
         UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
@@ -57,7 +58,8 @@ def _load_torch(path: Path) -> dict[str, Any]:
     if is_lightning(path):
         return {"state_dict": load_lightning_tensors(path)}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: what is copied into a model is not held a second time. The format before 1.6 can't be.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
     except pickle.UnpicklingError as error:
         if is_archive(path) or "weights_only" in str(error).lower() or "global" in str(error).lower():
             raise UserError(
