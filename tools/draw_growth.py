@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """How time and memory of systems grow with classes and pixels, as one picture.
 
-    python tools/benchmark.py --config-file configs/san_vitb.yaml --classes 20 150 847 --json san.json MODEL.CLIP.PRETRAINED ''
+    python tools/benchmark.py --config-file configs/san_vitb.yaml --classes 20 150 847 --steps whole --json san.json \\
+        MODEL.CLIP.PRETRAINED ''
     python tools/draw_growth.py san.json --output growth.png
 
 Draws what any number of such files hold: by classes and by megapixels, each line at what was measured most often of the other.

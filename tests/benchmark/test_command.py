@@ -102,3 +102,11 @@ def test_training_step(tmp_path):
 def test_training_has_no_precision_to_compare():
     with pytest.raises(subprocess.CalledProcessError):
         benchmark("toybox/san", "--training", "2", "--precision", "float32,bfloat16")
+
+
+def test_chosen_steps(tmp_path):
+    benchmark("toybox/maskclip", "--steps", "whole", "--json", str(tmp_path / "growth.json"))
+    rows = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))["rows"]
+    assert [list(row["systems"]["maskclip"]["steps"]) for row in rows] == [["whole"], ["whole"]]
+    with pytest.raises(subprocess.CalledProcessError):
+        benchmark("toybox/maskclip", "--steps", "trunk")

@@ -222,6 +222,11 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
+    steps = ("trunk", "encode", "decode", "label map", "whole")
+    parser.add_argument(
+        "--steps", nargs="+", choices=steps, default=steps, metavar="STEP",
+        help=f"measure these only, the whole among them: {', '.join(steps)}",
+    )  # fmt: skip
     parser.add_argument("--compare", metavar="CONFIG", help="take turns with this system, and print ratios")
     parser.add_argument("--precision", metavar="A,B", help="take turns in two precisions, like float32,bfloat16")
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tabulate import tabulate
 
 from twostage.api import build_from_config
 from twostage.benchmark.arithmetic import best_rate, operations
-from twostage.benchmark.cost import Cost, added_memory, median, peak_bytes
+from twostage.benchmark.cost import added_memory, median, peak_bytes
 from twostage.benchmark.ratios import regressions, store
 from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
 from twostage.benchmark.training import training_steps
@@ -39,6 +40,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: options that contradict each other, or anything wrong in a config or a file of ratios.
     """
+    if "whole" not in args.steps:
+        raise UserError(f"--steps {' '.join(args.steps)} leaves out the whole, which ratios are of; add it")
     contenders = _contenders(args)
     configs = [_config(config, opts, random_text=args.random_text) for _, config, opts in contenders]
     models = [_build(cfg, random_text=args.random_text) for cfg in configs]
@@ -58,6 +61,9 @@ def run_from_arguments(args: argparse.Namespace) -> None:
                 ]  # fmt: skip
             else:
                 systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
+            for steps in systems:
+                for name in set(steps.runs) - set(args.steps):
+                    del steps.runs[name]
             rows.append(_measure(classes, labels, systems, args.repeats))
     if len(models) == 2:
         ratios = _print_pair(rows, labels)
@@ -120,8 +126,7 @@ def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int
         result["systems"][label] = {
             "text": steps.text_seconds,
             "steps": {
-                name: _figures(median(turns[name]), added_memory(run), operations(run))
-                for name, run in steps.runs.items()
+                name: {**vars(median(turns[name])), **_memory_and_operations(run)} for name, run in steps.runs.items()
             },
             "parts": named_parts(steps.runs["whole"], repeats),
         }
@@ -137,8 +142,11 @@ def _measure(classes: int, labels: list[str], systems: list[Steps], repeats: int
     return result
 
 
-def _figures(cost: Cost, added: float, operations: int) -> dict[str, float]:
-    return {**vars(cost), "added": added, "operations": operations}
+def _memory_and_operations(run: Callable[[], Any]) -> dict[str, float]:
+    """Both from one call, which nobody times."""
+    counted: list[int] = []
+    added = added_memory(lambda: counted.append(operations(run)))
+    return {"added": added, "operations": counted[0]}
 
 
 def _agreement(systems: list[Steps]) -> float:
