@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +12,19 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from tabulate import tabulate
 
 from twostage.api import build_from_config
 from twostage.benchmark.arithmetic import best_rate, operations
 from twostage.benchmark.cost import added_memory, median, peak_bytes
 from twostage.benchmark.ratios import regressions, store
 from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
+from twostage.benchmark.tables import print_pair, print_single
 from twostage.benchmark.training import training_steps
 from twostage.benchmark.turns import ratio, take_turns
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.files import write_text
-
-_HEADERS = (
-    "trunk s", "encode s", "decode s", "label map s", "whole s", "whole / trunk", "text, first s", "peak GiB"
-)  # fmt: skip
-_MIB = 2**20
-# Of the figures that `_shown` gives.
-_FORMATS = (".3f", ".3f", ",.0f", ",.0f")
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -48,29 +41,26 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     labels = [label for label, _, _ in contenders]
     noise = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8, generator=noise)
+    size, output = parse_size(args.size), parse_size(args.output_size)
+
+    def steps_of(model: Any, cfg: CfgNode, classes: int) -> Steps:
+        if args.training:
+            recompute = cfg.SOLVER.ACTIVATION_CHECKPOINTING
+            return training_steps(model, size, args.training, classes, recompute=recompute)
+        steps = system_steps(model, image, output, classes)
+        return dataclasses.replace(steps, runs={name: run for name, run in steps.runs.items() if name in args.steps})
+
     rows = []
     with torch.inference_mode(not args.training):
         for classes in args.classes:
-            if args.training:
-                systems = [
-                    training_steps(
-                        model, parse_size(args.size), args.training, classes,
-                        recompute=cfg.SOLVER.ACTIVATION_CHECKPOINTING,
-                    )
-                    for model, cfg in zip(models, configs, strict=True)
-                ]  # fmt: skip
-            else:
-                systems = [system_steps(model, image, parse_size(args.output_size), classes) for model in models]
-            for steps in systems:
-                for name in set(steps.runs) - set(args.steps):
-                    del steps.runs[name]
+            systems = [steps_of(model, cfg, classes) for model, cfg in zip(models, configs, strict=True)]
             rows.append(_measure(classes, labels, systems, args.repeats))
     if len(models) == 2:
-        ratios = _print_pair(rows, labels)
+        ratios = print_pair(rows, labels)
     else:
         precision = models[0].precision or torch.float32
         rate = best_rate(precision, next(models[0].parameters()).device)
-        ratios = _print_single(rows, rate, random_text=args.random_text)
+        ratios = print_single(rows, rate, random_text=args.random_text)
     setting = {
         "systems": labels, "size": args.size, "output size": args.output_size, "classes": args.classes,
         "threads": torch.get_num_threads(), "device": str(next(models[0].parameters()).device.type),
@@ -153,66 +143,6 @@ def _agreement(systems: list[Steps]) -> float:
     """Share of pixels that both label alike."""
     first, second = (steps.runs["whole"]()[0] for steps in systems)
     return float((first == second).float().mean())
-
-
-def _print_single(rows: list[dict[str, Any]], rate: float, *, random_text: bool) -> dict[str, float]:
-    """The tables of one system; its ratios are processor times of steps over the trunk's, or over the whole's without one.
-
-    Args:
-        rate: operations per second of `best_rate`.
-    """
-    table, costs, parts, ratios = [], [], [], {}
-    for row in rows:
-        (system,) = row["systems"].values()
-        steps = system["steps"]
-        walls = [steps[name]["wall"] if name in steps else math.nan for name in NAMES]
-        text = math.nan if random_text else system["text"]
-        table.append([row["classes"], *walls, walls[-1] / walls[0], text, row["peak"] / 2**30])
-        parts.append({"classes": row["classes"], **system["parts"]})
-        base = "trunk" if "trunk" in steps else "whole"
-        for name, figures in steps.items():
-            arithmetic = figures["operations"] / rate / max(figures["processor"], 1e-9)
-            costs.append([row["classes"], name, *_shown(figures), figures["operations"] / 1e9, arithmetic])
-            if name != base:
-                key = f"{row['classes']} classes, {name} / {base}"
-                ratios[key] = figures["processor"] / max(steps[base]["processor"], 1e-9)
-    # A training step has no other step beside it.
-    if "label map" in steps:
-        print(tabulate(table, headers=["classes", *_HEADERS], floatfmt=".3f"))
-        print("\nseconds in the parts that the system names:")
-        print(tabulate(parts, headers="keys", floatfmt=".3f"))
-    print(
-        f"\nwhat each step costs; the last column is the share of its time that arithmetic takes at {rate / 1e9:.0f} GFLOPS,"
-    )
-    print("which is what two large matrices are multiplied at:")
-    headers = ["", "step", "wall s", "processor s", "page faults", "added MiB", "GFLOP", "arithmetic"]
-    print(tabulate(costs, headers=headers, floatfmt=".3f"))
-    return ratios
-
-
-def _print_pair(rows: list[dict[str, Any]], labels: list[str]) -> dict[str, float]:
-    """The table of two systems that took turns; its ratios are the second's processor times over the first's."""
-    table, ratios = [], {}
-    for row in rows:
-        both = [row["systems"][label]["steps"] for label in labels]
-        for name, found in row["ratios"].items():
-            wall, processor = ("{median:.2f} ({low:.2f}-{high:.2f})".format(**found[k]) for k in ("wall", "processor"))
-            shown = zip(_FORMATS, *(_shown(steps[name]) for steps in both), strict=True)
-            pair = [f"{first:{form}} / {second:{form}}" for form, first, second in shown]
-            table.append([row["classes"], name, *pair, wall, processor])
-            ratios[f"{row['classes']} classes, {name}"] = found["processor"]["median"]
-    print(f"{labels[0]} / {labels[1]}, and the second over the first: median over the turns, lowest and highest")
-    headers = ["classes", "step", "wall s", "processor s", "page faults", "added MiB", "wall ratio", "processor ratio"]
-    print(tabulate(table, headers=headers))
-    for row in rows:
-        if "agree" not in row:
-            continue
-        print(f"{row['classes']} classes: both label {row['agree']:.2%} of the pixels alike")
-    return ratios
-
-
-def _shown(figures: dict[str, float]) -> list[float]:
-    return [figures["wall"], figures["processor"], figures["faults"], figures["added"] / _MIB]
 
 
 def parse_size(text: str) -> tuple[int, int]:
