@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twostage.checkpoint.checkpointer import Checkpointer, load_weights
-from twostage.checkpoint.renaming import CheckpointTable, Rename, check_complete
+from twostage.checkpoint.renaming import CheckpointTable, Packed, Rename, check_complete
 from twostage.checkpoint.signature import Signature
 from twostage.errors import UserError
 
@@ -43,6 +43,39 @@ def test_unknown_and_doubled_names():
     assert TABLE.to_official(numbered(["extra.w"])) == {}
     with pytest.raises(KeyError):
         TABLE.to_official(numbered(["other.w"]))
+
+
+PACKING = CheckpointTable(
+    system="Test",
+    signatures=(Signature(("blocks.",)),),
+    packed=(Packed("blocks.{i}.qkv.", ("layers.{i}.q.", "layers.{i}.k.", "layers.{i}.v.")),),
+    renames=(Rename("blocks.", "layers."),),
+)
+
+
+def test_packed_tensors_both_ways():
+    official = {
+        "blocks.0.qkv.weight": torch.arange(12.0).view(6, 2),
+        "blocks.1.qkv.weight": -torch.arange(12.0).view(6, 2),
+        "blocks.1.out.weight": torch.ones(2),
+    }
+    ours = PACKING.to_ours(official, source="x")
+    wanted = {f"layers.{i}.{part}.weight" for i in (0, 1) for part in "qkv"}
+    assert set(ours) == wanted | {"layers.1.out.weight"}
+    assert ours["layers.0.k.weight"].tolist() == [[4, 5], [6, 7]] and ours["layers.1.v.weight"][1, 1] == -11
+    # In whatever order ours come.
+    back = PACKING.to_official(dict(reversed(ours.items())))
+    assert set(back) == set(official) and all(torch.equal(back[name], official[name]) for name in official)
+
+
+def test_a_packed_tensor_of_no_such_shape_is_told_by_the_shapes_of_its_parts():
+    expected = {f"layers.0.{part}.weight": torch.zeros(2) for part in "qkv"}
+    for wrong in (torch.tensor(1.0), torch.zeros(7)):
+        ours = PACKING.to_ours({"blocks.0.qkv.weight": wrong}, source="x")
+        with pytest.raises(UserError, match="does not fit this M"):
+            check_complete(ours, expected, fresh=(), source="x", model="M")
+    with pytest.raises(UserError, match=r"two tensors for 'layers\.0\.k\.weight'"):
+        PACKING.to_ours({"blocks.0.k.weight": torch.zeros(2), "blocks.0.qkv.weight": torch.zeros(6)}, source="x")
 
 
 def test_complete():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import pickle
 import sys
+import types
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +36,46 @@ def test_pickled_code_never_runs(tmp_path, legacy):
     with pytest.raises(UserError, match=r"evil\.pth.*pickled objects"):
         load_checkpoint_file(path)
     assert not trap.exists()
+
+
+class DictConfig:
+    """Stands for OmegaConf's: settings, and the types that they may have."""
+
+    def __init__(self):
+        self.content = {"lr": 0.1, "types": [Any, dict, collections.defaultdict, int]}
+
+
+DictConfig.__module__ = "omegaconf.dictconfig"
+
+
+@pytest.fixture
+def omegaconf(monkeypatch):
+    """Its modules, as far as pickling asks for them."""
+    for name in ("omegaconf", "omegaconf.dictconfig"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules["omegaconf.dictconfig"], "DictConfig", DictConfig, raising=False)
+    return monkeypatch
+
+
+def test_settings_of_omegaconf_beside_the_tensors_are_not_read(tmp_path, omegaconf):
+    path = tmp_path / "checkpoint.pth"
+    metrics = collections.defaultdict(float, best=0.5)
+    run = {"model": {"w": torch.ones(2)}, "optimizer": {"state": {0: {"step": 1}}}, "metrics": metrics}
+    torch.save(run | {"config": DictConfig()}, path)
+    omegaconf.undo()
+    assert "omegaconf" not in sys.modules
+    assert load_tensors(path).keys() == {"w"} and torch.equal(load_tensors(path)["w"], torch.ones(2))
+
+
+def test_nothing_runs_in_a_file_with_settings(tmp_path, omegaconf):
+    path, trap = tmp_path / "evil.pth", tmp_path / "executed"
+    torch.save({"model": {"w": torch.ones(2)}, "config": DictConfig(), "extra": Attack(trap)}, path)
+    with pytest.raises(UserError, match=r"io\.open.*could run code"):
+        load_checkpoint_file(path)
+    assert not trap.exists()
+    torch.save({"weights": {"w": torch.ones(2)}, "config": DictConfig()}, path)
+    with pytest.raises(UserError, match=r"holds none of 'state_dict', 'model'"):
+        load_checkpoint_file(path)
 
 
 def test_plain_pickles_are_refused_by_name(tmp_path):

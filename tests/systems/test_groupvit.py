@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twostage.checkpoint.checkpointer import load_weights
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
@@ -141,8 +144,92 @@ def test_a_file_of_transformers_is_recognised(folder: Path, tmp_path: Path) -> N
         # The folder has no weights of its own: those are the checkpoint's.
         model = build_from_config(of_folder(tmp_path, "MODEL.WEIGHTS", str(weights)))
         assert all(torch.equal(value, read[name]) for name, value in model.state_dict().items())
-    table = model.checkpoint_table()
+    table, _ = model.checkpoint_tables()
     assert set(table.to_official(model.state_dict())) == set(load_file(file))
+
+
+# transformers' names -> the authors', in the order in which they are replaced.
+AUTHORS = [
+    (r"text_model\.encoder\.layers", "text_encoder.transformer.resblocks"),
+    (r"resblocks\.(\d+)\.self_attn", r"resblocks.\1.attn"),
+    (r"resblocks\.(\d+)\.layer_norm(\d)", r"resblocks.\1.ln_\2"),
+    (r"resblocks\.(\d+)\.mlp\.fc1", r"resblocks.\1.mlp.c_fc"),
+    (r"resblocks\.(\d+)\.mlp\.fc2", r"resblocks.\1.mlp.c_proj"),
+    (r"text_model\.embeddings\.token_embedding", "text_encoder.token_embedding"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "text_encoder.positional_embedding"),
+    (r"text_model\.final_layer_norm", "text_encoder.ln_final"),
+    (r"vision_model\.embeddings\.position_embeddings", "img_encoder.pos_embed"),
+    (r"vision_model\.embeddings\.patch_embeddings\.projection", "img_encoder.patch_embed.proj"),
+    (r"vision_model\.embeddings\.layernorm", "img_encoder.patch_embed.norm"),
+    (r"vision_model\.layernorm", "img_encoder.norm"),
+    (r"vision_model\.encoder\.stages", "img_encoder.layers"),
+    (r"(layers\.\d+)\.layers\.(\d+)\.self_attn\.out_proj", r"\1.blocks.\2.attn.proj"),
+    (r"(layers\.\d+)\.layers\.(\d+)\.self_attn", r"\1.blocks.\2.attn"),
+    (r"(layers\.\d+)\.layers\.(\d+)\.layer_norm(\d)", r"\1.blocks.\2.norm\3"),
+    (r"(layers\.\d+)\.layers\.(\d+)", r"\1.blocks.\2"),
+    (r"pre_assign_attn\.attn\.out_proj", "pre_assign_attn.attn.proj"),
+    (r"visual_projection\.3", "img_projector.linear_out"),
+    (r"visual_projection", "img_projector.linear_hidden"),
+    (r"text_projection\.3", "text_projector.linear_out"),
+    (r"text_projection", "text_projector.linear_hidden"),
+]
+
+
+def authors_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same network as the authors' training code saves it."""
+    made: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for pattern, new in AUTHORS:
+            name = re.sub(rf"^{pattern}" if "_model" in pattern or "projection" in pattern else pattern, new, name)
+        if re.search(r"linear_(hidden\.0|out)\.weight", name):
+            tensor = tensor[:, :, None]
+        made[name] = tensor
+    for name in [n for n in made if ".q_proj." in n and ".downsample." not in n]:
+        queries, keys, values = (made.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv")
+        packed = name.replace(".q_proj.", ".qkv.") if "img_encoder" in name else name.replace(".q_proj.", ".in_proj_")
+        made[packed] = torch.cat([queries, keys, values])
+    return made | {"multi_label_logit_scale": torch.tensor(3.0)}
+
+
+def test_a_file_of_the_authors_is_the_same_network(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    official = authors_file(load_file(folder / "model.safetensors"))
+    # Names that stand in the authors' code.
+    assert {
+        "img_encoder.layers.1.blocks.0.attn.qkv.bias", "img_encoder.layers.0.downsample.assign.q_proj.weight",
+        "img_encoder.layers.0.downsample.pre_assign_attn.attn.proj.weight", "img_encoder.layers.1.group_projector.1.fc1.bias",
+        "img_encoder.layers.0.group_token", "text_encoder.transformer.resblocks.1.attn.in_proj_weight",
+        "text_encoder.transformer.resblocks.0.mlp.c_proj.bias", "img_projector.linear_hidden.1.running_var",
+        "text_projector.linear_out.bias", "logit_scale",
+    } <= set(official)  # fmt: skip
+    assert official["img_projector.linear_hidden.0.weight"].shape == (40, 32, 1)
+    recognised = recognise_checkpoint(official)
+    assert recognised is not None and (recognised[0].name, recognised[1]) == ("GroupViT", "authors")
+    torch.save({"model": official, "epoch": 29}, tmp_path / "group_vit.pth")
+    shutil.copy(folder / "config.json", tmp_path)
+    with caplog.at_level(logging.INFO, "twostage"):
+        model = build_from_config(of_folder(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "group_vit.pth")))
+    assert f"official GroupViT checkpoint: {len(official)} tensors, all accounted for" in caplog.text
+    read = build_from_config(of_folder(folder)).state_dict()
+    assert all(torch.equal(value, read[name]) for name, value in model.state_dict().items())
+    _, table = model.checkpoint_tables()
+    again = table.to_official(model.state_dict())
+    assert set(again) == set(official) - {"multi_label_logit_scale"}
+    assert all(torch.equal(value, official[name]) for name, value in again.items())
+
+
+def test_what_the_authors_files_never_hold_is_refused(folder: Path) -> None:
+    official = authors_file(load_file(folder / "model.safetensors"))
+    model = build_model(of_folder(folder))
+    for name in ("img_encoder.layers.1.blocks.0.attn.relative", "text_encoder.cls_token", "img_encoder.head.weight"):
+        with pytest.raises(UserError, match=f"'{re.escape(name)}', which no official GroupViT checkpoint has"):
+            load_weights(model, {"model": official | {name: torch.zeros(2)}}, "other.pth")
+    part = {name: value for name, value in official.items() if not name.endswith("blocks.0.attn.qkv.bias")}
+    with pytest.raises(
+        UserError, match=r"9 tensors missing \(first: 'network\.vision_model\..*self_attn\.k_proj\.bias'\)"
+    ):
+        load_weights(model, {"model": part}, "part.pth")
 
 
 def test_what_is_no_groupvit_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from twostage.checkpoint.signature import Signature
@@ -60,6 +61,36 @@ def _swap(name: str, source: str, target: str, shift: int, low: int, high: int |
     return target.replace("{i}", str(number + shift)) + rest
 
 
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """An official tensor holds several of ours, of one shape, one after another along its first dimension (queries, keys and
+    values, say). Names as in `Rename`: one official beginning, and ours in the order in which they are packed.
+
+    >>> list(Packed("attn.qkv.", ("attn.q.", "attn.k.", "attn.v.")).to_ours("attn.qkv.bias", torch.arange(3)))
+    ['attn.q.bias', 'attn.k.bias', 'attn.v.bias']
+    """
+
+    official: str
+    ours: tuple[str, ...]
+
+    def to_ours(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
+        """The parts under our names; {} where the rule does not apply."""
+        names = [new for rule in self._rules if (new := rule.to_ours(name)) is not None]
+        if not names:
+            return {}
+        parts = torch.atleast_1d(tensor).tensor_split(len(names))
+        return {new: part.clone() for new, part in zip(names, parts, strict=True)}
+
+    def place(self, name: str) -> tuple[str, int] | None:
+        """In which official tensor one of ours lies, and as which part; None where the rule does not apply."""
+        found = ((rule.to_official(name), part) for part, rule in enumerate(self._rules))
+        return next(((official, part) for official, part in found if official is not None), None)
+
+    @property
+    def _rules(self) -> list[Rename]:
+        return [Rename(self.official, ours) for ours in self.ours]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointTable:
     """How a system's official checkpoints relate to our model.
@@ -68,6 +99,7 @@ class CheckpointTable:
         system: name in messages.
         signatures: how an official checkpoint is recognised (those of the system's card).
         renames: tried in order; the first that applies wins.
+        packed: official tensors that hold several of ours; tried before `renames`.
         aliases: older official names -> official names, applied before anything else.
         dropped: official name (regular expression, whole name) -> why it is knowingly not used.
         fresh: our name (regular expression, whole name) -> why the file does not fill it.
@@ -78,6 +110,7 @@ class CheckpointTable:
     system: str
     signatures: Sequence[Signature]
     renames: Sequence[Rename]
+    packed: Sequence[Packed] = ()
     aliases: Sequence[Rename] = ()
     dropped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -102,15 +135,23 @@ class CheckpointTable:
             name = self._current(given)
             if any(re.fullmatch(pattern, name) for pattern in self.dropped):
                 continue
-            rule, ours = next(
-                ((rule, new) for rule in self.renames if (new := rule.to_ours(name)) is not None), (None, None)
-            )
-            if rule is None or ours is None:
+            renamed = self._renamed(name, tensor)
+            if not renamed:
                 raise UserError(f"checkpoint '{source}' has {given!r}, which no official {self.system} checkpoint has")
-            if ours in result:
-                raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {given!r})")
-            result[ours] = rule.value[0](tensor)
+            for ours in renamed:
+                if ours in result:
+                    raise UserError(f"checkpoint '{source}' has two tensors for {ours!r} (one is {given!r})")
+            result |= renamed
         return result
+
+    def _renamed(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
+        """What one official tensor gives, {} where no rule applies."""
+        for packed in self.packed:
+            if parts := packed.to_ours(name, tensor):
+                return parts
+        return next(
+            ({new: rule.value[0](tensor)} for rule in self.renames if (new := rule.to_ours(name)) is not None), {}
+        )
 
     def supplied(self, *, source: str) -> dict[str, Tensor]:
         """Fresh tensors under our names, for the checkpoint `source`; empty where they stay as they were built.
@@ -131,7 +172,12 @@ class CheckpointTable:
             KeyError: a tensor is neither renamed nor listed as fresh.
         """
         result: dict[str, Tensor] = {}
+        parts: dict[str, dict[int, Tensor]] = {}
         for name, tensor in tensors.items():
+            place = next((found for packed in self.packed if (found := packed.place(name)) is not None), None)
+            if place is not None:
+                parts.setdefault(place[0], {})[place[1]] = tensor
+                continue
             rule, official = next(
                 ((rule, new) for rule in self.renames if (new := rule.to_official(name)) is not None), (None, None)
             )
@@ -139,6 +185,7 @@ class CheckpointTable:
                 result[official] = rule.value[1](tensor)
             elif not any(re.fullmatch(pattern, name) for pattern in self.fresh):
                 raise KeyError(f"{self.system} has no official name for {name!r}")
+        result |= {name: torch.cat([some[part] for part in sorted(some)]) for name, some in parts.items()}
         return result
 
 

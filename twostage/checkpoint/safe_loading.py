@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from twostage.checkpoint.lightning import is_lightning, load_lightning_tensors
 from twostage.checkpoint.tensor_reader import is_archive
 from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_tensors
+from twostage.checkpoint.trainer_files import is_trainer_file, load_trainer_tensors
 from twostage.errors import UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """The whole content of a checkpoint: safetensors, a torch file that holds only tensors and plain containers, or the
-    tensors of a TorchScript archive or of a Lightning checkpoint. Tensors of the first two are views of the file, to be copied
-    by whoever keeps them.
+    tensors of a TorchScript archive or of a checkpoint that holds a trainer's own objects besides. Tensors of the first two are
+    views of the file, to be copied by whoever keeps them.
 
     Raises:
         UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
@@ -55,8 +55,8 @@ def _load_torch(path: Path) -> dict[str, Any]:
         )
     if is_torchscript(path):
         return dict(load_torchscript_tensors(path))
-    if is_lightning(path):
-        return {"state_dict": load_lightning_tensors(path)}
+    if is_trainer_file(path):
+        return {"state_dict": load_trainer_tensors(path)}
     try:
         # Mapped: what is copied into a model is not held a second time. The format before 1.6 can't be.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))

@@ -9,6 +9,11 @@ from twostage.systems.one_stage.groupvit.keys import GROUPS
 _COLUMNS = ("VOC21", "Context60", "COCO-Object")
 _HUB = "https://huggingface.co/nvidia"
 _NOTE = "transformers' layout; MODEL.GROUPVIT.PRETRAINED takes the repository as a whole"
+_PAGE = "https://github.com/xvjiarui/GroupViT#benchmark-results"
+_PAGE_NOTE = "the authors' layout; MODEL.WEIGHTS takes the file, with MODEL.GROUPVIT.PRETRAINED ''"
+_TRAIN = {"yfcc": "CC3M, CC12M and YFCC14M captions", "redcaps": "CC3M, CC12M and RedCaps captions"}
+# Variants by who laid out the file.
+TRANSFORMERS, AUTHORS = "transformers", "authors"
 
 CARDS = (
     SystemCard(
@@ -24,15 +29,20 @@ CARDS = (
         module="twostage.systems.one_stage.groupvit.model",
         keys=GROUPS,
         configs=("groupvit",),
-        signatures={"": Signature(("vision_model.encoder.stages.", "text_model.", "visual_projection."))},
+        signatures={
+            TRANSFORMERS: Signature(("vision_model.encoder.stages.", "text_model.", "visual_projection.")),
+            AUTHORS: Signature(("img_encoder.layers.", "text_encoder.transformer.", "img_projector.")),
+        },
         checked="no case; the network is transformers', naming is compared with a written-out form at tiny size",
         checkpoints=tuple(
             OfficialCheckpoint(
-                name=name, source=f"{_HUB}/{name}", config="groupvit", train=train, by_hand=True, note=_NOTE
+                name=name, source=source, config="groupvit", train=_TRAIN[captions], by_hand=True, note=note
             )
-            for name, train in (
-                ("groupvit-gcc-yfcc", "CC3M, CC12M and YFCC14M captions"),
-                ("groupvit-gcc-redcaps", "CC3M, CC12M and RedCaps captions"),
+            for name, source, captions, note in (
+                ("groupvit-gcc-yfcc", f"{_HUB}/groupvit-gcc-yfcc", "yfcc", _NOTE),
+                ("groupvit-gcc-redcaps", f"{_HUB}/groupvit-gcc-redcaps", "redcaps", _NOTE),
+                ("group_vit_gcc_yfcc_30e-879422e0.pth", _PAGE, "yfcc", _PAGE_NOTE),
+                ("group_vit_gcc_redcap_30e-3dd09a76.pth", _PAGE, "redcaps", _PAGE_NOTE),
             )
         ),
         figures=tuple(

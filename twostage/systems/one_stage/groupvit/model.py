@@ -13,7 +13,7 @@ from twostage.checkpoint.renaming import CheckpointTable
 from twostage.clip.text import TextEmbedder
 from twostage.segmenter import shared_arguments
 from twostage.systems.one_stage.groupvit.network import Network, TextTower, build_network, encode_windows
-from twostage.systems.one_stage.groupvit.weights import groupvit_table
+from twostage.systems.one_stage.groupvit.weights import groupvit_tables
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding
 from twostage.systems.one_stage.segclip.grouped import LARGEST_SCALE, GroupSegmenter
 
@@ -50,9 +50,9 @@ class GroupViT(GroupSegmenter):
             "background_threshold": keys.BACKGROUND_THRESHOLD,
         }
 
-    def checkpoint_table(self) -> CheckpointTable:
-        """`MODEL.WEIGHTS` may be a `model.safetensors` of transformers."""
-        return groupvit_table()
+    def checkpoint_tables(self) -> tuple[CheckpointTable, ...]:
+        """`MODEL.WEIGHTS` may be a `model.safetensors` of transformers or a `.pth` of the authors."""
+        return groupvit_tables(len(self.network.vision_model.encoder.stages))
 
     @property
     def scale(self) -> Tensor:
