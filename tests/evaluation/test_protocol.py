@@ -4,33 +4,85 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
+import cv2
+import PIL
 import pytest
 
 from twostage.api import find_config
 from twostage.commands import evaluate_eight
 from twostage.commands.evaluate import run_from_arguments
 from twostage.config import load_config
+from twostage.data.views import evaluated_view
 from twostage.errors import UserError
+from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.protocol import protocol_of, protocol_table
 from twostage.evaluation.selection import select_datasets
 
 
-def settings(name: str) -> dict:
-    cfg = load_config(find_config(name), ["MODEL.CLIP.TEXT_CACHE", ""])
-    return protocol_of(cfg.dump(), ["sky, wall", "person"])
+def settings(name: str, *opts: str) -> dict:
+    cfg = load_config(find_config(name), ["MODEL.CLIP.TEXT_CACHE", "", *opts])
+    (test_set,) = cfg.DATASETS.TEST
+    dataset = EvaluatedDataset.of(evaluated_view(cfg, test_set))
+    return protocol_of(cfg.dump(), dataset.prompt_names, background=dataset.background_class)
 
 
 def test_settings_are_those_of_the_config() -> None:
     told = settings("training_free/proxyclip_dino_voc21")
-    assert told["resize"].startswith("opencv ") and "short side 336" in told["resize"]
+    assert told["resize"] == f"opencv {cv2.__version__}, short side 336, long side at most 2048"
     assert (told["window"], told["stride"], told["names"]) == (336, 112, "proxyclip")
-    assert told["probability_threshold"] == 0.2 and told["background"] == "sky, wall" and told["precision"] == "float32"
+    assert told["probability_threshold"] == 0.2 and told["background"].startswith("sky, wall, tree")
+    assert told["precision"] == "float32" and told["foundation"] == "dino_vitb8" and told["masks"] is None
+    assert settings("training_free/proxyclip_dino_voc20")["background"] is None
     told = settings("training_free/talk2dino_voc21")
-    assert told["background_score"] == 0.55 and told["background"] is None
-    assert settings("toybox/maskclip")["window"] is None
-    assert protocol_of("", []) == {}
+    assert told["background_score"] == 0.55 and told["background"] == "no words"
+    told = settings("training_free/trident_ade20k", "MODEL.PRECISION", "bfloat16", "FLOAT32_PRECISION", "high")
+    assert told["precision"] == "bfloat16, products high"
+    assert told["SAM's picture"] == f"opencv {cv2.__version__}, then pillow {PIL.__version__}"
+    assert settings("training_free/corrclip_voc21", "MODEL.MASKS.SOURCE", "superpixels")["masks"] == "superpixels"
+    told = settings("toybox/maskclip")
+    assert told["window"] == "whole picture" and told["resize"].startswith(f"pillow {PIL.__version__}, short side")
+    assert settings("clip_diy")["resize"] == f"pillow {PIL.__version__}, stretched to 256 x 256"
+    assert protocol_of("", [], background=None) == {}
+
+
+# System -> its test sets without published settings.
+SYSTEMS = {
+    "clip_vitb": (),
+    "sclip_vitb": (),
+    "naclip_vitb": (),
+    "clearclip_vitb": ("context60", "coco_object"),
+    "maskclip_vitb": ("voc21", "context60", "coco_object"),
+    "proxyclip_dino": (),
+    "proxyclip_dinov2": (),
+    "corrclip": (),
+    "trident": (),
+    "clip_dinoiser": (),
+    "talk2dino_vitb": (),
+}
+WITH_BACKGROUND = ("voc21", "context60", "coco_object")
+# What makes a pixel background; a system has one of them.
+RULES = ("probability_threshold", "background_rule", "background_score")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_row_of_the_eight_states_what_moves_it(system: str) -> None:
+    found = evaluate_eight.protocol_configs(f"configs/{system}.yaml")
+    assert set(found) == set(evaluate_eight.EIGHT) - set(SYSTEMS[system])
+    for test_set, config in found.items():
+        told = settings(config)
+        assert re.match(r"opencv \d+\.\d+.*, short side \d+, long side at most \d+$", told["resize"])
+        assert told["window"] == "whole picture" or told["window"] >= told["stride"] > 0
+        assert told["precision"] == "float32" and told["names"] and told["templates"]
+        (rule,) = (name for name in RULES if name in told)
+        if test_set not in WITH_BACKGROUND:
+            assert told["background"] is None and not told[rule]
+        elif rule == "background_rule":
+            assert told["background"] == "background" and told[rule] == (test_set != "context60")
+        else:
+            assert told["background"] and 0 < told[rule] < 1
 
 
 def test_table_leaves_out_what_no_row_has() -> None:
@@ -38,12 +90,7 @@ def test_table_leaves_out_what_no_row_has() -> None:
     assert table.splitlines() == ["| | window | stride |", "|---|---|---|", "| a | 224 | - |", "| b | - | 112 |"]
 
 
-def test_every_protocol_is_found_by_its_systems_config() -> None:
-    for config, count in (("naclip_vitb", 8), ("proxyclip_dino", 8), ("proxyclip_dinov2", 8), ("clip_dinoiser", 6)):
-        found = evaluate_eight.protocol_configs(f"configs/{config}.yaml")
-        assert len(found) == count
-        for name in found.values():
-            assert len(load_config(find_config(name)).DATASETS.TEST) == 1
+def test_a_system_without_a_protocol_is_told() -> None:
     with pytest.raises(UserError, match=r"no protocol of eight test sets for 'san'; there is one for .*naclip"):
         evaluate_eight.protocol_configs("configs/san_vitb.yaml")
     with pytest.raises(UserError, match="'eight' has settings of its own"):

@@ -9,22 +9,30 @@ import cv2
 import PIL
 import yaml
 
-# Systems whose scores have rules of their own, and the block of their keys.
+# Systems whose scores have rules of their own: architecture -> block of its keys, and which of them.
 _RULES = {
-    "TALK2DINO": ("BACKGROUND_SCORE", "CLEANING", "PAMR_STEPS"),
-    "CLIP_DINOISER": ("BACKGROUND", "DELTA"),
-    "TRIDENT": ("REFINE", "LEAST_PROBABILITY"),
+    "Talk2Dino": ("TALK2DINO", ("BACKGROUND_SCORE", "CLEANING", "PAMR_STEPS")),
+    "ClipDinoiser": ("CLIP_DINOISER", ("BACKGROUND", "DELTA")),
+    "Trident": ("TRIDENT", ("REFINE", "LEAST_PROBABILITY")),
+    "ClipDiy": ("CLIP_DIY", ("CROPS", "OBJECTNESS")),
+    "GroupViT": ("GROUPVIT", ("BACKGROUND_THRESHOLD",)),
+    "SegCLIP": ("SEGCLIP", ("BACKGROUND_THRESHOLD",)),
 }
-_ARCHITECTURES = {"TALK2DINO": "Talk2Dino", "CLIP_DINOISER": "ClipDinoiser", "TRIDENT": "Trident"}
+# Keys whose own name is a setting of all systems.
+_CALLED = {"BACKGROUND": "background_rule"}
 _TRAINING_FREE = ("TrainingFree", "ProxyClip", "CorrClip", "Trident")
+# Which of all systems read a second frozen network, and which give a first class called "background" no words.
+_BORROWING = ("ProxyClip", "CorrClip", "Trident", "Talk2Dino", "ClipDiy")
+_WORDLESS = ("GroupViT", "SegCLIP")
 
 
-def protocol_of(config_text: str, prompt_names: Sequence[str]) -> dict[str, Any]:
+def protocol_of(config_text: str, prompt_names: Sequence[str], *, background: int | None) -> dict[str, Any]:
     """The settings of one evaluation, in the words of a paper's table; {} without the config of a system.
 
     Args:
         config_text: the config as yaml.
         prompt_names: the classes as they were asked for, synonyms joined by commas.
+        background: the class of pixels that no name fits; None where the dataset has none.
     """
     if not config_text:
         return {}
@@ -33,35 +41,46 @@ def protocol_of(config_text: str, prompt_names: Sequence[str]) -> dict[str, Any]
         return {}
     model, sliding = cfg["MODEL"], cfg["TEST"]["SLIDING"]
     architecture = model["META_ARCHITECTURE"]
-    library = cfg["INPUT"]["RESIZE_TEST"]
     settings = {
-        "resize": f"{library} {_version(library)}, short side {cfg['INPUT']['MIN_SIZE_TEST']}, "
-        f"long side at most {cfg['INPUT']['MAX_SIZE_TEST']}",
-        "window": sliding["TILE"] if sliding["ENABLED"] else None,
+        "resize": _resize(cfg["INPUT"]),
+        "window": sliding["TILE"] if sliding["ENABLED"] else "whole picture",
         "stride": sliding["STRIDE"] if sliding["ENABLED"] else None,
         "names": cfg["DATASETS"]["CLASS_NAMES"],
         "templates": model["CLIP"]["TEMPLATES"],
-        "background": _background(model, architecture, prompt_names),
-        "precision": cfg["FLOAT32_PRECISION"] or "float32",
+        "background": _background(model, architecture, prompt_names) if background == 0 else None,
+        "precision": _precision(cfg),
+        "foundation": model["FOUNDATION"]["NAME"] if architecture in _BORROWING else None,
+        "masks": None if model["MASKS"]["SOURCE"] == "own" else model["MASKS"]["SOURCE"],
     }
+    if architecture == "Trident" and model["TRIDENT"]["AGGREGATE"]:
+        settings["SAM's picture"] = f"opencv {cv2.__version__}, then pillow {PIL.__version__}"
     if architecture in _TRAINING_FREE:
         keys = model["TRAINING_FREE"]
         settings |= {name.lower(): keys[name] for name in ("PROBABILITY_THRESHOLD", "AREA_THRESHOLD", "PAMR_STEPS")}
-    for block, names in _RULES.items():
-        if architecture == _ARCHITECTURES[block]:
-            settings |= {name.lower(): model[block][name] for name in names}
-    return settings
+    block, names = _RULES.get(architecture, ("", ()))
+    return settings | {_CALLED.get(name, name.lower()): model[block][name] for name in names}
 
 
-def _version(library: str) -> str:
-    return cv2.__version__ if library == "opencv" else PIL.__version__
+def _resize(keys: Mapping[str, Any]) -> str:
+    """How pictures come to the size of the network, and by which library."""
+    if keys["RESIZE_TEST"] == "stretch":
+        height, width = keys["SIZE_TEST"]
+        return f"pillow {PIL.__version__}, stretched to {height} x {width}"
+    library = f"opencv {cv2.__version__}" if keys["RESIZE_TEST"] == "opencv" else f"pillow {PIL.__version__}"
+    return f"{library}, short side {keys['MIN_SIZE_TEST']}, long side at most {keys['MAX_SIZE_TEST']}"
 
 
-def _background(model: Mapping[str, Any], architecture: str, prompt_names: Sequence[str]) -> str | None:
-    """The words that stand for the first class where that is the background."""
-    if architecture not in _TRAINING_FREE or not model["TRAINING_FREE"]["PROBABILITY_THRESHOLD"]:
-        return None
-    words = model["TRAINING_FREE"]["BACKGROUND_WORDS"]
+def _precision(cfg: Mapping[str, Any]) -> str:
+    """Of the system; of matrix products as well, where torch was told to take less for them."""
+    products = cfg["FLOAT32_PRECISION"]
+    return cfg["MODEL"]["PRECISION"] + (f", products {products}" if products else "")
+
+
+def _background(model: Mapping[str, Any], architecture: str, prompt_names: Sequence[str]) -> str:
+    """The words that stand for the first class, which is the background."""
+    if architecture in _WORDLESS or (architecture == "Talk2Dino" and model["TALK2DINO"]["BACKGROUND_SCORE"]):
+        return "no words"
+    words = model["TRAINING_FREE"]["BACKGROUND_WORDS"] if architecture in _TRAINING_FREE else ()
     return ", ".join(words) if words else prompt_names[0]
 
 

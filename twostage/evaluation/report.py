@@ -107,7 +107,7 @@ class Report:
             "class_names_sha256": text_hash("\n".join(dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(dataset.prompt_names)),
             "weights_sha256": self.subject.get("weights_sha256"),
-            "protocol": protocol_of(self.config_text, dataset.prompt_names),
+            "protocol": protocol_of(self.config_text, dataset.prompt_names, background=dataset.background_class),
             "versions": versions(),
             **self.measured,
         }

@@ -6,7 +6,7 @@ from twostage.checkpoint.signature import Signature
 from twostage.systems.card import OfficialCheckpoint, SystemCard
 from twostage.systems.training_free.clip_dinoiser.keys import GROUPS
 
-_BENCHMARKS = ("coco_object", "coco_stuff", "context59", "context60", "voc20", "voc21")
+_EIGHT = ("ade20k", "cityscapes", "coco_object", "coco_stuff", "context59", "context60", "voc20", "voc21")
 
 CARDS = (
     SystemCard(
@@ -21,11 +21,7 @@ CARDS = (
         meta_architecture="ClipDinoiser",
         module="twostage.systems.training_free.clip_dinoiser.model",
         keys=GROUPS,
-        configs=(
-            "clip_dinoiser",
-            "toybox/clip_dinoiser",
-            *(f"training_free/clip_dinoiser_{name}" for name in _BENCHMARKS),
-        ),
+        configs=("clip_dinoiser", "toybox/clip_dinoiser", *(f"training_free/clip_dinoiser_{name}" for name in _EIGHT)),
         signatures={"": Signature(("obj_proj.", "bkg_decoder."))},
         checked="the public case matches",
         checkpoints=(
