@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from twostage.clip.loading import load_clip
 from twostage.clip.regions.classifiers import BiasedRegions, PooledRegions, cells_inside
 from twostage.clip.regions.encoder import RegionEncoder
+from twostage.clip.towers.convnext import dense_embeddings
+from twostage.clip.towers.pyramid import feature_pyramid
 from twostage.clip.towers.vit import embed_image, image_embeddings, run_blocks, value_path_features
 from twostage.config import load_config
 from twostage.systems.building import build_model
@@ -50,6 +52,17 @@ def test_pooled_regions_of_a_convolutional_tower(masks):
     found = PooledRegions(threshold=0.5)(visual, image, probabilities)
     torch.testing.assert_close(found.embeddings[0], F.normalize(visual(image[None])[0], dim=-1), rtol=1e-3, atol=1e-4)
     assert found.valid.tolist() == [True, False]
+    # A picture of no whole cells is padded, and a mask takes its own cells only.
+    probabilities = torch.zeros(2, 50, 90)
+    probabilities[0, :32, :64] = probabilities[1, :, 70:] = 0.9
+    image = torch.randn(3, 50, 90)
+    found = PooledRegions(threshold=0.5)(visual, image, probabilities)
+    cells = feature_pyramid(visual, F.pad(image, (0, 6, 0, 14))[None])["res5"]
+    assert cells.shape[2:] == (2, 3)
+    wanted = dense_embeddings(
+        visual, torch.stack([cells[0, :, 0, :2].mean(1), cells[0, :, :, 2].mean(1)])[..., None, None]
+    )
+    torch.testing.assert_close(found.embeddings, F.normalize(wanted[..., 0, 0], dim=-1), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -165,11 +165,16 @@ def test_label_maps_become_masks_of_the_batch() -> None:
     assert not stacked_masks([torch.zeros(2, 2, dtype=torch.int64)], [(2, 2)], (2, 2)).any()
 
 
-@pytest.mark.parametrize("regions", ["crop", "mask_pool", "attention_bias", "mask_adapter"])
+@pytest.mark.parametrize(
+    ("name", "regions"),
+    [
+        *(("ovseg_superpixels", regions) for regions in ("crop", "mask_pool", "attention_bias")),
+        *(("ovseg_adapter", regions) for regions in ("mask_pool", "mask_adapter")),
+    ],
+)
 @torch.no_grad()
-def test_a_region_classifier_names_masks_from_elsewhere(regions: str) -> None:
+def test_a_region_classifier_names_masks_from_elsewhere(name: str, regions: str) -> None:
     torch.manual_seed(0)
-    name = "ovseg_adapter" if regions == "mask_adapter" else "ovseg_superpixels"
     model = build_model(config("MODEL.OVSEG.REGIONS", regions, name=name)).eval()
     labels = torch.zeros(40, 60, dtype=torch.int64)
     labels[:, :25], labels[10:30, 35:] = 4, 9
@@ -187,6 +192,13 @@ def test_a_region_classifier_names_masks_from_elsewhere(regions: str) -> None:
     # The generator has no say.
     model.ensemble_weight = 0.3
     torch.testing.assert_close(model.decode(encoded, text).scores([(40, 60)])[0], scores)
+
+
+def test_a_tower_that_the_classifier_does_not_know_is_told() -> None:
+    with pytest.raises(UserError, match="OVSeg needs a CLIP with a plain ViT image tower"):
+        build_model(config("MODEL.OVSEG.REGIONS", "attention_bias", name="ovseg_adapter"))
+    with pytest.raises(UserError, match=r"MODEL\.OVSEG\.REGIONS 'mask_adapter' needs a CLIP with a ConvNeXt"):
+        build_model(config("MODEL.OVSEG.REGIONS", "mask_adapter", name="ovseg_superpixels"))
 
 
 def test_masks_from_elsewhere_need_clip_and_train_nothing() -> None:

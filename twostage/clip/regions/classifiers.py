@@ -16,7 +16,7 @@ from torch import Tensor
 from twostage.clip.regions.contract import Regions
 from twostage.clip.regions.mask_pooling import embed_masks, pool_masks
 from twostage.clip.regions.shadow_tokens import recognise_masks
-from twostage.clip.towers.pyramid import feature_pyramid
+from twostage.clip.towers.pyramid import feature_pyramid, to_whole_cells
 from twostage.clip.towers.vit import Tower, embed_image, run_blocks, value_path_features
 
 # Shuts a patch out of the attention, as in SAN.
@@ -28,6 +28,7 @@ class PooledRegions:
     """Dense features pooled inside the masks (FC-CLIP, Yu et al., NeurIPS 2023, section 3.2).
 
     A convolutional tower's last stage is pooled before its projection, a ViT's value-path features (MaskCLIP) after it.
+    For the former the picture is padded with zeros to whole cells.
 
     Attributes:
         threshold: pixels of a higher mask probability are the region.
@@ -38,11 +39,14 @@ class PooledRegions:
     def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
         """See `RegionClassifier`."""
         masks = probabilities > self.threshold
-        is_vit = hasattr(visual, "class_embedding")
-        features = value_path_features(visual, image[None]) if is_vit else feature_pyramid(visual, image[None])["res5"]
-        inside = cells_inside(masks, (features.shape[2], features.shape[3]))[None]
-        embeddings = pool_masks(features, inside) if is_vit else embed_masks(visual, features, inside)
-        return _regions(embeddings[0], masks)
+        if hasattr(visual, "class_embedding"):
+            features = value_path_features(visual, image[None])
+            inside = cells_inside(masks, (features.shape[2], features.shape[3]))[None]
+            return _regions(pool_masks(features, inside)[0], masks)
+        margin = to_whole_cells(masks.shape[1], masks.shape[2])
+        features = feature_pyramid(visual, F.pad(image[None], margin))["res5"]
+        inside = cells_inside(F.pad(masks, margin), (features.shape[2], features.shape[3]))[None]
+        return _regions(embed_masks(visual, features, inside)[0], masks)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

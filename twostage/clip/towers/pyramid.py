@@ -12,6 +12,8 @@ from twostage.clip.towers.vit import Tower
 from twostage.errors import UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
+# Of the last stage.
+STRIDE = 32
 
 
 def require_convolutional(visual: Tower, system: str) -> None:
@@ -44,3 +46,8 @@ def feature_pyramid(visual: Tower, images: Tensor) -> dict[str, Tensor]:
     else:
         stages = tuple(convnext.hierarchical_features(visual, images))
     return {name: stage.contiguous() for name, stage in zip(STAGES, stages, strict=True)}
+
+
+def to_whole_cells(height: int, width: int) -> tuple[int, int, int, int]:
+    """What `torch.nn.functional.pad` adds on the right and below, so that the last stage has whole cells only."""
+    return 0, -width % STRIDE, 0, -height % STRIDE

@@ -12,15 +12,12 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from twostage.clip.regions.contract import Regions
-from twostage.clip.towers.pyramid import feature_pyramid
+from twostage.clip.towers.pyramid import feature_pyramid, to_whole_cells
 from twostage.clip.towers.vit import Tower
 from twostage.systems.two_stage.heads import DenseCLIP
 from twostage.systems.two_stage.maftp.transfer import dense_clip
 from twostage.systems.two_stage.mask_adapter.adapter import MaskMaps, adapted_embeddings
 from twostage.systems.two_stage.mask_adapter.weights import read_adapter
-
-# The picture is zero-padded, as in the adapter's training, to a multiple of the last stage's stride.
-_STRIDE = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,8 @@ class AdaptedRegions:
     def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
         """See `RegionClassifier`."""
         masks = probabilities > self.threshold
-        margin = (0, -masks.shape[2] % _STRIDE, 0, -masks.shape[1] % _STRIDE)
+        # As in the adapter's training.
+        margin = to_whole_cells(masks.shape[1], masks.shape[2])
         res5 = feature_pyramid(visual, F.pad(image[None], margin))["res5"]
         # An adapter on FC-CLIP reads CLIP's last stage cell by cell.
         dense = DenseCLIP(res5, dense_clip(visual, res5, "aligned"))

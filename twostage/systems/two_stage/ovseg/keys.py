@@ -26,8 +26,9 @@ def _add(cfg: CN) -> None:
     # setting). "": every class counts as unseen.
     cfg.MODEL.OVSEG.SEEN_CLASSES_OF = ""
     # How CLIP looks at a proposal. crop: at a masked crop, with or without mask prompts (MASK_PROMPTS); mask_pool: at the
-    # dense features inside the mask; attention_bias: by a class token that sees only the mask in the last blocks;
-    # mask_adapter: at the last stage of a ConvNeXt, weighted by the maps of a trained adapter (MODEL.MASK_ADAPTER).
+    # dense features inside the mask (of a ViT, a ConvNeXt or a ResNet); attention_bias: by a class token that sees only the
+    # mask in the last blocks; mask_adapter: at the last stage of a ConvNeXt, weighted by the maps of a trained adapter
+    # (MODEL.MASK_ADAPTER).
     cfg.MODEL.OVSEG.REGIONS = "crop"
     # Of mask_adapter: a checkpoint of Mask-Adapter on FC-CLIP, ours or official, of which the adapter is taken ("": random).
     cfg.MODEL.OVSEG.ADAPTER_WEIGHTS = ""

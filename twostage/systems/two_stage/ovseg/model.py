@@ -21,7 +21,8 @@ from twostage.clip.regions.encoder import RegionEncoder
 from twostage.clip.regions.mask_prompt import has_mask_prompts
 from twostage.clip.statistics import CLIP_STATISTICS, Pictures, PixelUnits
 from twostage.clip.towers.convnext import require_convnext
-from twostage.clip.towers.vit import require_vit
+from twostage.clip.towers.pyramid import require_convolutional
+from twostage.clip.towers.vit import Tower, require_vit
 from twostage.data.views import dataset_view
 from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
@@ -114,10 +115,7 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         """Constructor arguments from `MODEL.OVSEG`, `MODEL.MASKFORMER`, the backbone's keys and `MODEL.CLIP`."""
         clip, tokenizer = load_clip_from_config(cfg)
         keys = cfg.MODEL.OVSEG
-        if keys.REGIONS == "mask_adapter":
-            require_convnext(clip.visual, "MODEL.OVSEG.REGIONS 'mask_adapter'")
-        else:
-            require_vit(clip.visual, "OVSeg")
+        _check_tower(clip.visual, keys.REGIONS)
         backbone = build_backbone(cfg)
         shapes = sorted(backbone.output_shape().items(), key=lambda item: item[1].stride or 0)
         return {
@@ -227,6 +225,16 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
         self, encoded: EncodedMasks, text: AskedText, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
+
+
+def _check_tower(visual: Tower, regions: str) -> None:
+    """UserError unless the classifier of `MODEL.OVSEG.REGIONS` knows such a tower."""
+    if regions == "mask_adapter":
+        require_convnext(visual, "MODEL.OVSEG.REGIONS 'mask_adapter'")
+    elif regions == "mask_pool" and not hasattr(visual, "class_embedding"):
+        require_convolutional(visual, "MODEL.OVSEG.REGIONS 'mask_pool'")
+    else:
+        require_vit(visual, "OVSeg")
 
 
 def _region_classifier(cfg: CfgNode, clip: Any) -> RegionClassifier:
