@@ -159,8 +159,9 @@ def test_cleaning_is_the_published_formula() -> None:
 
 @torch.no_grad()
 def test_the_background_has_a_constant_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loading.SHAPES, "dino_vits16", TINY)
-    model = build("talk2dino", "MODEL.TALK2DINO.BACKGROUND_SCORE", "0.5", "MODEL.TALK2DINO.PAMR_STEPS", "1")
+    monkeypatch.setitem(loading.SHAPES, "toybox_vits8", TINY)
+    tiny = ("MODEL.FOUNDATION.PRETRAINED", "")
+    model = build("talk2dino", *tiny, "MODEL.TALK2DINO.BACKGROUND_SCORE", "0.5", "MODEL.TALK2DINO.PAMR_STEPS", "1")
     (encoded,) = model.encode(model.preprocess([{"image": picture()}]))
     text = model.embed_vocabulary(Vocabulary.from_words(["background", "sky", "cat"]))
     assert text.background and text.rows.shape == (2, 12)

@@ -18,6 +18,7 @@ from twostage.clip.loading import load_clip_from_config
 from twostage.clip.towers.vit import Tokens, embed_image, require_vit, run_blocks
 from twostage.errors import UserError
 from twostage.segmenter import shared_arguments
+from twostage.systems.captioned import CaptionLearner
 from twostage.systems.one_stage.segclip.encoder import ImageEncoding, encode_image, split_blocks
 from twostage.systems.one_stage.segclip.grouped import LARGEST_SCALE, GroupSegmenter
 from twostage.systems.one_stage.segclip.losses import patch_superpixels, superpixel_loss
@@ -27,7 +28,7 @@ from twostage.systems.one_stage.segclip.weights import checkpoint_table
 
 
 @META_ARCH_REGISTRY.register()
-class SegCLIP(GroupSegmenter):
+class SegCLIP(CaptionLearner, GroupSegmenter):
     """CLIP whose patches are gathered into groups by learnable centres; the groups are named with words.
 
     Trains on batch entries with `image`, `caption` and `superpixels` (int `[H, W]`), without any segmentation label.
@@ -124,16 +125,6 @@ class SegCLIP(GroupSegmenter):
             "clip.visual.proj",
         ]
         return "clip" if name.startswith("clip.") and not name.startswith(tuple(of_groups)) else None
-
-    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses of image-caption pairs in training, else as in the contract."""
-        if not self.training:
-            return super().forward(batch)
-        if any("caption" not in entry for entry in batch):
-            raise UserError(
-                "SegCLIP trains on image-caption pairs, which DATASETS.TRAIN does not hold; use e.g. ('toybox_captions',)"
-            )
-        return self.caption_losses(batch)
 
     @property
     def scale(self) -> Tensor:

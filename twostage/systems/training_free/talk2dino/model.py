@@ -25,9 +25,11 @@ from twostage.inference.mosaic import Mosaic
 from twostage.inference.pamr import Pamr
 from twostage.inference.resampling import Size
 from twostage.inference.sliding import TileGrid
-from twostage.segmenter import OpenVocabularySegmenter, shared_arguments
+from twostage.segmenter import shared_arguments
+from twostage.systems.captioned import CaptionLearner
 from twostage.systems.training_free.dense_clip.prediction import ImageMaps, LabelRule, NamePrediction
 from twostage.systems.training_free.talk2dino.head import WordProjection, clean_background, features_and_attention
+from twostage.systems.training_free.talk2dino.losses import caption_contrast, head_embeddings
 from twostage.systems.training_free.talk2dino.weights import frozen_reader_from_config, talk2dino_table
 from twostage.vocabulary import Vocabulary
 
@@ -50,8 +52,8 @@ class Words(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class Talk2Dino(OpenVocabularySegmenter[list[WindowFeatures], Words]):
-    """A frozen DINOv2 and a frozen CLIP text tower with a projection of two layers between them."""
+class Talk2Dino(CaptionLearner):
+    """A frozen DINOv2, a frozen CLIP text tower, and between them a projection of two layers, which learns from captions."""
 
     @configurable
     def __init__(
@@ -76,6 +78,7 @@ class Talk2Dino(OpenVocabularySegmenter[list[WindowFeatures], Words]):
         self.foundation = foundation
         self.projection = projection
         self.requires_grad_(False)
+        self.projection.requires_grad_(True)
         self.foundation_units = PixelUnits(IMAGENET_STATISTICS)
         self.tile, self.stride = tile, stride
         self.window_side = window_side
@@ -126,6 +129,16 @@ class Talk2Dino(OpenVocabularySegmenter[list[WindowFeatures], Words]):
         names = vocabulary.names
         background = bool(self.background_score) and names[0].casefold() == "background" and len(names) > 1
         return Words(self.projection(self.text.embed_names(names[1:] if background else names)), background)
+
+    def caption_losses(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The contrast of a batch of pairs; across processes each has its own."""
+        with torch.no_grad():
+            windows = torch.stack([picture.float() for picture in self.preprocess(batch).pixels])
+            heads = head_embeddings(*features_and_attention(self.foundation, self.as_seen(windows)))
+            text = self.text.encode_captions(
+                [entry["caption"] for entry in batch], max_tokens=int(self.text.tower.context_length)
+            )
+        return {"loss_contrastive": caption_contrast(heads, self.projection(text))}
 
     def encode(self, images: Pictures) -> list[WindowFeatures]:
         """Patches and attention of each image's windows."""
