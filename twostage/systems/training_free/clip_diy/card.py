@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.signature import Signature
-from twostage.systems.card import OfficialCheckpoint, SystemCard
+from twostage.systems.card import OfficialCheckpoint, PublishedFigures, SystemCard
 from twostage.systems.training_free.clip_diy.keys import GROUPS
 
 CARDS = (
@@ -30,6 +30,26 @@ CARDS = (
                 train="pictures of DUTS-TR without labels",
                 size=2689,
                 note="FOUND's head alone; CLIP and DINO come from MODEL.CLIP.PRETRAINED and MODEL.FOUNDATION.PRETRAINED",
+            ),
+        ),
+        figures=(
+            PublishedFigures(
+                system="CLIP-DIY",
+                variant="ViT-B/32, FOUND on DINO ViT-S/8",
+                train="",
+                miou={
+                    "VOC21": 59.9,
+                    "Context60": 19.7,
+                    "COCO-Object": 31.0,
+                    "VOC20": 79.7,
+                    "Cityscapes": 11.6,
+                    "Context59": 19.8,
+                    "ADE20K": 9.9,
+                    "COCO-Stuff": 13.3,
+                },
+                setting="training-free",
+                source="public results board",
+                note="the board does not say which of these are the authors' own runs",
             ),
         ),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twostage.checkpoint.signature import Signature
-from twostage.systems.card import OfficialCheckpoint, SystemCard
+from twostage.systems.card import OfficialCheckpoint, PublishedFigures, SystemCard
 from twostage.systems.training_free.talk2dino.keys import GROUPS
 
 _EIGHT = ("ade20k", "cityscapes", "coco_object", "coco_stuff", "context59", "context60", "voc20", "voc21")
@@ -33,6 +33,17 @@ CARDS = (
                 config="talk2dino_vitb",
                 train="captions of COCO 2014",
                 note="the projection alone; CLIP and DINOv2 come from MODEL.CLIP.PRETRAINED and MODEL.FOUNDATION.PRETRAINED",
+            ),
+        ),
+        figures=(
+            PublishedFigures(
+                system="Talk2DINO",
+                variant="ViT-B/14",
+                train="captions of COCO 2014",
+                miou={"VOC21": 65.8, "Context59": 42.4, "COCO-Stuff": 30.2, "Cityscapes": 38.1},
+                setting="training-free",
+                source="public results board",
+                note="with PAMR",
             ),
         ),
     ),
