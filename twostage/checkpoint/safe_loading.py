@@ -29,8 +29,8 @@ _CHUNK = 1 << 20
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """The whole content of a checkpoint: safetensors, a torch file that holds only tensors and plain containers, or the
-    tensors of a TorchScript archive or of a checkpoint that holds a trainer's own objects besides. Tensors of the first two are
-    views of the file, to be copied by whoever keeps them.
+    tensors of a TorchScript archive or of a checkpoint that holds a trainer's own objects besides. Tensors of the first two
+    are views of the file, to be copied by whoever keeps them.
 
     Raises:
         UserError: missing, empty, truncated, or pickled with objects other than tensors and plain containers.
