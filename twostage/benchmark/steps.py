@@ -21,9 +21,6 @@ from twostage.inference.precision import reduced
 from twostage.inference.resampling import Size
 from twostage.vocabulary import Vocabulary
 
-# In the order of the tables.
-NAMES = ("trunk", "encode", "decode", "label map", "whole")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from twostage.benchmark.steps import NAMES
+from twostage.benchmark.names import NAMES
 
 _HEADERS = (
     "trunk s", "encode s", "decode s", "label map s", "whole s", "whole / trunk", "text, first s", "peak GiB"

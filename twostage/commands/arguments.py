@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from twostage.benchmark.names import NAMES
 from twostage.commands.parser import Parser
 from twostage.errors import UserError
 from twostage.labelling.formats import parse_formats as parse_shard_formats
@@ -222,10 +223,9 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
-    steps = ("trunk", "encode", "decode", "label map", "whole")
     parser.add_argument(
-        "--steps", nargs="+", choices=steps, default=steps, metavar="STEP",
-        help=f"measure these only, the whole among them: {', '.join(steps)}",
+        "--steps", nargs="+", choices=NAMES, default=NAMES, metavar="STEP",
+        help=f"measure these only, the whole among them: {', '.join(NAMES)}",
     )  # fmt: skip
     parser.add_argument("--compare", metavar="CONFIG", help="take turns with this system, and print ratios")
     parser.add_argument("--precision", metavar="A,B", help="take turns in two precisions, like float32,bfloat16")

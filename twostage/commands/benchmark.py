@@ -16,8 +16,9 @@ from detectron2.config import CfgNode
 from twostage.api import build_from_config
 from twostage.benchmark.arithmetic import best_rate, operations
 from twostage.benchmark.cost import added_memory, median, peak_bytes
+from twostage.benchmark.names import NAMES
 from twostage.benchmark.ratios import regressions, store
-from twostage.benchmark.steps import NAMES, Steps, named_parts, skip_text_tower, system_steps
+from twostage.benchmark.steps import Steps, named_parts, skip_text_tower, system_steps
 from twostage.benchmark.tables import print_pair, print_single
 from twostage.benchmark.training import training_steps
 from twostage.benchmark.turns import ratio, take_turns
