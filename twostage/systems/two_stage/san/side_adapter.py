@@ -19,7 +19,6 @@ from twostage.clip.towers.vit import merge_heads, split_heads
 from twostage.inference.attention import attend
 from twostage.norms import ChannelLayerNorm
 from twostage.proposals.mlp import MLP
-from twostage.recomputation import recomputable
 
 _EPS = 1e-6
 
@@ -73,13 +72,15 @@ class MaskDecoder(nn.Module):
         return BiasedMasks(masks, self.bias_scaling.weight * bias + self.bias_scaling.bias)
 
 
-@recomputable
-def _run_block(block: Any, x: Tensor) -> Tensor:
-    """A plain pre-norm block of timm on `[B, N, W]`, with the attention of inference."""
-    attention = block.attn
-    q, k, v = (split_heads(part, attention.num_heads) for part in attention.qkv(block.norm1(x)).chunk(3, dim=-1))
-    x = x + attention.proj(merge_heads(attend(q, k, v)))
-    return x + block.mlp(block.norm2(x))
+class SideBlock(Block):
+    """timm's plain pre-norm block on `[B, N, W]`, with the attention of inference."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """`[B, N, W]` -> the same shape."""
+        attention: Any = self.attn
+        q, k, v = (split_heads(part, attention.num_heads) for part in attention.qkv(self.norm1(x)).chunk(3, dim=-1))
+        x = x + attention.proj(merge_heads(attend(q, k, v)))
+        return x + self.mlp(self.norm2(x))
 
 
 class SideAdapter(nn.Module):
@@ -115,7 +116,7 @@ class SideAdapter(nn.Module):
         self.query_pos_embed = nn.Parameter(torch.zeros(1, num_queries, width))
         # timm calls it like a class.
         norm: Any = partial(nn.LayerNorm, eps=_EPS)
-        self.blocks = nn.ModuleList([Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
+        self.blocks = nn.ModuleList([SideBlock(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)])
         self.fusions = nn.ModuleDict(
             {str(target): Fusion(clip_width=clip_width, width=width) for target in sorted(self.fusion_map)}
         )
@@ -141,7 +142,7 @@ class SideAdapter(nn.Module):
         decoded = {len(self.blocks), *(self.auxiliary_blocks if self.training else ())}
         proposals = {}
         for index, block in enumerate(self.blocks, start=1):
-            x = self._fuse(index, _run_block(block, x), clip_maps, grid)
+            x = self._fuse(index, block(x), clip_maps, grid)
             if index in decoded:
                 pixels = x[:, queries:].transpose(1, 2).unflatten(2, grid)
                 proposals[index] = self.decoder(x[:, :queries], pixels)
