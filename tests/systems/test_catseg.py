@@ -142,6 +142,25 @@ def test_class_blocks_change_nothing(monkeypatch, sliding):
         assert (a["sem_seg_labels"] == c.argmax(0)).float().mean() > 0.99
 
 
+def test_views_come_one_after_the_other():
+    """In evaluation, so that no layer holds all classes of more than one view; logits are those of all views at once."""
+    sliding = {k.replace(".", "__"): v for k, v in SLIDING.items()}
+    model = tiny_model(**sliding, MODEL__CATSEG__POOLING="1", MODEL__CATSEG__TEST_POOLING="1")
+    entries = batch()
+    seen = []
+    for layer in model.aggregator.layers:
+        layer.register_forward_hook(lambda _m, args, _o: seen.append({len(block) for block in args[0]}))
+    with torch.no_grad():
+        encoded = model.encode(model.preprocess(entries))
+        text = model.embed_vocabulary(Vocabulary.from_words(NAMES))
+        views = len(encoded.embeddings)
+        one_by_one = model.class_scores(encoded, text).logits
+        assert views == 5 and seen == [{1}] * views * len(model.aggregator.layers)
+        together = model.train().class_scores(encoded, text).logits
+    assert seen[-1] == {views}
+    torch.testing.assert_close(one_by_one, together, rtol=1e-4, atol=1e-5)
+
+
 def test_class_order_does_not_matter():
     model = tiny_model(TEST__SEMANTIC_OUTPUT="scores")
     with torch.no_grad():

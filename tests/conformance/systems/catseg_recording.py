@@ -19,6 +19,7 @@ from twostage.clip.towers.vit import Tokens
 from twostage.systems.one_stage.catseg import model as catseg_model
 from twostage.systems.one_stage.catseg.guides import BackboneGuide
 from twostage.systems.one_stage.catseg.model import CATSeg
+from twostage.systems.one_stage.cost_aggregation.class_attention import Memory
 
 
 class Recording:
@@ -32,8 +33,12 @@ class Recording:
         self.model = model
         self.views = views
         self.whole: dict[str, Tensor] = {}
-        # Blocks `[V, t, ...]` of the class axis.
-        self.parts: dict[str, list[Tensor]] = defaultdict(list)
+        # How many views the aggregator has finished, and per name, by how many it had when they came, blocks `[V, t, ...]` of
+        # the class axis.
+        self.finished = 0
+        self.parts: dict[str, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
+        # What class attention of a layer has read, likewise.
+        self.memories: dict[int, dict[int, Memory]] = defaultdict(dict)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Recording:
@@ -81,6 +86,7 @@ class Recording:
 
     def _record_guidance(self) -> None:
         aggregator, guide = self.model.aggregator, self.model.guide
+        self._observe(aggregator, "_forward", self._finish_views)
         if isinstance(guide, BackboneGuide):
             self._hook(guide.backbone, self._keep_backbone)
         else:
@@ -102,7 +108,7 @@ class Recording:
             prefix = f"layer{index}_"
             self._hook(
                 layer.spatial.guidance_norm,
-                lambda _a, out, name=f"{prefix}guidance_norm": self.whole.update({name: out[: self.views]}),
+                lambda _a, out, name=f"{prefix}guidance_norm": self._keep(name, out),
             )
             for number, block in enumerate(layer.spatial.blocks, start=1):
                 self._hook(
@@ -117,7 +123,8 @@ class Recording:
 
     def _keep_attention(self, index: int, args: Any, out: Tensor) -> None:
         self._keep(f"layer{index}_class_attention", out)
-        self.whole[f"_memory{index}"] = args[1]
+        if self.finished < self.views:
+            self.memories[index][self.finished] = args[1]
 
     def _record_decoder(self) -> None:
         aggregator = self.model.aggregator
@@ -128,12 +135,17 @@ class Recording:
             self._hook(stage, lambda _a, out, name=f"decoder{number}_out": self._keep(name, out))
         self._hook(aggregator.head, lambda _a, out: self._keep("decoder_head", self._by_view(out)))
 
+    def _finish_views(self, logits: Tensor, *_: Any) -> None:
+        self.finished += len(logits)
+
     def _by_view(self, folded: Tensor) -> Tensor:
-        """`[all views * t, ...]` -> `[all views, t, ...]`"""
-        return folded.unflatten(0, (len(self.whole["clip_input"]), -1))
+        """`[views * t, ...]` -> `[views, t, ...]` of the views that the aggregator has at a time."""
+        together = len(self.whole["clip_input"]) if self.model.training else 1
+        return folded.unflatten(0, (together, -1))
 
     def _keep(self, name: str, block: Tensor) -> None:
-        self.parts[name].append(block[: self.views])
+        if self.finished < self.views:
+            self.parts[name][self.finished].append(block[: self.views - self.finished])
 
     def arrays(self, model: CATSeg, places: Tensor | None) -> dict[str, Any]:
         """What was kept, in the layout of the cases.
@@ -141,8 +153,12 @@ class Recording:
         Args:
             places: `[V, T']`, where each class of the wanted order stands in ours; None for the same order.
         """
-        kept = {name: torch.cat(parts, dim=1) for name, parts in self.parts.items()}
+        kept = {
+            name: torch.cat([torch.cat(blocks, dim=1) for blocks in by_view.values()])
+            for name, by_view in self.parts.items()
+        }
         padding = {index: self._padding_output(index) for index in range(len(self._layers))}
+        guidance = {name: kept.pop(name) for name in list(kept) if name.endswith("guidance_norm")}
         if places is not None:
             kept = {name: _reorder(value, places) for name, value in kept.items()}
         classes = kept["cost_embed"].shape[1]
@@ -157,8 +173,9 @@ class Recording:
                 arrays[name] = value.transpose(1, 2)
             else:
                 arrays[name] = value.flatten(0, 1)
-        for name in [name for name in arrays if name.endswith("guidance_norm")]:
-            wide = arrays[name].flatten(1, 2)[:, None].expand(-1, classes, -1, -1)
+        for name, maps in guidance.items():
+            # [V, h, w, G], the same for all classes.
+            wide = maps.flatten(1, 2)[:, None].expand(-1, classes, -1, -1)
             arrays[name] = wide.flatten(0, 1)
         arrays["cost_volume"] = self._cost(places)
         return arrays
@@ -175,7 +192,7 @@ class Recording:
         classes = self._layers[index].classes
         if not classes.slots:
             return None
-        memory: Any = self.whole.pop(f"_memory{index}")
+        memory = Memory(*(torch.cat(sums) for sums in zip(*self.memories[index].values(), strict=True)))
         return classes.attention(classes.norm1(classes.padding_token[None]), memory, classes.padding_guidance[None])
 
     def margin(self, count: int) -> Tensor | None:

@@ -28,6 +28,12 @@ class Guidance(NamedTuple):
     appearance: Tensor | None
     decoder: list[Tensor]
 
+    def of_views(self, views: slice) -> Guidance:
+        """That of some of the views."""
+        return Guidance(
+            None if self.appearance is None else self.appearance[views], [maps[views] for maps in self.decoder]
+        )
+
 
 class Aggregator(nn.Module):
     """From a cost map to logits of four times its resolution."""
@@ -98,7 +104,16 @@ class Aggregator(nn.Module):
             embeddings: `[V, D, h, w]`, read only where features are aggregated instead of the cost.
             cost: `[V, T, P or 2 P, h, w]`.
             text: unit text embeddings `[V, T, P, D]`.
+
+        In evaluation one view after the other: what must be held of all classes at a time is held of one view only.
         """
+        if self.training:
+            return self._forward(embeddings, cost, text, guidance)
+        views = [slice(view, view + 1) for view in range(len(cost))]
+        return torch.cat([self._forward(embeddings[v], cost[v], text[v], guidance.of_views(v)) for v in views])
+
+    def _forward(self, embeddings: Tensor, cost: Tensor, text: Tensor, guidance: Guidance) -> Tensor:
+        """`forward` with all views at once."""
         with record_function("aggregation"):
             blocks = self._aggregate(embeddings, cost, F.normalize(text.mean(dim=2), dim=-1), guidance.appearance)
         with record_function("decoder"):

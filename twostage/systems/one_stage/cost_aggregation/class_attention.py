@@ -1,7 +1,7 @@
 """Class aggregation: linear attention between the classes at each pixel (CAT-Seg, section 3.3; SED, section 3.2).
 
 The sums that linear attention takes over classes are additive, so classes can come in blocks: a first pass adds up their
-keys and values, a second one reads them.
+keys and values, a second one reads them. Of a block nothing is held once the second pass is through with it.
 
 Legend: B images, T classes (t of a block), C channels, h x w grid, N pixels of the pooled grid, A heads, G guidance
 channels.
@@ -10,7 +10,8 @@ channels.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _EPS = 1e-6
+
+# What the classes of a block, given by its pooled tokens `[B, t, N, C]` (not normed) and its position, read from all classes:
+# `[B, t, N, C]`.
+Reader = Callable[[Tensor, int], Tensor]
 
 
 class Memory(NamedTuple):
@@ -71,7 +76,7 @@ class LinearClassAttention(nn.Module):
 
 
 class ClassAggregation(nn.Module, abc.ABC):
-    """A pre-norm transformer layer over the classes of each pixel, on a pooled grid; subclasses say how classes exchange."""
+    """A pre-norm transformer layer over the classes of each pixel, on a pooled grid; subclasses say what classes read."""
 
     def __init__(
         self,
@@ -84,7 +89,7 @@ class ClassAggregation(nn.Module, abc.ABC):
     ) -> None:
         """
         Args:
-            attention: what `exchange` uses.
+            attention: what `reader` uses.
             train_pooling, test_pooling: side of the cells that are averaged into one pixel, in training and evaluation.
             feed_forward: `[..., C]` -> the same; None for the published one, with one hidden layer of 4 C.
         """
@@ -99,7 +104,7 @@ class ClassAggregation(nn.Module, abc.ABC):
         )
 
     def aggregate(
-        self, blocks: Sequence[Tensor], guidance: Sequence[Tensor] | None = None, neighbours: Tensor | None = None
+        self, blocks: Iterable[Tensor], guidance: Sequence[Tensor] | None = None, neighbours: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Blocks `[B, t, C, h, w]` of all classes -> the same blocks after exchange among all of them.
 
@@ -107,19 +112,22 @@ class ClassAggregation(nn.Module, abc.ABC):
             guidance: per block `[B, t, G]`, or `[B, t, N, G]` where it differs between pixels.
             neighbours: which classes each class may read, bool `[T, T]` or `[B, T, T]`; None for all.
         """
-        extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(blocks))]
-        pooled = [self._pool(block) for block in blocks]
-        for block, tokens, read in zip(blocks, pooled, self.exchange(pooled, extra, neighbours), strict=True):
-            y = tokens + read
+        left = deque(blocks)
+        # A caller that has the blocks for this alone has none of them any more.
+        del blocks
+        extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(left))]
+        read = self.reader(map(self._pool, left), extra, neighbours)
+        for position in range(len(left)):
+            block = left.popleft()
+            tokens = self._pool(block)
+            y = tokens + read(tokens, position)
             y = self.mlp(self.norm2(y)).add_(y)
             # The published layer adds its whole output, residual path included, to the unpooled input.
             yield block + self._unpool(y, block)
 
     @abc.abstractmethod
-    def exchange(
-        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
-    ) -> Iterator[Tensor]:
-        """What classes in blocks `[B, t, N, C]` (not normed) read from each other, block by block."""
+    def reader(self, pooled: Iterable[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None) -> Reader:
+        """From the pooled tokens `[B, t, N, C]` (not normed) of all blocks, how each of them is to read the others."""
 
     @property
     def pooling(self) -> int:
@@ -178,17 +186,19 @@ class LinearClassAggregation(ClassAggregation):
         if slots and guidance_channels:
             self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance_channels))
 
-    def exchange(
-        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
-    ) -> Iterator[Tensor]:
+    def reader(self, pooled: Iterable[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None) -> Reader:
         assert neighbours is None, "linear attention reads all classes"
-        memory = self._padding_memory(self.slots - sum(tokens.shape[1] for tokens in pooled))
+        memory, classes = None, 0
         for tokens, g in zip(pooled, guidance, strict=True):
             part = self.attention.memory(self.norm1(tokens), g)
             memory = part if memory is None else part + memory
+            classes += tokens.shape[1]
+        padding = self._padding_memory(self.slots - classes)
+        if padding is not None:
+            memory = padding if memory is None else memory + padding
         assert memory is not None, "there is at least one block"
-        for tokens, g in zip(pooled, guidance, strict=True):
-            yield self.attention(self.norm1(tokens), memory, g)
+        whole = memory
+        return lambda tokens, position: self.attention(self.norm1(tokens), whole, guidance[position])
 
     def _padding_memory(self, missing: int) -> Memory | None:
         """What the padding classes that fill `missing` slots leave; they are all alike, so one of them is computed."""

@@ -8,13 +8,13 @@ Legend: B images, T classes (t of a block), C channels, N pixels of the pooled g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
+from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation, Reader
 
 
 class SoftmaxClassAttention(nn.Module):
@@ -80,18 +80,16 @@ class SoftmaxClassAggregation(ClassAggregation):
             feed_forward=feed_forward,
         )
 
-    def exchange(
-        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
-    ) -> Iterator[Tensor]:
-        if neighbours is not None and neighbours.ndim == 2:
-            neighbours = neighbours[None]
+    def reader(self, pooled: Iterable[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None) -> Reader:
         parts = [self.attention.keys_values(self.norm1(x), g) for x, g in zip(pooled, guidance, strict=True)]
         keys, values = (torch.cat(part, dim=3) for part in zip(*parts, strict=True))
-        first = 0
-        for x, g in zip(pooled, guidance, strict=True):
-            rows = None if neighbours is None else neighbours[:, first : first + x.shape[1]]
-            first += x.shape[1]
-            yield self.attention(self.norm1(x), keys, values, rows, g)
+        rows: Sequence[Tensor | None] = [None] * len(parts)
+        if neighbours is not None:
+            batched = neighbours if neighbours.ndim == 3 else neighbours[None]
+            rows = batched.split([own.shape[3] for own, _ in parts], dim=1)
+        return lambda tokens, position: self.attention(
+            self.norm1(tokens), keys, values, rows[position], guidance[position]
+        )
 
 
 def _join(x: Tensor, guidance: Tensor | None) -> Tensor:

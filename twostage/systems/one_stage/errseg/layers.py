@@ -7,12 +7,13 @@ Legend: B images, t classes of a block, C channels, G guidance channels, h x w g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.systems.one_stage.cost_aggregation.class_attention import Reader
 from twostage.systems.one_stage.cost_aggregation.softmax_attention import SoftmaxClassAggregation
 from twostage.systems.one_stage.errseg.feed_forward import ClassFeedForward, MapFeedForward, StochasticDepth
 
@@ -108,7 +109,6 @@ class ClassAggregation(SoftmaxClassAggregation):
         )
         self.drop = StochasticDepth(rate=drop_path, samples=(0, 2))
 
-    def exchange(
-        self, pooled: Sequence[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None
-    ) -> Iterator[Tensor]:
-        yield from map(self.drop, super().exchange(pooled, guidance, neighbours))
+    def reader(self, pooled: Iterable[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None) -> Reader:
+        read = super().reader(pooled, guidance, neighbours)
+        return lambda tokens, position: self.drop(read(tokens, position))

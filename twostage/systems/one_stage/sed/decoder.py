@@ -159,7 +159,10 @@ class SEDDecoder(nn.Module):
             with record_function(f"stage {index + 1}"):
                 # The last stage's output is only read by the head, so no block of it is kept.
                 outputs = stage(
-                    blocks, features.guidance[index], self._guidance_of(costs, index), self._neighbours(text)
+                    _handed_over(blocks),
+                    features.guidance[index],
+                    self._guidance_of(costs, index),
+                    self._neighbours(text),
                 )
                 if index == len(self.stages) - 1:
                     return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
@@ -200,6 +203,13 @@ class SEDDecoder(nn.Module):
     def _select(self, blocks: Iterable[Tensor], survivors: Tensor) -> list[Tensor]:
         """Blocks `[1, t, ...]` of the surviving classes, filled up again to the block size."""
         return list(torch.cat(list(blocks), dim=1)[:, survivors].split(self.class_block, dim=1))
+
+
+def _handed_over(blocks: list[Tensor]) -> Iterator[Tensor]:
+    """The blocks, taken out of the list one by one, so that the reader alone holds them."""
+    blocks.reverse()
+    while blocks:
+        yield blocks.pop()
 
 
 def _add_shifted(maps: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Legend: B images, t classes of a block, C channels, h x w grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class DecoderStage(nn.Module):
 
     def forward(
         self,
-        blocks: Sequence[Tensor],
+        blocks: Iterable[Tensor],
         visual: Tensor,
         cost_guidance: Callable[[int], Tensor],
         neighbours: Tensor | None = None,
@@ -53,6 +53,6 @@ class DecoderStage(nn.Module):
             neighbours: which classes each class may read, see `ClassAggregation.aggregate`.
         """
         visual_term = self.fusion.visual_term(visual)
-        aggregated = self.classes.aggregate([self.spatial(block) for block in blocks], neighbours=neighbours)
+        aggregated = self.classes.aggregate(map(self.spatial, blocks), neighbours=neighbours)
         for position, block in enumerate(aggregated):
             yield self.fusion(block, visual_term, cost_guidance(position))
