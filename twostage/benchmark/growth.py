@@ -60,17 +60,20 @@ def draw_growth(points: dict[str, list[Point]], output: Path) -> None:
 
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     drawn = 0
-    for name, of_system in sorted(points.items()):
+    for index, (name, of_system) in enumerate(sorted(points.items())):
         for column, (x, fixed) in enumerate((("classes", "megapixels"), ("megapixels", "classes"))):
             line = longest_line(of_system, x, fixed)
-            drawn += len(line) > 1
+            if len(line) < 2:
+                continue
+            drawn += 1
             for row, y in enumerate(("seconds", "added")):
                 xs, ys = ([getattr(point, key) for point in line] for key in (x, y))
-                axes[row][column].plot(xs, ys, marker="o", label=name)
+                axes[row][column].plot(xs, ys, marker="o", color=f"C{index}", label=name)
     if not drawn:
         pyplot.close(figure)
         raise UserError("no system has two numbers of classes or two pictures in these files; measure more")
     _label(axes)
+    _add_legend(figure, axes)
     with atomic_path(output) as path:
         figure.savefig(path, format="png", dpi=110)
     pyplot.close(figure)
@@ -85,9 +88,21 @@ def longest_line(points: Sequence[Point], x: str, fixed: str) -> list[Point]:
 
 
 def _label(axes: Any) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
     for row, y in enumerate(("processor seconds a picture", "added memory, MiB")):
         for column, x in enumerate(("classes", "megapixels")):
             chart = axes[row][column]
             chart.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+            measured = sorted({value for line in chart.get_lines() for value in line.get_xdata()})
+            for axis, ticks in ((chart.xaxis, FixedLocator(measured)), (chart.yaxis, LogLocator(subs=(1, 2, 5)))):
+                axis.set_major_locator(ticks)
+                axis.set_major_formatter(FuncFormatter(lambda value, _position: f"{float(f'{value:.3g}'):,g}"))
+                axis.set_minor_formatter(NullFormatter())
             chart.grid(visible=True, which="major", alpha=0.3)
-    axes[0][0].legend()
+
+
+def _add_legend(figure: Any, axes: Any) -> None:
+    """One for all charts, below them."""
+    lines = {name: line for chart in axes.flat for line, name in zip(*chart.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
