@@ -80,7 +80,7 @@ def test_parts_of_the_page(record: dict[str, Any], tmp_path: Path) -> None:
         "classification error <b>40.0 %</b>",
     ):
         assert shown in page, shown
-    assert page.count("data:image/png;base64") == 4 and "SEED: 1" in page
+    assert page.count("data:image/webp;base64") == 4 and "SEED: 1" in page
 
 
 def test_without_oracles_or_split(record: dict[str, Any]) -> None:

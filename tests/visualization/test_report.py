@@ -94,18 +94,21 @@ def test_nothing_from_outside() -> None:
     assert not re.search(r"https?:|//[a-z]|@import|<script|<link|url\(", page.replace(_pictures(page)[0], ""))
     for name, value in _Page(page).attributes:
         if name in ("src", "href", "xlink:href"):
-            assert value.startswith("data:image/png;base64,")
+            assert value.startswith("data:image/webp;base64,")
 
 
 def _pictures(page: str) -> list[str]:
-    return re.findall(r"data:image/png;base64,[A-Za-z0-9+/=]+", page)
+    return re.findall(r"data:image/webp;base64,[A-Za-z0-9+/=]+", page)
 
 
-def test_pictures_are_inside_bit_for_bit() -> None:
-    report = make_report()
+def test_pictures_are_inside() -> None:
+    rows, columns = np.mgrid[:48, :64]
+    panel = np.stack([4 * rows, 3 * columns, 2 * rows + columns], axis=2).astype(np.uint8)
+    report = make_report(examples=[Example("Best", "image 7", [("image", panel)], [])])
     (address,) = _pictures(render_report(report))
     with Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) as image:
-        assert np.array_equal(np.asarray(image), report.examples[0].panels[0][1])
+        off = np.abs(np.asarray(image.convert("RGB"), np.float64) - panel)
+    assert off.mean() < 3
 
 
 def test_panoptic_quality_is_shown_where_it_was_measured() -> None:

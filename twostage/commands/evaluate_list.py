@@ -24,9 +24,10 @@ from twostage.config.finding import find_config
 from twostage.config.loading import load_config
 from twostage.errors import UserError
 from twostage.evaluation.selection import select_datasets
-from twostage.files import check_writable, write_text
+from twostage.files import atomic_path, check_writable, write_text
 from twostage.visualization.examples import make_example, pick_images
-from twostage.visualization.report import Report, SystemResult, write_report
+from twostage.visualization.report import Report, SystemResult, webp_bytes, write_report
+from twostage.visualization.sheet import contact_sheet
 
 _FIELDS = {"name", "config", "options"}
 # Headings of the table and where a results file has the figures, in percent.
@@ -62,8 +63,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         if records:
             parts.append(f"## {dataset}\n\n{comparison(records)}\n")
             path = folder / f"pictures-{dataset}.html"
-            write_page(path, dataset, records)
-            print(f"pictures: {path}", flush=True)
+            picked = pick_images(mean_images(records))
+            write_page(path, dataset, records, picked)
+            write_sheet(path.with_suffix(".webp"), records, picked)
+            print(f"pictures: {path}, as one picture: {path.with_suffix('.webp')}", flush=True)
     text = "\n".join(parts)
     write_text(folder / "table.md", text)
     print(text, flush=True)
@@ -131,10 +134,10 @@ def comparison(records: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_page(path: Path, dataset: str, records: Mapping[str, Mapping[str, Any]]) -> None:
-    """The same pictures by every system side by side: from the best to the worst by the mean of all systems' mIoU."""
+def write_page(path: Path, dataset: str, records: Mapping[str, Mapping[str, Any]], picked: Mapping[str, str]) -> None:
+    """The same pictures by every system side by side; `picked` has their titles and file names."""
     first = next(iter(records.values()))
-    examples = [make_example(title, name, records) for title, name in pick_images(mean_images(records)).items()]
+    examples = [make_example(title, name, records) for title, name in picked.items()]
     report = Report(
         title=f"{len(records)} systems on {dataset}",
         summary=f"Figures in percent; pictures by the mean mIoU of all systems. Best harmonic mean or mIoU: {_best(records)}.",
@@ -145,6 +148,14 @@ def write_page(path: Path, dataset: str, records: Mapping[str, Mapping[str, Any]
         environment={name: _cost(record) for name, record in records.items()},
     )
     write_report(path, report)
+
+
+def write_sheet(path: Path, records: Mapping[str, Mapping[str, Any]], picked: Mapping[str, str]) -> None:
+    """The same without names and figures, as one picture."""
+    if picked:
+        sheet = contact_sheet([make_example(title, name, records, named=False) for title, name in picked.items()])
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(webp_bytes(sheet))
 
 
 def mean_images(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -38,13 +38,16 @@ def pick_images(images: Sequence[Mapping[str, Any]], ranks: Mapping[str, float] 
     return picked
 
 
-def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, Any]]) -> Example:
+def make_example(
+    title: str, file_name: str, results: Mapping[str, Mapping[str, Any]], *, named: bool = True
+) -> Example:
     """Panels image | each system's prediction | ground truth.
 
     Args:
         title: heading.
         file_name: an image in every system's results.
         results: system's name -> content of its results file; the evaluations must have saved their predictions.
+        named: write the names of large regions on the panels.
 
     Raises:
         UserError: no saved predictions, or an unreadable picture.
@@ -60,7 +63,9 @@ def make_example(title: str, file_name: str, results: Mapping[str, Mapping[str, 
     for panel_title, labels in [*maps.items(), ("ground truth", truth)]:
         picture, bigger = enlarged(image, labels)
         painted = overlay(picture, bigger, colors)
-        panels.append((panel_title, draw_names(painted, bigger, names, shown_at=_SHOWN_AT)))
+        if named:
+            painted = draw_names(painted, bigger, names, shown_at=_SHOWN_AT)
+        panels.append((panel_title, painted))
     figures = ", ".join(f"{system} {_percent(entry['miou'])}" for system, entry in entries.items())
     classes = present_classes(truth, *maps.values(), count=len(names), least_share=_LEAST_SHARE)
     return Example(

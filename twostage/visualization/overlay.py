@@ -154,7 +154,7 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, *, text_siz
     line = text_size + gap + 2
     placed, x, y = [], gap, gap
     for name, color in entries:
-        text = _fitted(name, text_font, width - text_size - 4 * gap)
+        text = fitted(name, text_font, width - text_size - 4 * gap)
         wide = text_size + gap + int(text_font.getlength(text))
         if x > gap and x + wide > width - gap:
             x, y = gap, y + line
@@ -168,7 +168,7 @@ def legend(entries: Sequence[tuple[str, Sequence[int]]], width: int, *, text_siz
     return np.asarray(canvas)
 
 
-def _fitted(text: str, text_font: ImageFont.FreeTypeFont, width: int) -> str:
+def fitted(text: str, text_font: ImageFont.FreeTypeFont, width: int) -> str:
     """`text`, cut with an ellipsis where it is longer than `width` pixels."""
     if text_font.getlength(text) <= width:
         return text

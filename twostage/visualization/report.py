@@ -23,6 +23,8 @@ from twostage.visualization.charts import Points, line_chart
 
 # Columns of the headline table, as far as a system has them.
 _COLUMNS = ("mIoU-seen", "mIoU-unseen", "mIoU-harmonic", "mIoU", "pACC", "PQ")
+# WebP's, of pictures that are looked at.
+_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,20 @@ def render_report(report: Report) -> str:
         oracle_columns=_oracle_columns(report.analysis.oracles) if report.analysis else [],
         panoptic=panoptic_rows(report.systems[0].figures),
         charts={title: line_chart(series, label=title) for title, series in report.curves.items()},
-        png=inline_png,
+        inline=inline_picture,
     )
 
 
-def inline_png(picture: np.ndarray) -> str:
-    """A `data:` address holding the uint8 RGB picture `[H, W, 3]` as PNG."""
+def inline_picture(picture: np.ndarray) -> str:
+    """A `data:` address holding the uint8 RGB picture `[H, W, 3]`; as WebP, since pages of many systems have hundreds."""
+    return "data:image/webp;base64," + base64.b64encode(webp_bytes(picture)).decode("ascii")
+
+
+def webp_bytes(picture: np.ndarray) -> bytes:
+    """The uint8 RGB picture `[H, W, 3]` as WebP, to be looked at."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    Image.fromarray(picture).save(buffer, format="WEBP", quality=_QUALITY)
+    return buffer.getvalue()
 
 
 def _columns(systems: Sequence[SystemResult]) -> list[str]:
