@@ -38,8 +38,8 @@ def _add(cfg: CN) -> None:
     keys.POINTS_PER_SIDE = 32
     keys.MIN_IOU = 0.4
     keys.MIN_STABILITY = 0.4
-    # sam, sam2: points that are decoded together (memory).
-    keys.POINTS_PER_BATCH = 64
+    # sam, sam2: points that are decoded together. On a processor 64 take as long, and five times the memory.
+    keys.POINTS_PER_BATCH = 8
 
 
 def _check(cfg: CN) -> None:
