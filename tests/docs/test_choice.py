@@ -19,7 +19,7 @@ def test_figures_rules_and_licences() -> None:
         (card,) = (card for card in all_cards() if config in card.configs)
         assert licence == (card.code_licence or "not stated") and not card.weights_licence, config
         published = {
-            (figures.miou.get("A-150"), figures.miou.get("A-847"), figures.rule)
+            (figures.miou.get("A-150"), figures.miou.get("A-847"), figures.rule or "-")
             for figures in card.figures
             if figures.setting == "transfer"
         }
