@@ -48,9 +48,13 @@ def content_sha256(paths: Iterable[str | Path]) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically. Raises UserError where that is not possible."""
+    """Write a UTF-8 text file atomically; bytes of file names that are no UTF-8 are written as JSON escapes them.
+
+    Raises:
+        UserError: that is not possible.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_writable(folder: str | Path, cure: str = "choose another by OUTPUT_DIR DIR") -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import twostage
@@ -103,6 +104,8 @@ def test_coco_panoptic(result: Segmentation, tmp_path: Path) -> None:
     assert [entry["isthing"] for entry in whole["categories"]] == [0, 0, 0, 1, 0]
     with pytest.raises(UserError, match="there already"):
         write_panoptic([("a.jpg", panoptic(result))], tmp_path, things=[])
+    with pytest.raises(UserError, match=r"thing 'blue stars' is not in the vocabulary .*'blue star'"):
+        write_panoptic([("b.jpg", panoptic(result))], tmp_path / "other", things=["blue stars"])
 
 
 def test_coco_is_read_by_pycocotools(result: Segmentation, tmp_path: Path) -> None:
@@ -120,11 +123,24 @@ def test_coco_is_read_by_pycocotools(result: Segmentation, tmp_path: Path) -> No
 def test_yolo(result: Segmentation, tmp_path: Path) -> None:
     np.testing.assert_array_equal(from_yolo(to_yolo(result), result.labels.shape), result.labels)
     paths = write_yolo([("photos/a.jpg", result)], tmp_path, WORDS)
-    assert paths[1] == tmp_path / "labels/a.txt" and "3: 'blue star'" in paths[0].read_text()
+    assert paths[1] == tmp_path / "labels/a.txt"
+    assert yaml.safe_load(paths[0].read_text())["names"] == dict(enumerate(WORDS))
     with pytest.raises(UserError, match="there already"):
         write_yolo([], tmp_path, WORDS)
     with pytest.raises(UserError, match="line 1 is no polygon"):
         from_yolo("0 0.1 0.2 0.3\n", (4, 4))
+
+
+def test_yolo_holds_any_names(result: Segmentation, tmp_path: Path) -> None:
+    names = ('it\'s "x"', "back\\slash", "a/b: #c", "no", "zero\u200cwidth", "sofa, couch", "草")
+    odd = dataclasses.replace(result, names=names, labels=np.minimum(result.labels, 6))
+    given = [*names[:5], "sofa,couch", names[6]]
+    paths = write_yolo([("a.jpg", odd)], tmp_path, given)
+    assert yaml.safe_load(paths[0].read_text(encoding="utf-8"))["names"] == dict(enumerate(given))
+    # Lines hold numbers alone, so that other names would be taken for these; what is refused is not half a dataset.
+    with pytest.raises(UserError, match=r"'b\.jpg' was segmented into other names"):
+        write_yolo([("b.jpg", result)], tmp_path / "other", given)
+    assert not (tmp_path / "other").exists()
 
 
 def test_labelme(result: Segmentation, tmp_path: Path) -> None:
@@ -183,6 +199,32 @@ def test_label_studio_backend(segmenter: Segmenter, picture: np.ndarray) -> None
         assert (entry["from_name"], entry["to_name"]) == ("tag", "img")
         mask = label_studio.mask_of(entry["value"]["rle"], expected.labels.shape)
         np.testing.assert_array_equal(mask, expected.mask(entry["value"]["brushlabels"][0]))
+
+
+def test_label_studio_answers_in_its_own_labels_and_says_what_is_wrong(
+    segmenter: Segmenter, picture: np.ndarray
+) -> None:
+    backend = label_studio.Backend(segmenter, "maskclip")
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    labels = (
+        '<Label value="grass,lawn"/><Label value="sky"/><Label value="mud"/><Label value="sand"/><Label value="water"/>'
+    )
+    config = f'<View><Image name="i" value="$p"/><BrushLabels name="b" toName="i">{labels}</BrushLabels></View>'
+    (found,) = backend.answer("/predict", {"label_config": config, "tasks": [{"data": {"p": data}}]})["results"]
+    named = {entry["value"]["brushlabels"][0] for entry in found["result"]}
+    expected = segmenter(picture, ["grass,lawn", "sky", "mud", "sand", "water"]).areas()
+    assert named == {name.replace(", ", ",") for name in expected} and "grass,lawn" in named
+    for task in ({}, {"data": {}}, {"data": {"p": None}}, None):
+        with pytest.raises(UserError, match="no picture in its field 'p'"):
+            backend.answer("/predict", {"label_config": config, "tasks": [task]})
+    for request in ([], {"tasks": 5}):
+        with pytest.raises(UserError, match="the request must be an object"):
+            backend.answer("/predict", request)
+    for address in ("data:image/png;base64,草", "ftp://a/b", "http://[", "http://a b"):
+        with pytest.raises(UserError, match="picture"):
+            label_studio.read_picture(address)
 
 
 def test_cvat_function(segmenter: Segmenter, picture: np.ndarray) -> None:

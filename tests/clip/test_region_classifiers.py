@@ -42,6 +42,17 @@ def test_pooled_regions_are_means_of_dense_features(tiny_clip, masks):
     assert found.valid.tolist() == [True, True, False] and not found.embeddings[2].any()
 
 
+@pytest.mark.parametrize("regions", [PooledRegions(threshold=0.5), BiasedRegions(threshold=0.5, blocks=1)])
+@torch.no_grad()
+def test_a_picture_thinner_than_a_patch_has_regions(tiny_clip, regions):
+    image, probabilities = torch.randn(3, 1, 40), torch.zeros(2, 1, 40)
+    probabilities[0, :, :16] = 0.9
+    found = regions(tiny_clip.visual, image, probabilities)
+    padded = regions(tiny_clip.visual, *(F.pad(x, (0, 0, 0, 7)) for x in (image, probabilities)))
+    torch.testing.assert_close(found.embeddings, padded.embeddings)
+    assert found.valid.tolist() == [True, False] and found.embeddings[0].norm() == pytest.approx(1, abs=1e-5)
+
+
 @torch.no_grad()
 def test_pooled_regions_of_a_convolutional_tower(masks):
     torch.manual_seed(0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from twostage.commands import evaluate_list
+from twostage.commands import evaluate_list, own_process
 from twostage.commands.evaluate_list import comparison, mean_images, read_list
 from twostage.config.finding import find_config
 from twostage.errors import UserError
@@ -37,7 +39,13 @@ def test_a_list_names_systems_by_their_configs(tmp_path):
         ("{a: 1}", "is no list of systems"),
         ("- {name: A}", "entry 1 .* must have 'name' and 'config'"),
         ("- {name: A, config: toybox/san, weights: x}", "and nothing else"),
-        ("- {name: a b, config: toybox/san}\n- {name: a_b, config: toybox/san}", "names 'a_b' twice"),
+        ("- {name: a b, config: toybox/san}\n- {name: A_b, config: toybox/san}", "'a b' and 'A_b', .* in one folder"),
+        ("- {name: ' ', config: toybox/san}", "a name of 0 letters"),
+        (f"- {{name: {'x' * 300}, config: toybox/san}}", "a name of 300 letters"),
+        ("- {name: A, config: toybox/san, options: SEED 3}", "has the options 'SEED 3'; they must be a list"),
+        ("- {name: A, config: toybox/san, options: 5}", "they must be a list"),
+        ("- {name: A, config: toybox/san, options: [SEED: 3]}", "they must be a list"),
+        ("- 2001-99-99", "can't be read"),
         ("- {name: A, config: toybox/sam}", "san"),
         ("- [", "can't be read"),
     ],
@@ -83,6 +91,44 @@ def record(folder: Path, ious: dict[str, float], label: int) -> dict:
     return content
 
 
+def test_results_stay_in_the_folder(tmp_path):
+    entries = read_list(write(tmp_path / "list.yaml", "- {name: .., config: toybox/san}\n"))
+    assert evaluate_list._folder(entries[0].name) == "__" and evaluate_list._folder("table.md") == "table_md"
+
+
+def arguments(tmp_path: Path, text: str, **given: object) -> argparse.Namespace:
+    known = {"num_gpus": 1, "resume": False, "report": False, "skip_broken": False, "name": "", "skip_missing": False}
+    known |= {
+        "list": write(tmp_path / "list.yaml", text),
+        "datasets": [DATASET],
+        "opts": ["OUTPUT_DIR", str(tmp_path / "out")],
+    }
+    return argparse.Namespace(**known | given)
+
+
+def test_what_is_wrong_is_told_before_the_first_system_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_list, "_evaluate", None)
+    text = "- {name: A, config: toybox/san}\n- {name: B, config: toybox/san, options: [SED, 3]}\n"
+    with pytest.raises(UserError, match=r"B: .*SED"):
+        evaluate_list.run_from_arguments(arguments(tmp_path, text))
+    with pytest.raises(UserError, match="--skip-missing has no meaning with --list"):
+        evaluate_list.run_from_arguments(arguments(tmp_path, text, skip_missing=True))
+
+
+def test_processes_have_the_switches_and_their_end_is_told(tmp_path, monkeypatch, caplog):
+    commands = []
+
+    def start(command, **streams):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, -signal.SIGKILL)
+
+    monkeypatch.setattr(own_process.subprocess, "run", start)
+    with pytest.raises(UserError, match="could not be evaluated: --a"):
+        evaluate_list.run_from_arguments(arguments(tmp_path, "- {name: --a, config: toybox/san}", skip_broken=True))
+    assert "--skip-broken" in commands[0] and "--name=--a" in commands[0] and "--report" not in commands[0]
+    assert "--a: killed by SIGKILL" in caplog.text and not (tmp_path / "out/table.md").exists()
+
+
 @pytest.fixture
 def pictures(tmp_path):
     names = []
@@ -104,10 +150,7 @@ def test_table_and_page_of_all_that_could_be_evaluated(tmp_path, pictures, monke
         return datasets == [DATASET]
 
     monkeypatch.setattr(evaluate_list, "_evaluate", evaluated)
-    names = write(
-        tmp_path / "list.yaml", "".join(f"- {{name: {n}, config: toybox/san}}\n" for n in ("A", "broken", "B"))
-    )
-    args = argparse.Namespace(list=names, datasets=[DATASET], opts=["OUTPUT_DIR", str(out)], num_gpus=1, resume=False)
+    args = arguments(tmp_path, "".join(f"- {{name: {n}, config: toybox/san}}\n" for n in ("A", "broken", "B")))
     with pytest.raises(UserError, match="could not be evaluated: broken"):
         evaluate_list.run_from_arguments(args)
     table = (out / "table.md").read_text()
@@ -140,6 +183,7 @@ def test_columns_without_figures_are_left_out():
         "seconds_of_images": 2.0,
         "memory": {"peak_rss_mib": 10.0, "peak_gpu_mib": 99.6},
     }
+    assert comparison({"X|Y": one}).endswith("| X\\|Y | 12.3 | 0.50 | 100 |")
     assert comparison({"X": one}).splitlines() == [
         "|  | mIoU | s / picture | peak MiB |",
         "|---|---:|---:|---:|",

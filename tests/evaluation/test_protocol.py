@@ -118,6 +118,7 @@ def test_eight_runs_each_config_and_writes_one_page(tmp_path: Path, monkeypatch,
         list=None,
         config_file=find_config("naclip_vitb"),
         name="",
+        skip_missing=False,
     )
     with pytest.raises(UserError, match=r"could not be evaluated: voc20; their logs are under"):
         run_from_arguments(args)

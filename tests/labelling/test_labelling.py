@@ -22,7 +22,7 @@ from twostage.labelling.formats import parse_formats
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output, read_rows
-from twostage.labelling.sources import units_of
+from twostage.labelling.sources import Item, units_hash, units_of
 
 WORDS = ("grass", "sky", "water", "blue star")
 PICTURES = 9
@@ -91,11 +91,54 @@ def test_rows_do_not_depend_on_processes(
 
 
 def test_label_maps_of_one_stem_do_not_take_each_others_place(tmp_path: Path) -> None:
-    rows = [{"path": path, "label_map": path.encode(), "error": ""} for path in ("a.jpg", "a.png", "b/a.jpg", "c.jpg")]
+    paths = (
+        "a.jpg",
+        "a.png",
+        "b/a.jpg",
+        "c.jpg",
+        "a.png",
+        "a.png",
+        "d.parquet/0",
+        "d.parquet/1",
+        "t.tar/../../e.png",
+        "/f.png",
+    )
+    rows = [{"path": path, "label_map": path.encode(), "error": ""} for path in paths]
     Output(tmp_path, ("png",)).write(0, rows, ("sky",))
     with tarfile.open(tmp_path / "part-00000.png.tar") as archive:
         names = archive.getnames()
-    assert names == ["a.png", "a.png.png", "b/a.png", "c.png"]
+    assert names[:6] == ["a.png", "a.png.png", "b/a.png", "c.png", "a.png_2.png", "a.png_3.png"]
+    assert names[6:] == ["d.parquet/0.png", "d.parquet/1.png", "t.tar/e.png", "f.png"]
+
+
+def test_rows_are_read_in_the_order_of_their_parts_whatever_their_names(tmp_path: Path) -> None:
+    output = Output(tmp_path, ("jsonl",))
+    # Letters that end a line elsewhere, but not in JSON.
+    paths = {99999: "a\u2028b.png", 100000: "c\x85d.png"}
+    for number, path in paths.items():
+        output.write(number, [{"path": path, "error": ""}], ("sky",))
+    assert [row["path"] for row in read_rows(tmp_path)] == list(paths.values())
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path: Path, labeller: Labeller) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'label'")
+    rows = list(labeller([Item("caf\udce9.png", str(tmp_path / "caf\udce9.png"))]))
+    Output(tmp_path, ("parquet", "jsonl", "coco", "png")).write(0, rows, WORDS)
+    (row,) = read_rows(tmp_path)
+    assert row["path"] == r"caf\udce9.png" and "does not exist" in row["error"]
+
+
+def test_a_source_with_other_pictures_is_another(tmp_path: Path, folder: Path) -> None:
+    hashes = {units_hash(units_of(str(folder), shard_size=size)) for size in (2, 2, 3)}
+    for file in sorted(folder.iterdir())[1:]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = ["label", str(tmp_path), "--words", "sky", "--system", "toybox/maskclip", "--others", "none"]
+    words += ["--format", "jsonl", "--output", str(tmp_path / "out")]
+    run(words)
+    (tmp_path / "another.png").write_bytes(file.read_bytes())
+    assert len(hashes) == 2 and len(units_of(str(tmp_path), shard_size=1000)) == 1
+    with pytest.raises(UserError, match=r"another run \(other pictures\)"):
+        run(words)
 
 
 def test_killed_run_goes_on_with_the_same_rows(
@@ -189,12 +232,12 @@ def test_progress_says_rate_and_time_left(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("", "names no pictures"), (None, "does not exist")],
+    [(b"", "names no pictures"), (b"caf\xe9.png", "is no UTF-8 text"), (None, "does not exist")],
 )
-def test_sources_that_are_none(content: str | None, reason: str, tmp_path: Path) -> None:
+def test_sources_that_are_none(content: bytes | None, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content)
     with pytest.raises(UserError, match=reason):
         units_of(str(path), shard_size=2)
 

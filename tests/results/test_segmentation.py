@@ -133,6 +133,12 @@ def test_files_of_every_format(result: Segmentation, tmp_path: Path) -> None:
     assert len(json.loads(paths[2].read_text())["annotations"]) == 3
 
 
+def test_a_file_name_that_is_no_utf_8_does_not_lose_the_json(result: Segmentation, tmp_path: Path) -> None:
+    stem = "caf\udce9"  # what Python makes of the byte E9 in a file's name
+    (path,) = result.save(tmp_path, stem, format="coco")
+    assert json.loads(path.read_bytes())["images"][0]["file_name"] == stem
+
+
 def test_the_label_map_shows_its_colours_and_says_what_they_are(result: Segmentation, tmp_path: Path) -> None:
     _, path = result.save(tmp_path, "x")
     with Image.open(path) as picture:

@@ -52,11 +52,20 @@ def test_masks_lie_in_a_folder(tmp_path: Path) -> None:
     Image.fromarray(labels).save(tmp_path / "a.png")
     np.savez(tmp_path / "b.npz", instance_mask=labels.astype(np.int32))
     np.savez(tmp_path / "c.npz", other=labels)
+    np.savez(tmp_path / "e.npz", instance_mask=labels - np.ones((), np.int32))
+    np.savez(tmp_path / "f.npz", instance_mask=labels + 0.5)
+    np.savez(tmp_path / "g.npz", instance_mask=np.stack([labels, labels]))
+    with (tmp_path / "h.npz").open("wb") as file:
+        np.save(file, labels)
     source = mask_source_from_config(config("MODEL.MASKS.SOURCE", "folder", "MODEL.MASKS.FOLDER", str(tmp_path)))
     for name in ("elsewhere/a.jpg", "b.jpg"):
         assert source(halves(), name).unique().tolist() == [0, 700]
     for picture, name, message in (
         (halves(), "d.jpg", r"has no masks of 'd\.jpg' \(d\.png or d\.npz\)"),
+        (halves(), "e.jpg", r"e\.npz' holds int.* of shape \(40, 60\); .* 0 in no mask"),
+        (halves(), "f.jpg", r"holds float64"),
+        (halves(), "g.jpg", r"of shape \(2, 40, 60\)"),
+        (halves(), "h.jpg", r"h\.npz' can't be read"),
         (halves(), "c.jpg", r"c\.npz' can't be read.*must hold 'instance_mask'"),
         (halves(41), "a.jpg", r"are 40x60 \(height x width\), the picture is 41x60"),
         (halves(), None, r"finds masks by the picture's file name"),
@@ -72,6 +81,15 @@ def test_masks_of_a_system_of_ours(tmp_path: Path) -> None:
     source = mask_source_from_config(config(*opts, "toybox/mask2former_agnostic"))
     labels = source(halves(), None)
     assert labels.shape == (40, 60) and labels.dtype == torch.int64
+    # Its masks lie one level deeper.
+    odise = mask_source_from_config(config(*opts, "toybox/odise"))
+    assert odise(halves(), None).shape == (40, 60)
+    chain = tmp_path / "chain.yaml"
+    chain.write_text(
+        f"_BASE_: {find_config('toybox/corrclip')}\nMODEL: {{MASKS: {{SOURCE: system, CONFIG: {chain}}}}}\n"
+    )
+    with pytest.raises(UserError, match=r"chain\.yaml' takes its masks from yet another system"):
+        mask_source_from_config(config(*opts, str(chain)))
     with pytest.raises(UserError, match=r"MODEL\.MASKS\.CONFIG: .*mask2formr"):
         mask_source_from_config(config(*opts, "toybox/mask2formr"))
     with pytest.raises(UserError, match=r"MODEL\.MASKS\.CONFIG is of TrainingFree, which makes no masks"):

@@ -121,8 +121,6 @@ def test_what_has_no_official_checkpoint() -> None:
         "mask_adapter_warmup_fcclip_convnextl",
         "mask_adapter_warmup_maftp_convnextb",
         "mask_adapter_warmup_maftp_convnextl",
-        "ovseg_sam",
-        "ovseg_superpixels",
         "pcaseg_eva_vitb",
         "pcaseg_eva_vitl",
         "pcaseg_vitb",

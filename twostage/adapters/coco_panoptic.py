@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from twostage.data.segment_maps import segment_map_to_rgb
-from twostage.errors import UserError
+from twostage.errors import UserError, near_names
 from twostage.files import write_text
 from twostage.results.panoptic import PanopticSegmentation
 from twostage.results.saving import save_picture
@@ -47,7 +47,7 @@ def write_panoptic(results: Iterable[tuple[str, PanopticSegmentation]], folder: 
         things: names that are countable.
 
     Raises:
-        UserError: a file is there already, or the results differ in their names.
+        UserError: a file is there already, the results differ in their names, or a thing is none of them.
     """
     whole: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
     names: Sequence[str] | None = None
@@ -56,6 +56,8 @@ def write_panoptic(results: Iterable[tuple[str, PanopticSegmentation]], folder: 
     for number, (picture, result) in enumerate(results, start=1):
         if names is not None and result.names != names:
             raise UserError(f"'{picture}' was segmented into other names; write its results into a folder of their own")
+        if names is None and (unknown := [name for name in things if name not in result.names]):
+            raise UserError(f"thing {unknown[0]!r} is not in the vocabulary{near_names(unknown[0], result.names)}")
         names = result.names
         png = f"{Path(picture).stem}.png"
         refuse_to_replace(folder / png)

@@ -42,7 +42,9 @@ class CvatFunction:
 
 def create(system: str, words: str, weights: str = "") -> CvatFunction:
     """What `cvat-cli` calls, with its `-p` parameters; `words` are separated by semicolons."""
-    return CvatFunction(load(system, weights=weights or None), [word.strip() for word in words.split(";")])
+    return CvatFunction(
+        load(system, weights=weights or None), [word.strip() for word in words.split(";") if word.strip()]
+    )
 
 
 def cvat_mask(mask: np.ndarray) -> list[int]:

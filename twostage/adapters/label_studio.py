@@ -7,7 +7,7 @@ under "Model" add http://localhost:9090. The labelling configuration needs an Im
 from __future__ import annotations
 
 import base64
-import binascii
+import http.client
 import json
 import urllib.parse
 import urllib.request
@@ -88,7 +88,7 @@ class Backend:
         """The reply to `/`, `/health`, `/setup` or `/predict`.
 
         Raises:
-            UserError: another path, or a configuration without an Image and BrushLabels.
+            UserError: another path, a configuration without an Image and BrushLabels, or tasks that are none.
         """
         if path in ("/", "/health"):
             return {"status": "UP", "model_class": "twostage"}
@@ -96,14 +96,15 @@ class Backend:
             return {"model_version": self.version}
         if path != "/predict":
             raise UserError(f"there is no {path}; there are: /health, /setup, /predict")
-        image, brush, names = parse_configuration(request.get("label_config", ""))
-        tasks = request.get("tasks", [])
+        if not isinstance(request, dict) or not isinstance(tasks := request.get("tasks", []), list):
+            raise UserError("the request must be an object with 'label_config' and a list 'tasks'")
+        image, brush, names = parse_configuration(str(request.get("label_config", "")))
         return {"results": [self._predict(task, image, brush, names) for task in tasks]}
 
     def _predict(self, task: dict[str, Any], image: tuple[str, str], brush: str, names: list[str]) -> dict[str, Any]:
         name, field = image
         with self._lock:
-            result = self.segmenter(read_picture(task["data"][field]), names)
+            result = self.segmenter(read_picture(_address(task, field)), names)
         height, width = result.labels.shape
         indices = [result.names.index(found) for found in result.areas()]
         scores = mean_scores(result, indices)
@@ -119,7 +120,8 @@ class Backend:
                 "value": {
                     "format": "rle",
                     "rle": brush_rle(result.labels == index),
-                    "brushlabels": [result.names[index]],
+                    # As the configuration spells it, "sofa,couch" for our "sofa, couch".
+                    "brushlabels": [names[index]],
                 },
             }
             for index in indices
@@ -146,19 +148,27 @@ def parse_configuration(text: str) -> tuple[tuple[str, str], str, list[str]]:
     return (image.get("name", ""), image.get("value", "").lstrip("$")), brush.get("name", ""), names
 
 
+def _address(task: Any, field: str) -> str:
+    data = task.get("data") if isinstance(task, dict) else None
+    address = data.get(field) if isinstance(data, dict) else None
+    if not isinstance(address, str):
+        raise UserError(f"a task has no picture in its field {field!r}, which the configuration's Image names")
+    return address
+
+
 def read_picture(address: str) -> bytes:
     """The bytes of a picture by web address or data address. Raises UserError where there are none."""
     if address.startswith("data:"):
         try:
             return base64.b64decode(address.partition(",")[2], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise UserError(f"the picture's data address is damaged ({error})") from error
-    if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
+    if not address.startswith(("http://", "https://")):
         raise UserError(f"picture '{address[:80]}' has no web address; serve it from Label Studio's storage")
     try:
         with urllib.request.urlopen(address, timeout=60) as reply:
             return reply.read()
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"picture '{address[:80]}' can't be fetched ({error})") from error
 
 
@@ -182,7 +192,7 @@ def serve(backend: Backend, host: str, port: int) -> ThreadingHTTPServer:
         def _reply(self, request: dict[str, Any]) -> None:
             try:
                 self._send(200, backend.answer(urllib.parse.urlsplit(self.path).path, request))
-            except (UserError, KeyError, TypeError) as error:
+            except UserError as error:
                 self._send(400, {"error": str(error)})
 
         def _send(self, status: int, content: dict[str, Any]) -> None:

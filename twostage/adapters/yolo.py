@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from twostage.adapters.coco_panoptic import refuse_to_replace
 from twostage.adapters.polygons import covered, simple_polygons
 from twostage.errors import UserError
 from twostage.files import write_text
 from twostage.results.segmentation import Segmentation
+from twostage.words import class_name
 
 
 def to_yolo(result: Segmentation) -> str:
@@ -50,17 +52,26 @@ def from_yolo(text: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_yolo(results: Iterable[tuple[str, Segmentation]], folder: Path, names: Sequence[str]) -> list[Path]:
-    """Write `labels/<picture>.txt` for each picture's file name and result, and `data.yaml` with the names.
+    """Write `labels/<picture>.txt` for each picture's file name and result, and last `data.yaml` with the names.
 
     Raises:
-        UserError: a file is there already.
+        UserError: a file is there already, or a result has other names.
     """
     paths = [folder / "data.yaml"]
     refuse_to_replace(paths[0])
-    listed = "".join(f"  {index}: {name!r}\n" for index, name in enumerate(names))
-    write_text(paths[0], f"path: .\ntrain: images\nval: images\nnames:\n{listed}")
     for picture, result in results:
+        if _plain(result.names) != _plain(names):
+            raise UserError(
+                f"'{picture}' was segmented into other names than those given; lines hold their numbers alone"
+            )
         paths.append(folder / "labels" / f"{Path(picture).stem}.txt")
         refuse_to_replace(paths[-1])
         write_text(paths[-1], to_yolo(result))
+    content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(names))}
+    write_text(paths[0], yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return paths
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """As a vocabulary spells them: "sofa,couch" is "sofa, couch"."""
+    return [class_name(name, source="names") for name in names]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twostage.commands.evaluate import read_record, results_page
-from twostage.commands.own_process import evaluate_apart
+from twostage.commands.own_process import evaluate_apart, refuse_options
 from twostage.config.finding import find_config
 from twostage.config.loading import load_config
 from twostage.errors import UserError
@@ -56,6 +56,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         UserError: no protocol, or test sets that failed; what the others gave is written all the same.
     """
     configs = protocol_configs(args.config_file)
+    refuse_options("'eight', which evaluates what is there and names the rest", args, ("skip_missing",))
     folder = Path(load_config(args.config_file, args.opts).OUTPUT_DIR)
     check_writable(folder)
     for name in (name for name in EIGHT if name not in configs):

@@ -17,19 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from detectron2.config import CfgNode
 
 from twostage.commands.evaluate import read_record
-from twostage.commands.own_process import evaluate_apart
+from twostage.commands.own_process import evaluate_apart, refuse_options
 from twostage.config.finding import find_config
 from twostage.config.loading import load_config
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.evaluation.selection import select_datasets
 from twostage.files import atomic_path, check_writable, write_text
 from twostage.visualization.examples import make_example, pick_images
 from twostage.visualization.report import Report, SystemResult, webp_bytes, write_report
 from twostage.visualization.sheet import contact_sheet
+from twostage.words import read_text
 
 _FIELDS = {"name", "config", "options"}
+# A name is a folder's, which may have 255 bytes.
+_LONGEST_NAME = 60
 # Headings of the table and where a results file has the figures, in percent.
 _FIGURES = {"seen": "mIoU-seen", "unseen": "mIoU-unseen", "harmonic mean": "mIoU-harmonic", "mIoU": "mIoU"}
 
@@ -47,11 +51,13 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """Evaluate the list, write `table.md` and a page per dataset to OUTPUT_DIR and print the table.
 
     Raises:
-        UserError: a list that can't be read, or systems that failed; what the others gave is written all the same.
+        UserError: a list that can't be read, a config that is none, or systems that failed; what the others gave is written
+            all the same.
     """
     entries = read_list(args.list)
-    # Overrides for all; the first system's config is as good as any to check them and to find the folder.
-    cfg = load_config(entries[0].config, [*entries[0].options, *args.opts])
+    refuse_options("--list", args, ("name", "skip_missing"))
+    # All of them before the first runs, which may take hours.
+    cfg, *_ = [_config(entry, args.opts) for entry in entries]
     datasets = select_datasets(args.datasets or cfg.DATASETS.TEST)
     folder = Path(cfg.OUTPUT_DIR)
     check_writable(folder)
@@ -67,9 +73,10 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             write_page(path, dataset, records, picked)
             write_sheet(path.with_suffix(".webp"), records, picked)
             print(f"pictures: {path}, as one picture: {path.with_suffix('.webp')}", flush=True)
-    text = "\n".join(parts)
-    write_text(folder / "table.md", text)
-    print(text, flush=True)
+    if parts:
+        text = "\n".join(parts)
+        write_text(folder / "table.md", text)
+        print(text, flush=True)
     if failed:
         raise UserError(f"these could not be evaluated: {', '.join(failed)}; their logs are under '{folder}'")
 
@@ -78,38 +85,56 @@ def read_list(path: str) -> list[Entry]:
     """The systems that a yaml file lists.
 
     Raises:
-        UserError: unreadable, empty, an entry that lacks name or config or has something else, or a name twice.
+        UserError: unreadable, empty, an entry that lacks name or config or has something else, or two whose results would lie
+            in one folder.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise UserError(f"list of systems '{path}' can't be read: {error}") from error
+        content = yaml.safe_load(read_text(Path(path)))
+    # yaml's own constructors trip over odd values: ValueError, TypeError and others.
+    except Exception as error:
+        raise UserError(f"list of systems '{path}' can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:
         raise UserError(
             f"'{path}' is no list of systems; each is an entry with 'name', 'config' and, if need be, 'options'"
         )
-    entries = []
-    for index, item in enumerate(content, start=1):
-        if not isinstance(item, Mapping) or not {"name", "config"} <= set(item) <= _FIELDS:
+    entries = [_entry(item, f"entry {index} of '{path}'") for index, item in enumerate(content, start=1)]
+    taken: dict[str, str] = {}
+    for entry in entries:
+        # Some file systems know no upper and lower case.
+        other = taken.setdefault(_folder(entry.name).casefold(), entry.name)
+        if other is not entry.name:
             raise UserError(
-                f"entry {index} of '{path}' must have 'name' and 'config', may have 'options' and nothing else"
+                f"'{path}' names {other!r} and {entry.name!r}, whose results would lie in one folder; rename one of them"
             )
-        options = [str(option) for option in item.get("options") or ()]
-        entries.append(Entry(name=str(item["name"]), config=find_config(str(item["config"])), options=options))
-    folders = [_folder(entry.name) for entry in entries]
-    twice = [entry.name for i, entry in enumerate(entries) if folders[i] in folders[:i]]
-    if twice:
-        raise UserError(f"'{path}' names {twice[0]!r} twice; results are kept by name")
     return entries
 
 
+def _entry(item: Any, which: str) -> Entry:
+    if not isinstance(item, Mapping) or not {"name", "config"} <= set(item) <= _FIELDS:
+        raise UserError(f"{which} must have 'name' and 'config', may have 'options' and nothing else")
+    name = " ".join(str(item["name"]).split())
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise UserError(f"{which} has a name of {len(name)} letters; it must have 1 to {_LONGEST_NAME}")
+    options = item.get("options") or []
+    if not isinstance(options, list) or any(isinstance(option, Mapping) for option in options):
+        raise UserError(f"{which} has the options {shown(options)}; they must be a list [KEY, VALUE, KEY, VALUE, ...]")
+    return Entry(name=name, config=find_config(str(item["config"])), options=[str(option) for option in options])
+
+
+def _config(entry: Entry, overrides: Sequence[str]) -> CfgNode:
+    try:
+        return load_config(entry.config, [*entry.options, *overrides])
+    except UserError as error:
+        raise UserError(f"{entry.name}: {error}") from error
+
+
 def _folder(name: str) -> str:
-    """Of a system's results, by its name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    """Of a system's results, by its name. Without dots: it is neither the folder above nor a file of the whole list."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
 def _evaluate(entry: Entry, datasets: Sequence[str], folder: Path, args: argparse.Namespace) -> bool:
-    words = ["--name", entry.name, "--datasets", *datasets]
+    words = [f"--name={entry.name}", "--datasets", *datasets]
     opts = [*entry.options, *args.opts, "TEST.SAVE_PREDICTIONS", "True"]
     return evaluate_apart(entry.name, entry.config, folder / _folder(entry.name), args, words=words, opts=opts)
 
@@ -130,7 +155,7 @@ def comparison(records: Mapping[str, Mapping[str, Any]]) -> str:
         memory = record["memory"]["peak_gpu_mib"] or record["memory"]["peak_rss_mib"]
         cells = ["-" if value is None else f"{value:.1f}" for value in figures]
         cells += [f"{record['seconds_of_images'] / record['num_images']:.2f}", f"{memory:.0f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

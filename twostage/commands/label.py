@@ -15,7 +15,7 @@ from twostage.labelling import local, ray_engine
 from twostage.labelling.estimate import estimate
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.shards import Output
-from twostage.labelling.sources import import_parquet, units_of
+from twostage.labelling.sources import import_parquet, units_hash, units_of
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -49,7 +49,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(estimate(labeller, units, args.format).lines(args.processes))
         return
-    output.begin({**labeller.about(), "source": args.source, "units": len(units), "shard_size": args.shard_size})
+    source = {"source": args.source, "units": len(units), "shard_size": args.shard_size, "pictures": units_hash(units)}
+    output.begin({**labeller.about(), **source})
     engine = {"local": local, "ray": ray_engine}[args.engine]
     engine.run(labeller, units, output, processes=args.processes)
     if local.rank_of(os.environ).total > 1:

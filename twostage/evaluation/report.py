@@ -79,7 +79,7 @@ class Report:
             return []
         return [
             f"no pixel of '{self.dataset.name}' is labelled: all of its label maps hold {self.dataset.ignore_label} (ignored) "
-            "only, so that its figures have no meaning; check the label files by `python tools/prepare_datasets.py verify`"
+            "only, so that its figures have no meaning; check the label files by `twostage verify`"
         ]
 
     def _record(self, figures: Mapping[str, float]) -> dict[str, Any]:

@@ -125,17 +125,26 @@ class Labeller:
     def _row(self, name: str, result: Segmentation | None, error: str) -> dict[str, Any]:
         height, width = (0, 0) if result is None else result.labels.shape
         row = {
-            "path": name,
+            "path": _as_text(name),
             "height": int(height),
             "width": int(width),
             "model": self.model,
             "vocabulary": self.vocabulary,
-            "error": error,
+            "error": _as_text(error),
             "segments": [] if result is None else segments(result),
         }
         if self.with_maps:
             row["label_map"] = None if result is None else label_map_png(result.labels, result.names)
         return row
+
+
+def _as_text(name: str) -> str:
+    """A name with the bytes that are no UTF-8 written out: files may have such names, tables can't hold them.
+
+    >>> print(_as_text(f"caf{chr(0xDCE9)}.png"))
+    caf\\udce9.png
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def segments(result: Segmentation) -> list[dict[str, Any]]:

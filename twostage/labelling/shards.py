@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from twostage.data.images import is_picture_name
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
 from twostage.labelling.sources import import_parquet
@@ -134,15 +135,25 @@ def _write_coco(path: Path, rows: Rows, names: Sequence[str]) -> None:
     path.write_text(json.dumps(whole, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _map_name(picture: str, taken: Collection[str]) -> str:
+    """The name of a label map inside its tar: the picture's with .png for its suffix.
+
+    Unpacked, it lies below the folder, and none takes another's place: of a.jpg and a.png the second becomes a.png.png, a
+    third a.png_2.png. A picture that is a row of a table has no suffix to take off (`a.parquet/0`).
+    """
+    own = "/".join(part for part in picture.split("/") if part not in ("", ".", ".."))
+    short = own.rpartition(".")[0] if is_picture_name(own.rpartition("/")[2]) else own
+    names = (short, own, *(f"{own}_{number}" for number in range(2, len(taken) + 2)))
+    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)
+
+
 def _write_maps(path: Path, rows: Rows, names: Sequence[str]) -> None:
     taken: set[str] = set()
     with tarfile.open(path, "w") as archive:
         for row in rows:
             if row["label_map"] is None:
                 continue
-            name = f"{row['path'].rsplit('.', 1)[0]}.png"
-            # Of a.jpg and a.png the second becomes a.png.png: unpacked, none takes another's place.
-            name = f"{row['path']}.png" if name in taken else name
+            name = _map_name(row["path"], taken)
             taken.add(name)
             # Without a time, so that the same labels give the same file.
             member = tarfile.TarInfo(name)
@@ -160,12 +171,14 @@ _WRITERS: dict[str, tuple[str, Callable[[Path, Rows, Sequence[str]], None]]] = {
 
 def read_rows(folder: Path) -> Iterable[dict[str, Any]]:
     """The rows of all complete units in their order, from parquet or jsonl. Raises UserError where neither is there."""
-    marks = sorted(folder.glob("part-*.done"))
+    # By number: from the 100,000th part on names are longer.
+    marks = sorted(folder.glob("part-*.done"), key=lambda mark: int(mark.stem.removeprefix("part-")))
     for mark in marks:
         table, lines = mark.with_suffix(".parquet"), mark.with_suffix(".jsonl")
         if table.exists():
             yield from import_parquet().read_table(table).to_pylist()
         elif lines.exists():
-            yield from map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+            with lines.open(encoding="utf-8", newline="\n") as file:
+                yield from map(json.loads, file)
         else:
             raise UserError(f"'{folder}' holds no rows for '{mark.name}'; label with --format parquet or jsonl")

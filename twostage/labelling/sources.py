@@ -12,14 +12,16 @@ Units depend on the source alone, never on how many processes share them.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from twostage.data.images import is_picture_name, list_images
 from twostage.errors import UserError
 from twostage.machine import user_path
+from twostage.words import read_text
 
 # Columns that may hold a picture's bytes; Hugging Face's image columns are structs of bytes and path.
 _COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "content")
@@ -149,11 +151,19 @@ def units_of(source: str, *, shard_size: int) -> list[Unit]:
             f"source '{source}' is no folder, list of files (.txt), tar shard or parquet file; for single pictures use "
             "`twostage segment`"
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).split("\n")]
     names = [line for line in lines if line]
     if not names:
         raise UserError(f"list '{source}' names no pictures; give one path per line")
     return _files(names, [str(path.parent / user_path(name)) for name in names], shard_size)
+
+
+def units_hash(units: Iterable[Unit]) -> str:
+    """Says whether a source is still cut into the same units: a picture that came or went moves all behind it."""
+    digest = hashlib.sha256()
+    for unit in units:
+        digest.update(repr(unit).encode())
+    return digest.hexdigest()
 
 
 def _files(names: list[str], paths: list[str], size: int) -> list[Unit]:

@@ -40,6 +40,7 @@ class PooledRegions:
         """See `RegionClassifier`."""
         masks = probabilities > self.threshold
         if hasattr(visual, "class_embedding"):
+            image, masks = _a_patch_at_least(visual, image, masks)
             features = value_path_features(visual, image[None])
             inside = cells_inside(masks, (features.shape[2], features.shape[3]))[None]
             return _regions(pool_masks(features, inside)[0], masks)
@@ -64,7 +65,7 @@ class BiasedRegions:
 
     def __call__(self, visual: Tower, image: Tensor, probabilities: Tensor) -> Regions:
         """See `RegionClassifier`."""
-        masks = probabilities > self.threshold
+        image, masks = _a_patch_at_least(visual, image, probabilities > self.threshold)
         blocks = list(visual.transformer.resblocks)
         tokens, _ = run_blocks(blocks[: -self.blocks], embed_image(visual, image[None]))
         bias = torch.where(cells_inside(masks, tokens.grid), 0.0, _CLOSED).to(image.dtype)
@@ -78,6 +79,13 @@ def cells_inside(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     cover = F.adaptive_avg_pool2d(masks.float(), grid)
     return (cover > 0) & (cover >= cover.amax(dim=(1, 2), keepdim=True) / 2)
+
+
+def _a_patch_at_least(visual: Tower, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Image `[3, H, W]` and masks `[Q, H, W]` of a picture thinner than a patch, with zeros up to one; others as they are."""
+    height, width = visual.conv1.kernel_size
+    margin = (0, max(0, width - image.shape[2]), 0, max(0, height - image.shape[1]))
+    return (F.pad(image, margin), F.pad(masks, margin)) if any(margin) else (image, masks)
 
 
 def _regions(embeddings: Tensor, masks: Tensor) -> Regions:

@@ -52,7 +52,9 @@ def verify(info: DatasetInfo, *, workers: int = 2, skip_broken: bool = False) ->
         info.ensure()
     missing = [str(folder) for folder in (info.image_root, info.label_root) if not folder.is_dir()]
     if missing:
-        verdict.problems.append(f"folder '{missing[0]}' is missing; run `prepare_datasets.py prepare {info.benchmark}`")
+        verdict.problems.append(
+            f"folder '{missing[0]}' is missing; run `twostage prepare {info.benchmark} --source DIR`"
+        )
         return verdict
     unpaired: list[str] = []
     try:

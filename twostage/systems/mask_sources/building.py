@@ -57,4 +57,9 @@ def _of_system(cfg: CfgNode) -> SystemMasks:
         own = load_config(find_config(keys.CONFIG), opts)
     except UserError as error:
         raise UserError(f"MODEL.MASKS.CONFIG: {error}") from error
+    if own.MODEL.MASKS.SOURCE == "system":
+        raise UserError(
+            f"MODEL.MASKS.CONFIG {keys.CONFIG!r} takes its masks from yet another system, {own.MODEL.MASKS.CONFIG!r}; name a "
+            "system that makes masks itself"
+        )
     return SystemMasks(build_from_config(own), own)

@@ -15,7 +15,6 @@ from twostage.errors import UserError
 
 # CorrCLIP's published masks are stored so.
 _NPZ_KEY = "instance_mask"
-_LARGEST = np.iinfo(np.uint16).max
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,11 +43,7 @@ class FolderMasks:
             # Numbers of masks are no classes: 8 bits are enough where they do.
             return read_label_map(path, largest=0)
         if (path := self.folder / f"{stem}.npz").is_file():
-            try:
-                with np.load(path, allow_pickle=False) as content:
-                    return np.asarray(content[_NPZ_KEY])
-            except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-                raise UserError(f"mask file '{path}' can't be read ({error}); it must hold {_NPZ_KEY!r}") from error
+            return _read_npz(path)
         raise UserError(
             f"MODEL.MASKS.FOLDER '{self.folder}' has no masks of '{file_name}' ({stem}.png or {stem}.npz); make them, or use "
             "another MODEL.MASKS.SOURCE"
@@ -62,3 +57,19 @@ def existing_folder(text: str) -> Path:
             f"MODEL.MASKS.FOLDER is {text!r}, which is no folder; give the folder that holds the label maps"
         )
     return folder
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            labels = np.asarray(content[_NPZ_KEY])
+    # Without the container that it expects, numpy hands over an array, which is no context.
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"mask file '{path}' can't be read ({error}); it must hold {_NPZ_KEY!r}") from error
+    numbers = labels.ndim == 2 and labels.dtype.kind in "biuf"
+    if not numbers or not (labels >= 0).all() or (labels != np.floor(labels)).any():
+        raise UserError(
+            f"mask file '{path}' holds {labels.dtype} of shape {labels.shape}; {_NPZ_KEY!r} must be a label map [H, W] of "
+            "whole numbers, 0 in no mask and masks from 1 on"
+        )
+    return labels

@@ -12,6 +12,7 @@ from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
 from twostage.predictions.geometry import Geometry
+from twostage.proposals.queries import MaskedQueries
 from twostage.systems.two_stage.mask2former.model import Mask2Former
 
 # Pixels whose best mask has a lower probability are in none.
@@ -50,13 +51,13 @@ class SystemMasks:
                 f"MODEL.MASKS.CONFIG is of {type(self.model).__name__}, which makes no masks; use one of a mask generator, "
                 "e.g. 'mask2former_r50'"
             )
-        if not isinstance(self.model, Mask2Former):
-            (logits,) = outputs[0][0]
+        final = outputs[0]
+        # Most systems have mask embeddings beside the masks, ODISE beside the queries.
+        masked = final if isinstance(final, MaskedQueries) else final[0]
+        (logits,) = masked.mask_logits if isinstance(masked, MaskedQueries) else masked
+        if not isinstance(self.model, Mask2Former) or self.model.classifier == "text":
             return logits, logits.new_ones(len(logits))
-        (logits,) = outputs[0].mask_logits
-        if self.model.classifier == "text":
-            return logits, logits.new_ones(len(logits))
-        void = self.model.class_logits(outputs[0].queries, None)[0].softmax(dim=-1)[:, -1]
+        void = self.model.class_logits(final.queries, None)[0].softmax(dim=-1)[:, -1]
         return logits, 1 - void
 
 

@@ -50,7 +50,7 @@ CARDS = (
                 source="https://drive.google.com/file/d/1cn-ohxgXDrDfkzC1QdO-fi8IjbjXmgKy/view",
                 config="ovseg_swinb_vitl",
                 train="COCO-Stuff-171",
-                also=("ovseg_demo",),
+                also=("ovseg_demo", "ovseg_superpixels", "ovseg_sam"),
                 note="holds the mask-adapted CLIP with its mask prompts",
             ),
             OfficialCheckpoint(
