@@ -20,6 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from tqdm import tqdm
 
+from twostage.checkpoint.untrained import warn_if_untrained
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.contrast.choice import Others, OthersChoice
@@ -68,6 +69,7 @@ class Segmenter:
     """A loaded system, ready for pictures and vocabularies."""
 
     def __init__(self, model: OpenVocabularySegmenter, cfg: CfgNode) -> None:
+        warn_if_untrained(model, cfg)
         self.model = model.eval()
         self.cfg = cfg
         self._choice = OthersChoice(cfg.MODEL.CLIP.NAME, model.text)

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from twostage.checkpoint.checkpointer import Checkpointer
+from twostage.checkpoint.untrained import warn_if_untrained
 from twostage.commands.launch import launch
 from twostage.commands.setup import set_aside_metrics, set_up
 from twostage.config import load_config
@@ -85,6 +86,7 @@ def evaluate(cfg: CfgNode, trainer: type[Trainer] = Trainer, *, resume: bool = F
     With `resume` an evaluation of the same weights that was stopped goes on.
     """
     model = trainer.build_model(cfg)
+    warn_if_untrained(model, cfg)
     if not cfg.SOLVER.EMA.ENABLED:
         Checkpointer(model).load(cfg.MODEL.WEIGHTS)
         return trainer.test(cfg, model, resume=resume)
