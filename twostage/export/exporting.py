@@ -18,7 +18,8 @@ from twostage.api import Segmenter
 from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.export.engine import text_file
-from twostage.export.forms import Form, form_of
+from twostage.export.form import Form
+from twostage.export.forms import form_of
 from twostage.export.network import Network, write_network
 from twostage.export.session import METADATA
 from twostage.export.text_tower import TextNetwork, byte_pairs, text_rule, tokenizer_rule

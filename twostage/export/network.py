@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twostage.clip.statistics import Pictures, PixelUnits
 from twostage.errors import UserError
-from twostage.export.forms import Form
+from twostage.export.form import Form
 from twostage.export.half import halve_weights
 
 # Kernels of one runtime and another differ by what this opset says alone.

@@ -1,0 +1,98 @@
+"""Files of systems that give class logits of every cell of a grid.
+
+Legend: C classes, V views of a picture, h x w a grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from twostage.clip.statistics import Pictures
+from twostage.errors import UserError
+from twostage.export.form import Form
+from twostage.predictions.dense import DensePrediction
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.prediction import Prediction
+from twostage.systems.one_stage.catseg.views import ClassScores, views_from_config
+
+
+class CostViews(Form):
+    """Class logits `[V, C, h, w]` of the views of a picture (CAT-Seg, PCA-Seg)."""
+
+    kind = "dense"
+    outputs = ("logits",)
+    text_rows = "templates"
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        _refuse_rejection(model)
+        if type(model.guide).__name__ != "TapGuide":
+            raise UserError(
+                "CAT-Seg with a backbone beside CLIP looks at the picture in other units and is not exported; use a config "
+                "whose MODEL.CATSEG.BACKBONE is empty"
+            )
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().about(model, cfg), "most_classes": model.class_slots}
+
+    def outside(self, model: Any, cfg: CfgNode) -> list[str]:
+        return ["sliding windows"] if cfg.TEST.SLIDING.ENABLED else []
+
+    def reads_padding(self, cfg: CfgNode) -> bool:
+        return not cfg.TEST.SLIDING.ENABLED
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        slots, model.class_slots = model.class_slots, 0
+        try:
+            return (model.class_scores(model.encode(images), text).logits,)
+        finally:
+            model.class_slots = slots
+
+    def prediction(
+        self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
+    ) -> Prediction:
+        if 0 < about["most_classes"] < len(text):
+            raise UserError(
+                f"this file takes up to {about['most_classes']} classes, these are {len(text)}; give fewer, or export with "
+                "MODEL.CATSEG.CLASS_SLOTS 0"
+            )
+        scores = ClassScores(torch.cat([logits for (logits,) in outputs]), None, len(text))
+        return views_from_config(cfg).join(scores, [(int(h), int(w)) for h, w in images.image_sizes])
+
+
+class CostMap(Form):
+    """Class logits `[1, C, h, w]` (SED)."""
+
+    kind = "dense"
+    outputs = ("logits",)
+    text_rows = "templates"
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        _refuse_rejection(model)
+
+    def reads_padding(self, cfg: CfgNode) -> bool:
+        return False
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        # All classes at once: their number is not known when the network is traced.
+        return (model.decoder(model.encode(images).features, text)[-1],)
+
+    def prediction(
+        self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
+    ) -> Prediction:
+        probabilities = torch.cat([logits for (logits,) in outputs]).sigmoid()
+        grid = (probabilities.shape[-2], probabilities.shape[-1])
+        geometry = Geometry.on_grid(grid, [(int(h), int(w)) for h, w in images.image_sizes])
+        return DensePrediction(logits=probabilities, geometry=geometry, num_classes=len(text), fill=0.0)
+
+
+def _refuse_rejection(model: Any) -> None:
+    """UserError for what decides from the picture which classes go on."""
+    for part, key in (("early_rejection", "TEST.EARLY_REJECTION.ENABLED False"), ("presence", "no presence head")):
+        if getattr(model, part) is not None:
+            raise UserError(
+                f"an exported network computes all classes, and this config leaves some out; export with {key}"
+            )

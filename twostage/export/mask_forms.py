@@ -1,0 +1,78 @@
+"""Files of systems that give masks and what each of them is.
+
+Legend: C classes, N names (synonyms apart), Q masks, h x w their grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from twostage.clip.statistics import Pictures
+from twostage.clip.text import TextEmbedder
+from twostage.errors import UserError
+from twostage.export.form import Form
+from twostage.predictions.geometry import Geometry
+from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.prediction import Prediction
+from twostage.systems.two_stage.fcclip.model import SynonymText, embed_synonyms
+from twostage.vocabulary import Vocabulary
+
+
+class Masks(Form):
+    """Mask logits `[Q, h, w]` and class probabilities `[Q, C]` (SAN, Mask2Former with text)."""
+
+    kind = "masks"
+    outputs = ("mask_logits", "class_probabilities", "class_logits")
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        if cfg.MODEL.META_ARCHITECTURE == "Mask2Former" and cfg.MODEL.MASK2FORMER.CLASSIFIER != "text":
+            raise UserError(
+                "only a Mask2Former that reads text can be exported; set MODEL.MASK2FORMER.CLASSIFIER to 'text'"
+            )
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        resize_scores = bool(getattr(model, "resize_scores", False))
+        unit = max(1, model.size_divisibility)
+        canvas = {"multiple": [unit, unit], "centred": False}
+        return {"canvas": canvas, "sigmoid_at_output": not resize_scores, "resize_scores": resize_scores}
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        prediction = model.decode(model.encode(images), text)
+        return prediction.mask_logits[0], prediction.class_probabilities[0], prediction.class_logits[0]
+
+    def prediction(
+        self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
+    ) -> Prediction:
+        masks, _, logits = (torch.stack(parts) for parts in zip(*outputs, strict=True))
+        return MaskPrediction(
+            mask_logits=masks,
+            class_logits=logits,
+            geometry=Geometry.of(images),
+            resize_scores=about["resize_scores"],
+        )
+
+
+class SynonymMasks(Masks):
+    """The same where every synonym has a row (FC-CLIP, MAFT+, Mask-Adapter).
+
+    `classes` int64 `[N]` is each row's class, `seen` bool `[C]`.
+    """
+
+    inputs = ("text", "classes", "seen")
+    text_rows = "name"
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().about(model, cfg), "train_names": sorted(model.train_names)}
+
+    def text(self, embedder: TextEmbedder, vocabulary: Vocabulary, cfg: CfgNode, about: dict[str, Any]) -> SynonymText:
+        return embed_synonyms(embedder, vocabulary, frozenset(about["train_names"]))
+
+    def tensors(self, text: SynonymText) -> tuple[Tensor, ...]:
+        return tuple(text)
+
+    def words(self, *tensors: Tensor) -> SynonymText:
+        return SynonymText(*tensors)
