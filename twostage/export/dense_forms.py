@@ -12,12 +12,15 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from twostage.clip.statistics import Pictures
+from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
 from twostage.export.form import Form
 from twostage.predictions.dense import DensePrediction
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import Prediction
 from twostage.systems.one_stage.catseg.views import ClassScores, views_from_config
+from twostage.systems.one_stage.maskclip_plus.model import names_to_embed
+from twostage.vocabulary import Vocabulary
 
 
 class CostViews(Form):
@@ -87,6 +90,38 @@ class CostMap(Form):
         grid = (probabilities.shape[-2], probabilities.shape[-1])
         geometry = Geometry.on_grid(grid, [(int(h), int(w)) for h, w in images.image_sizes])
         return DensePrediction(logits=probabilities, geometry=geometry, num_classes=len(text), fill=0.0)
+
+
+class PlainMap(Form):
+    """Products `[1, C, h, w]` of the classes with features of a picture without padding (MaskCLIP+)."""
+
+    kind = "dense"
+    outputs = ("logits",)
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "canvas": {"multiple": [1, 1], "centred": False},
+            "sigmoid_at_output": True,
+            "background": model.background_embedding is not None,
+        }
+
+    def outside(self, model: Any, cfg: CfgNode) -> list[str]:
+        return ["a learned background"] if model.background_embedding is not None else []
+
+    def reads_padding(self, cfg: CfgNode) -> bool:
+        return False
+
+    def text(self, embedder: TextEmbedder, vocabulary: Vocabulary, cfg: CfgNode, about: dict[str, Any]) -> Tensor:
+        return embedder(names_to_embed(vocabulary, learned_background=about["background"]))
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        return (model.logits(model.encode(images).features, text),)
+
+    def prediction(
+        self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
+    ) -> Prediction:
+        logits = torch.cat([found for (found,) in outputs])
+        return DensePrediction(logits=logits, geometry=Geometry.of(images), num_classes=logits.shape[1])
 
 
 def _refuse_rejection(model: Any) -> None:

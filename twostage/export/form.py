@@ -20,6 +20,10 @@ from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
 
 
+# Why `Form.fixed_by` may be.
+TILED = "sliding windows have another number of tiles for every size"
+
+
 class Form(abc.ABC):
     """One kind of file.
 
@@ -28,16 +32,22 @@ class Form(abc.ABC):
         inputs: names of the text inputs; the number of classes or names is their first axis.
         outputs: names of the outputs.
         text_rows: what a row of the text input is: a class, a class with all its templates, or a name.
+        pads_inside: whether the network itself adds the padding that its masks are made with.
     """
 
     kind: str
     inputs: tuple[str, ...] = ("text",)
     outputs: tuple[str, ...]
     text_rows: str = "class"
+    pads_inside: bool = False
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         """Raises UserError where the config asks for something that files do not hold."""
         return None
+
+    def fixed_by(self, cfg: CfgNode) -> str:
+        """Why pictures must have the size that the network is traced with; "" where they need not."""
+        return ""
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
         """What is needed behind the outputs, for the metadata.

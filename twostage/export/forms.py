@@ -5,10 +5,10 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from twostage.errors import UserError
-from twostage.export.dense_forms import CostMap, CostViews
+from twostage.export.dense_forms import CostMap, CostViews, PlainMap
 from twostage.export.form import Form
-from twostage.export.mask_forms import Masks, SynonymMasks
-from twostage.export.name_forms import Names
+from twostage.export.mask_forms import Groups, Masks, SynonymMasks
+from twostage.export.name_forms import Names, PooledNames, ProjectedNames, SplicedNames
 
 # Meta-architecture -> its form.
 FORMS: dict[str, Form] = {
@@ -20,8 +20,14 @@ FORMS: dict[str, Form] = {
     "CATSeg": CostViews(),
     "PCASeg": CostViews(),
     "SED": CostMap(),
+    "MaskClipPlus": PlainMap(),
+    "SegCLIP": Groups(),
+    "GroupViT": Groups(),
     "TrainingFree": Names(),
     "ProxyClip": Names(),
+    "Trident": SplicedNames(),
+    "ClipDinoiser": PooledNames(),
+    "Talk2Dino": ProjectedNames(),
 }
 
 # Those that were looked at and have none, and why.

@@ -5,7 +5,7 @@ Legend: C classes, N names (synonyms apart), Q masks, h x w their grid.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
@@ -14,10 +14,11 @@ from torch import Tensor
 from twostage.clip.statistics import Pictures
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
-from twostage.export.form import Form
+from twostage.export.form import TILED, Form
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
 from twostage.predictions.prediction import Prediction
+from twostage.systems.one_stage.segclip.grouped import BACKGROUND, GroupText
 from twostage.systems.two_stage.fcclip.model import SynonymText, embed_synonyms
 from twostage.vocabulary import Vocabulary
 
@@ -27,6 +28,8 @@ class Masks(Form):
 
     kind = "masks"
     outputs = ("mask_logits", "class_probabilities", "class_logits")
+    # Whether class probabilities are not those of the logits.
+    weighted: ClassVar[bool] = False
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         if cfg.MODEL.META_ARCHITECTURE == "Mask2Former" and cfg.MODEL.MASK2FORMER.CLASSIFIER != "text":
@@ -47,10 +50,11 @@ class Masks(Form):
     def prediction(
         self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
     ) -> Prediction:
-        masks, _, logits = (torch.stack(parts) for parts in zip(*outputs, strict=True))
+        masks, weights, logits = (torch.stack(parts) for parts in zip(*outputs, strict=True))
         return MaskPrediction(
             mask_logits=masks,
             class_logits=logits,
+            class_weights=weights if self.weighted else None,
             geometry=Geometry.of(images),
             resize_scores=about["resize_scores"],
         )
@@ -76,3 +80,36 @@ class SynonymMasks(Masks):
 
     def words(self, *tensors: Tensor) -> SynonymText:
         return SynonymText(*tensors)
+
+
+class Groups(Masks):
+    """The same of groups of patches, a set per window; a pixel's share of a group is its mask (SegCLIP, GroupViT)."""
+
+    weighted = True
+
+    def fixed_by(self, cfg: CfgNode) -> str:
+        return TILED if cfg.TEST.SLIDING.ENABLED else ""
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        return None
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "canvas": {"multiple": [1, 1], "centred": False},
+            "sigmoid_at_output": False,
+            "resize_scores": True,
+            "background_threshold": model.background_threshold,
+        }
+
+    def reads_padding(self, cfg: CfgNode) -> bool:
+        return False
+
+    def text(self, embedder: TextEmbedder, vocabulary: Vocabulary, cfg: CfgNode, about: dict[str, Any]) -> Tensor:
+        if vocabulary.names[0] == BACKGROUND:
+            raise UserError(
+                "an exported SegCLIP or GroupViT has no rule for a class 'background'; leave it out, or use the system itself"
+            )
+        return embedder(vocabulary)
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        return super().run(model, images, GroupText(text, False))

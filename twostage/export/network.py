@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.clip.statistics import Pictures, PixelUnits
 from twostage.errors import UserError
 from twostage.export.form import Form
 from twostage.export.half import halve_weights
+from twostage.segmenter import OpenVocabularySegmenter
 
 # Kernels of one runtime and another differ by what this opset says alone.
 _OPSET = 18
@@ -23,16 +25,18 @@ _OPSET = 18
 class TracedPictures(Pictures):
     """A normalised, padded batch of one picture, whose size may be a symbol."""
 
-    def __init__(self, tensor: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, image: Tensor, *, units: PixelUnits | None, pad_to: int) -> None:
         """
         Args:
-            tensor: `[1, 3, H, W]`.
-            size: (height, width) before padding.
+            image: `[1, 3, H, W]`.
+            units: of `image`, whose pixels are found from it by them; None for one that is padded, whose pixels nobody knows.
+            pad_to: zeros are added at the right and the bottom up to a multiple of this.
         """
-        self.tensor = tensor
-        self.image_sizes = [size]
-        self.pixels = []
-        self.size_divisibility = 0
+        height, width = image.shape[2], image.shape[3]
+        self.tensor = image if pad_to == 1 else F.pad(image, (0, -width % pad_to, 0, -height % pad_to))
+        self.image_sizes = [(height, width)]
+        self.pixels = [] if units is None else [image[0] * units.std + units.mean]
+        self.size_divisibility = pad_to
 
     def in_units(self, units: PixelUnits) -> Pictures:
         """Not there: padding has other values in other units. Raises UserError."""
@@ -40,16 +44,23 @@ class TracedPictures(Pictures):
 
 
 class Network(nn.Module):
-    """`forward(image, *text)`: the outputs of `form` for one picture `[1, 3, H, W]`, normalised and padded."""
+    """`forward(image, *text)`: the outputs of `form` for one picture `[1, 3, H, W]`, normalised, and padded where the
+    system's padding is read from the outside."""
 
-    def __init__(self, model: nn.Module, form: Form) -> None:
+    def __init__(self, model: OpenVocabularySegmenter[Any, Any], form: Form, *, padded: bool) -> None:
+        """
+        Args:
+            padded: whether pictures come with their padding.
+        """
         super().__init__()
         self.model = model
         self.form = form
+        self.padded = padded
 
     def forward(self, image: Tensor, *text: Tensor) -> tuple[Tensor, ...]:
         """See the class; `text` in the order of `form.inputs`."""
-        pictures = TracedPictures(image, (image.shape[2], image.shape[3]))
+        pad_to = self.model.size_divisibility if self.form.pads_inside else 1
+        pictures = TracedPictures(image, units=None if self.padded else self.model.units, pad_to=pad_to)
         return self.form.run(self.model, pictures, self.form.words(*text))
 
 
