@@ -5,9 +5,11 @@ Legend: C classes, V views of a picture, h x w a grid.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import Tensor
 
@@ -15,10 +17,12 @@ from twostage.clip.statistics import Pictures
 from twostage.clip.text import TextEmbedder
 from twostage.errors import UserError
 from twostage.export.form import Form
+from twostage.inference.early_rejection import VOTES
 from twostage.predictions.dense import DensePrediction
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import Prediction
 from twostage.systems.one_stage.catseg.views import ClassScores, views_from_config
+from twostage.systems.one_stage.cost_aggregation.kept_classes import REJECTED_PROBABILITY
 from twostage.systems.one_stage.maskclip_plus.model import names_to_embed
 from twostage.vocabulary import Vocabulary
 
@@ -90,6 +94,47 @@ class CostMap(Form):
         grid = (probabilities.shape[-2], probabilities.shape[-1])
         geometry = Geometry.on_grid(grid, [(int(h), int(w)) for h, w in images.image_sizes])
         return DensePrediction(logits=probabilities, geometry=geometry, num_classes=len(text), fill=0.0)
+
+
+class ElectedMap(CostMap):
+    """Class logits `[1, K, h, w]` of the classes `kept` `[1, K]` that the picture's pixels vote for (ERR-Seg)."""
+
+    outputs = ("logits", "kept")
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        return None
+
+    def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().about(model, cfg), "rejected": REJECTED_PROBABILITY}
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        encoded = model.encode(images)
+        costs = model.costs(encoded, text)
+        kept = traced_election(costs.fine[0].mean(dim=1), model.test_slots)[None]
+        return model.class_logits(encoded, text, costs, kept), kept
+
+    def prediction(
+        self, outputs: list[tuple[Tensor, ...]], images: Pictures, text: Any, cfg: CfgNode, about: dict[str, Any]
+    ) -> Prediction:
+        logits, kept = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        plain = super().prediction([(logits,)], images, text, cfg, about)
+        assert isinstance(plain, DensePrediction), "what maps are"
+        return dataclasses.replace(plain, kept=kept if kept.shape[1] < len(text) else None, fill=about["rejected"])
+
+
+def traced_election(scores: Tensor, slots: int) -> Tensor:
+    """`PixelVotes` for scores `[C, h, w]` whose C is a symbol: the kept classes int64 `[min(slots, C)]`, ascending.
+
+    The class axis is made longer, so that fewer classes than votes are no case of their own; what is added comes last.
+    """
+    ranks = len(VOTES)
+    longer = F.pad(scores.flatten(1).T, (0, ranks), value=float("-inf"))
+    votes = scores.new_zeros(longer.shape[1])
+    for places, weight in zip(longer.topk(ranks, dim=1).indices.unbind(1), VOTES, strict=True):
+        votes = votes + weight * torch.zeros_like(votes).scatter_add(0, places, torch.ones_like(places, dtype=votes.dtype))
+    # In ONNX this is TopK, of whose equals the lower index goes first, as with `PixelVotes`.
+    order = votes[:-ranks].sort(descending=True).indices
+    return order[: torch.sym_min(scores.shape[0], slots)].sort().values
 
 
 class PlainMap(Form):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from twostage.errors import UserError
-from twostage.export.dense_forms import CostMap, CostViews, PlainMap
+from twostage.export.dense_forms import CostMap, CostViews, ElectedMap, PlainMap
 from twostage.export.form import Form
-from twostage.export.mask_forms import Groups, Masks, SynonymMasks
+from twostage.export.mask_forms import Groups, Masks, RegionMasks, SynonymMasks
 from twostage.export.name_forms import Names, PooledNames, ProjectedNames, SplicedNames
 
 # Meta-architecture -> its form.
@@ -20,6 +20,8 @@ FORMS: dict[str, Form] = {
     "CATSeg": CostViews(),
     "PCASeg": CostViews(),
     "SED": CostMap(),
+    "ERRSeg": ElectedMap(),
+    "OVSeg": RegionMasks(),
     "MaskClipPlus": PlainMap(),
     "SegCLIP": Groups(),
     "GroupViT": Groups(),

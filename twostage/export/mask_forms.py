@@ -20,6 +20,7 @@ from twostage.predictions.masks import MaskPrediction
 from twostage.predictions.prediction import Prediction
 from twostage.systems.one_stage.segclip.grouped import BACKGROUND, GroupText
 from twostage.systems.two_stage.fcclip.model import SynonymText, embed_synonyms
+from twostage.systems.two_stage.ovseg.model import AskedText
 from twostage.vocabulary import Vocabulary
 
 
@@ -28,7 +29,7 @@ class Masks(Form):
 
     kind = "masks"
     outputs = ("mask_logits", "class_probabilities", "class_logits")
-    # Whether class probabilities are not those of the logits.
+    # Whether class probabilities are not those of the logits; such systems resize scores.
     weighted: ClassVar[bool] = False
 
     def check(self, model: Any, cfg: CfgNode) -> None:
@@ -38,7 +39,7 @@ class Masks(Form):
             )
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        resize_scores = bool(getattr(model, "resize_scores", False))
+        resize_scores = bool(getattr(model, "resize_scores", self.weighted))
         unit = max(1, model.size_divisibility)
         canvas = {"multiple": [unit, unit], "centred": False}
         return {"canvas": canvas, "sigmoid_at_output": not resize_scores, "resize_scores": resize_scores}
@@ -94,12 +95,7 @@ class Groups(Masks):
         return None
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        return {
-            "canvas": {"multiple": [1, 1], "centred": False},
-            "sigmoid_at_output": False,
-            "resize_scores": True,
-            "background_threshold": model.background_threshold,
-        }
+        return {**super().about(model, cfg), "background_rule": True}
 
     def reads_padding(self, cfg: CfgNode) -> bool:
         return False
@@ -113,3 +109,33 @@ class Groups(Masks):
 
     def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
         return super().run(model, images, GroupText(text, False))
+
+
+class RegionMasks(Masks):
+    """The same where CLIP looks at all masks in one pass over the picture without padding (OVSeg without crops)."""
+
+    weighted = True
+    pads_inside = True
+
+    def fixed_by(self, cfg: CfgNode) -> str:
+        return "which pixels a cell of CLIP's grid covers is computed for the traced size" if cfg.MODEL.OVSEG.ENSEMBLE else ""
+
+    def check(self, model: Any, cfg: CfgNode) -> None:
+        keys = cfg.MODEL.OVSEG
+        if keys.ENSEMBLE and keys.REGIONS not in ("attention_bias", "mask_pool"):
+            raise UserError(
+                "OVSeg's masked crops are not exported"
+            )
+        for wrong, key in (
+            (model.masks is not None, "MODEL.MASKS.SOURCE 'own'"),
+            (model.best_proposals_only, "MODEL.OVSEG.BEST_PROPOSALS_ONLY False"),
+            (model.seen_names, "MODEL.OVSEG.SEEN_CLASSES_OF ''"),
+        ):
+            if wrong:
+                raise UserError(f"this OVSeg needs more than picture and words; export it with {key}")
+
+    def reads_padding(self, cfg: CfgNode) -> bool:
+        return False
+
+    def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
+        return super().run(model, images, AskedText(text, 0))

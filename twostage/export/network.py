@@ -104,9 +104,7 @@ def write_network(
                 verbose=False,
             )  # fmt: skip
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UserError(
-            f"torch could not trace this system ({str(error).strip().splitlines()[0][:200]}); try --size HEIGHTxWIDTH"
-        ) from error
+        raise UserError(f"torch could not trace this system ({_reason(error)}); try --size HEIGHTxWIDTH") from error
     finally:
         logging.getLogger("onnxscript").setLevel(loud)
     assert written is not None, "the exporter returns a program where it is given no file"
@@ -115,3 +113,11 @@ def write_network(
         halve_weights(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.save_model(proto, path)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error goes back to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
