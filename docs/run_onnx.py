@@ -31,7 +31,7 @@ def tokens(text, about):
 
 def embed(groups, rule, tower, about):
     """Rows of the text input `[N, D]`, or `[C, P, D]`, for classes that are groups of names."""
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    unit = lambda x: x if rule.get("plain") else x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     prompts = [tokens(t.format(name), about) for group in groups for name in group for t in rule["templates"]]
     x = tower.run(None, {"tokens": np.array(prompts)})[0].reshape(-1, len(rule["templates"]), about["dimension"])
     x = unit(x) if rule["unit_prompts"] else x
@@ -65,7 +65,12 @@ def scores(picture, groups, rows, network, about):
         maps = np.exp(form["rule"]["logit_scale"] * (resize(maps, size) - 1))
         return np.maximum.reduceat(maps / maps.sum(0), np.searchsorted(owner, range(len(groups))))
     maps = 1 / (1 + np.exp(-(resize(maps, size) if form["sigmoid_at_output"] else maps)))
-    return resize(np.tensordot(out[1].T, maps, 1) if about["kind"] == "masks" else maps, size)
+    maps = resize(np.tensordot(out[1].T, maps, 1) if about["kind"] == "masks" else maps, size)
+    if "kept" in about["outputs"]:
+        every = np.full((len(groups), *size), form["rejected"])
+        every[out[1][0]] = maps
+        return every
+    return maps
 
 
 if __name__ == "__main__":
@@ -73,6 +78,8 @@ if __name__ == "__main__":
     if about["outside"]:
         sys.exit(f"this script lacks {', '.join(about['outside'])}: use twostage segment --engine onnx")
     split = about["text"]["split_synonyms"]
+    if about["form"].get("background_rule") and sys.argv[3].strip().lower().startswith("background"):
+        sys.exit("this file has a rule of its own for a class 'background': use twostage segment --engine onnx")
     groups = [name.split(", ") if split else [name] for name in map(str.strip, sys.argv[3].split(";"))]
     rows = embed(groups, about["text"], *load(sys.argv[1].removesuffix(".onnx") + ".text.onnx"))
     picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")

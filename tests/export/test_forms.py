@@ -26,7 +26,11 @@ NO_CACHE = ["MODEL.CLIP.TEXT_CACHE", ""]
         ("trident", ["TEST.SLIDING.ENABLED", "True", "TEST.SLIDING.TILE", "96", "TEST.SLIDING.STRIDE", "64"], WORDS),
         ("clip_dinoiser", ["MODEL.CLIP_DINOISER.BACKGROUND", "True"], WORDS),
         ("talk2dino", ["MODEL.TALK2DINO.BACKGROUND_SCORE", "0.5", "MODEL.TALK2DINO.CLEANING", "0.8"], BACKGROUND),
-        ("maskclip_plus", ["MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND", "True", "MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[3]"], BACKGROUND),
+        (
+            "maskclip_plus",
+            ["MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND", "True", "MODEL.MASKCLIP_PLUS.HIDDEN_CLASSES", "[3]"],
+            BACKGROUND,
+        ),
         ("segclip", [], WORDS[:3]),
         ("errseg", ["MODEL.ERRSEG.TEST_SLOTS", "4"], WORDS),
         ("errseg", [], WORDS[:2]),

@@ -131,7 +131,9 @@ def traced_election(scores: Tensor, slots: int) -> Tensor:
     longer = F.pad(scores.flatten(1).T, (0, ranks), value=float("-inf"))
     votes = scores.new_zeros(longer.shape[1])
     for places, weight in zip(longer.topk(ranks, dim=1).indices.unbind(1), VOTES, strict=True):
-        votes = votes + weight * torch.zeros_like(votes).scatter_add(0, places, torch.ones_like(places, dtype=votes.dtype))
+        votes = votes + weight * torch.zeros_like(votes).scatter_add(
+            0, places, torch.ones_like(places, dtype=votes.dtype)
+        )
     # In ONNX this is TopK, of whose equals the lower index goes first, as with `PixelVotes`.
     order = votes[:-ranks].sort(descending=True).indices
     return order[: torch.sym_min(scores.shape[0], slots)].sort().values
@@ -147,7 +149,7 @@ class PlainMap(Form):
         return {
             "canvas": {"multiple": [1, 1], "centred": False},
             "sigmoid_at_output": True,
-            "background": model.background_embedding is not None,
+            "background_rule": model.background_embedding is not None,
         }
 
     def outside(self, model: Any, cfg: CfgNode) -> list[str]:
@@ -157,7 +159,7 @@ class PlainMap(Form):
         return False
 
     def text(self, embedder: TextEmbedder, vocabulary: Vocabulary, cfg: CfgNode, about: dict[str, Any]) -> Tensor:
-        return embedder(names_to_embed(vocabulary, learned_background=about["background"]))
+        return embedder(names_to_embed(vocabulary, learned_background=about["background_rule"]))
 
     def run(self, model: Any, images: Pictures, text: Any) -> tuple[Tensor, ...]:
         return (model.logits(model.encode(images).features, text),)

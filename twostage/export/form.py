@@ -19,7 +19,6 @@ from twostage.clip.text import TextEmbedder
 from twostage.predictions.prediction import Prediction
 from twostage.vocabulary import Vocabulary
 
-
 # Why `Form.fixed_by` may be.
 TILED = "sliding windows have another number of tiles for every size"
 

@@ -118,14 +118,16 @@ class RegionMasks(Masks):
     pads_inside = True
 
     def fixed_by(self, cfg: CfgNode) -> str:
-        return "which pixels a cell of CLIP's grid covers is computed for the traced size" if cfg.MODEL.OVSEG.ENSEMBLE else ""
+        return (
+            "which pixels a cell of CLIP's grid covers is computed for the traced size"
+            if cfg.MODEL.OVSEG.ENSEMBLE
+            else ""
+        )
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         keys = cfg.MODEL.OVSEG
         if keys.ENSEMBLE and keys.REGIONS not in ("attention_bias", "mask_pool"):
-            raise UserError(
-                "OVSeg's masked crops are not exported"
-            )
+            raise UserError("OVSeg's masked crops are not exported")
         for wrong, key in (
             (model.masks is not None, "MODEL.MASKS.SOURCE 'own'"),
             (model.best_proposals_only, "MODEL.OVSEG.BEST_PROPOSALS_ONLY False"),

@@ -169,8 +169,8 @@ class SplicedNames(Names):
         super().check(model, cfg)
         if model.sam is not None:
             raise UserError(
-                "Trident's SAM looks at the picture as it was before it was resized, at a size of its own, and then once more at "
-                "every region of the label map, whose number depends on the picture; only its first part is exported: set "
+                "Trident's SAM looks at the picture as it was before it was resized, and then at each region of its labels, "
+                "whose number depends on the picture; only what comes before is exported: set "
                 "MODEL.TRIDENT.AGGREGATE False and MODEL.TRIDENT.REFINE False"
             )
 
@@ -201,7 +201,11 @@ class ProjectedNames(PatchNames):
         return {**super().place(model), "align_corners": True}
 
     def about(self, model: Any, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().about(model, cfg), "background_score": model.background_score}
+        return {
+            **super().about(model, cfg),
+            "background_score": model.background_score,
+            "background_rule": model.background_score > 0,
+        }
 
     def embedder_options(self) -> dict[str, Any]:
         return {"plain": True, "split_synonyms": False}
