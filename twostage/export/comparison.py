@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 
@@ -98,7 +99,9 @@ def compare(
                     times.append(time.perf_counter() - start)
             one, other = found
             with torch.inference_mode():
-                differences.append(float((one.scores() - other.scores()).abs().max()))
+                difference = (one.scores() - other.scores()).abs()
+            # What is no number is as far away as can be; `max` would pass over it.
+            differences.append(float(difference.nan_to_num(nan=math.inf).max()))
             same = float((one.labels == other.labels).mean())
             worst = min(worst, same)
             equal += int((one.labels == other.labels).sum())

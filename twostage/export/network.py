@@ -101,18 +101,39 @@ def write_network(
             program = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
             written = torch.onnx.export(
                 program, (), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET, dynamo=True,
-                verbose=False,
+                optimize=False, verbose=False,
             )  # fmt: skip
+            assert written is not None, "the exporter returns a program where it is given no file"
+            _simplify(written.model)
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
         raise UserError(f"torch could not trace this system ({_reason(error)}); try --size HEIGHTxWIDTH") from error
     finally:
         logging.getLogger("onnxscript").setLevel(loud)
-    assert written is not None, "the exporter returns a program where it is given no file"
     proto = written.model_proto
     if half:
         halve_weights(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.save_model(proto, path)
+
+
+def _simplify(model: Any) -> None:
+    """Functions written out, constants folded, what is there twice or read by nobody dropped; in place.
+
+    Not the exporter's own optimisation: its rewriter takes a number of up to 1e-8 for zero, and `x + 1e-8`, which keeps
+    divisors and logarithms finite, for `x`. Runtimes fuse operations when they load a file.
+    """
+    from onnx_ir import passes
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    passes.Sequential(
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+    )(model)
 
 
 def _reason(error: BaseException) -> str:
