@@ -10,9 +10,10 @@ import twostage
 from twostage.errors import UserError
 from twostage.export.comparison import toybox_pictures
 from twostage.export.dense_forms import traced_election
-from twostage.export.forms import form_of
+from twostage.export.forms import FORMS, form_of
 from twostage.export.network import Network
 from twostage.inference.early_rejection import PixelVotes
+from twostage.systems.cards import all_cards
 from twostage.vocabulary import Vocabulary
 
 WORDS = ("grass", "sky", "blue star", "water", "sand", "red ring")
@@ -74,3 +75,11 @@ def test_a_background_without_a_rule_is_refused() -> None:
     form = form_of(segmenter.cfg)
     with pytest.raises(UserError, match="no rule for a class 'background'"):
         form.text(segmenter.model.text, Vocabulary(BACKGROUND), segmenter.cfg, {})
+
+
+def test_every_system_has_a_form_or_a_reason() -> None:
+    for name in {card.meta_architecture for card in all_cards()} - set(FORMS):
+        cfg = twostage.config.default_config()
+        cfg.MODEL.META_ARCHITECTURE = name
+        with pytest.raises(UserError, match=f"^{name} is not exported: (?!nobody)"):
+            form_of(cfg)

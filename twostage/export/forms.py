@@ -32,12 +32,25 @@ FORMS: dict[str, Form] = {
     "Talk2Dino": ProjectedNames(),
 }
 
-# Those that were looked at and have none, and why.
+# Those that were traced and have none: what torch's tracer stopped at, and why.
 _WITHOUT = {
-    "OVSeg": "only the crops of masks that hold pixels go through CLIP, and their number depends on the picture",
-    "SCAN": "only the crops of masks that hold pixels go through CLIP, and their number depends on the picture",
-    "ERRSeg": "the picture decides which classes go on",
-    "CorrClip": "segments of the picture are made beside the network",
+    "ClipDiy": (
+        "maps are put together from crops of several sizes in strips, outside the network, which gives objects that torch's "
+        "tracer does not know ('CropSimilarities in output, which is not a known type')"
+    ),
+    "CorrClip": (
+        "segments of the picture are made beside the network, and their numbers decide what is computed (torch's tracer: "
+        "'could not guard on data-dependent expression Eq(u0, 1)')"
+    ),
+    "ODISE": (
+        "names need rows of two kinds where a text tower's file gives one, and the diffusion model's factors of noise are read "
+        "from tensors (torch's tracer: 'could not guard on data-dependent expression zuf0')"
+    ),
+    "SCAN": (
+        "it looks at the picture in units of its own, and only the crops of masks that hold pixels go through CLIP, whose "
+        "number depends on the picture (torch's tracer: 'could not extract specialized integer from data-dependent "
+        "expression u0')"
+    ),
 }
 
 

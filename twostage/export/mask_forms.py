@@ -126,8 +126,12 @@ class RegionMasks(Masks):
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         keys = cfg.MODEL.OVSEG
-        if keys.ENSEMBLE and keys.REGIONS not in ("attention_bias", "mask_pool"):
-            raise UserError("OVSeg's masked crops are not exported")
+        if keys.ENSEMBLE and keys.REGIONS == "crop":
+            raise UserError(
+                "OVSeg's masked crops are not exported: only masks that hold pixels are cropped, each once, so that their "
+                "number depends on the picture (torch's tracer: 'could not extract specialized integer from data-dependent "
+                "expression u0'); set MODEL.OVSEG.REGIONS to 'attention_bias', 'mask_pool' or 'mask_adapter'"
+            )
         for wrong, key in (
             (model.masks is not None, "MODEL.MASKS.SOURCE 'own'"),
             (model.best_proposals_only, "MODEL.OVSEG.BEST_PROPOSALS_ONLY False"),
