@@ -13,8 +13,10 @@ from PIL import Image
 
 import twostage
 from twostage.clip.toybox.models import toybox_tokenizer
+from twostage.commands import benchmark_runtimes
 from twostage.commands import export as command
 from twostage.commands.main import run
+from twostage.commands.tool_arguments import benchmark_runtimes_parser
 from twostage.errors import UserError
 from twostage.export.comparison import Comparison, compare, toybox_pictures
 from twostage.export.half import halve_weights
@@ -157,3 +159,15 @@ def test_tokenizers_agree() -> None:
         expected = tokenizer([text], context_length=32)[0].tolist()
         assert tokenizer_of(merges)([text], context_length=32)[0].tolist() == expected
         assert script["tokens"](text, about) == expected
+
+
+@pytest.mark.slow
+def test_runtimes_beside_torch(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = benchmark_runtimes_parser().parse_args(
+        [str(exported), "--pictures", "1", "--repeats", "1", "--classes", "3", "--scale", "2"]
+    )
+    benchmark_runtimes.run_from_arguments(args)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows][:2] == ["torch", "onnxruntime"]
+    # Nothing is random in MaskCLIP, so that both see the same.
+    assert all(row[0] == "maskclip" and float(row[-2]) > 99.9 and float(row[2]) > 0 for row in rows)

@@ -43,8 +43,8 @@ _WITHOUT = {
         "'could not guard on data-dependent expression Eq(u0, 1)')"
     ),
     "ODISE": (
-        "names need rows of two kinds where a text tower's file gives one, and the diffusion model's factors of noise are read "
-        "from tensors (torch's tracer: 'could not guard on data-dependent expression zuf0')"
+        "names need rows of two kinds where a text tower's file gives one, and the diffusion model's factors of noise are "
+        "read from tensors (torch's tracer: 'could not guard on data-dependent expression zuf0')"
     ),
     "SCAN": (
         "it looks at the picture in units of its own, and only the crops of masks that hold pixels go through CLIP, whose "
