@@ -74,7 +74,7 @@ class CostMap(Form):
     """Class logits `[1, C, h, w]` (SED)."""
 
     kind = "dense"
-    outputs = ("logits",)
+    outputs: tuple[str, ...] = ("logits",)
     text_rows = "templates"
 
     def check(self, model: Any, cfg: CfgNode) -> None:
