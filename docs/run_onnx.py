@@ -26,7 +26,17 @@ def tokens(text, about):
             at = min(pairs)[1]
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
         found += [ids[part] for part in parts]
+    if len(found) >= about["context_length"]:
+        sys.exit(f"'{text}' has {len(found) + 1} tokens and the text tower takes {about['context_length']}: shorten it")
     return [*found, ids["<end_of_text>"], *[0] * (about["context_length"] - len(found) - 1)]
+
+
+def classes(text, rule):
+    """Names of each class, as `twostage segment --words` reads them: behind semicolons, or where there is none commas."""
+    words = [[" ".join(part.split()) for part in word.split(",")] for word in text.split(";" if ";" in text else ",")]
+    words = [found for word in words if (found := [part for part in word if part])]
+    groups = words if rule["split_synonyms"] else [[", ".join(word)] for word in words]
+    return [group[:1] for group in groups] if rule["first_synonym"] and rule["rows"] != "name" else groups
 
 
 def embed(groups, rule, tower, about):
@@ -73,16 +83,24 @@ def scores(picture, groups, rows, network, about):
     return maps
 
 
+def written(labels, count, path):
+    """A grey picture of the numbers of `count` classes, of 16 bits where a byte does not hold them."""
+    Image.fromarray(labels.astype("u1" if count <= 256 else "u2")).save(path)
+
+
 if __name__ == "__main__":
     network, about = load(sys.argv[1])
     if about["outside"]:
         sys.exit(f"this script lacks {', '.join(about['outside'])}: use twostage segment --engine onnx")
-    split = about["text"]["split_synonyms"]
-    if about["form"].get("background_rule") and sys.argv[3].strip().lower().startswith("background"):
+    groups = classes(sys.argv[3], about["text"])
+    if not groups:
+        sys.exit("no words are given")
+    if about["form"].get("background_rule") and groups[0][0].lower() == "background":
         sys.exit("this file has a rule of its own for a class 'background': use twostage segment --engine onnx")
-    groups = [name.split(", ") if split else [name] for name in map(str.strip, sys.argv[3].split(";"))]
+    picture = ImageOps.exif_transpose(Image.open(sys.argv[2]))
+    if picture.mode[0] in "IF":
+        sys.exit("this script reads pictures of 8 bits: use twostage segment --engine onnx")
     rows = embed(groups, about["text"], *load(sys.argv[1].removesuffix(".onnx") + ".text.onnx"))
-    picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-    labels = scores(picture, groups, rows, network, about).argmax(0).astype("u1")
-    Image.fromarray(labels).save(sys.argv[4])
+    labels = scores(picture.convert("RGB"), groups, rows, network, about).argmax(0)
+    written(labels, len(groups), sys.argv[4])
     print(*(f"{', '.join(group)}: {(labels == at).mean():.1%}" for at, group in enumerate(groups)), sep="\n")
