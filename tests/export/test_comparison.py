@@ -31,10 +31,10 @@ class Fixed:
 ONE = [0.1, 0.2, 0.3, 0.9, 0.8, 0.7]
 
 
-def compared(other: list[float]) -> Any:
+def compared(other: list[float], strays: float = 0.0) -> Any:
     picture = np.zeros((1, 3, 3), np.uint8)
     found: Any = (Fixed(ONE), Fixed(other))
-    return compare(*found, pictures=[picture, picture], class_counts=(2,))
+    return compare(*found, pictures=[picture, picture], class_counts=(2,), strays=strays)
 
 
 def test_the_largest_difference_and_equal_labels() -> None:
@@ -52,3 +52,11 @@ def test_what_is_no_number_is_refused(place: int) -> None:
     other = [value if index != place else float("nan") for index, value in enumerate(ONE)]
     with pytest.raises(UserError, match="scores by up to inf"):
         compared(other).check()
+
+
+def test_strays_are_left_out_and_no_pixel_more() -> None:
+    other = [0.1, 0.65, 0.3, 0.9, 0.8, 0.69]
+    assert compared(other, strays=0.3).score_difference == pytest.approx(0.45)
+    result = compared(other, strays=0.4)
+    assert result.score_difference == pytest.approx(0.01) and "1.0e-02 in 60 % of pixels" in result.summary()
+    assert "% of pixels," not in compared(other).summary()

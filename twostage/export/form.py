@@ -32,6 +32,8 @@ class Form(abc.ABC):
         outputs: names of the outputs.
         text_rows: what a row of the text input is: a class, a class with all its templates, or a name.
         pads_inside: whether the network itself adds the padding that its masks are made with.
+        strays: share of a picture's pixels whose scores rounding may change altogether, since each is given to one of several
+            regions.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Form(abc.ABC):
     outputs: tuple[str, ...]
     text_rows: str = "class"
     pads_inside: bool = False
+    strays: float = 0.0
 
     def check(self, model: Any, cfg: CfgNode) -> None:
         """Raises UserError where the config asks for something that files do not hold."""
