@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
         pictures, sizes: how many pictures were compared, and how many sizes they had when the network saw them.
         class_counts: of the vocabularies.
-        score_difference: the largest of any class at any pixel; of each picture, a share `strays` of the pixels is left out.
+        score_difference: the largest of any class at any pixel, a share `strays` of all pixels left out.
         equal_labels: share of all pixels.
         worst_picture: the same of the picture with the least.
         seconds: median of a picture with the last vocabulary, from pixels to label map: torch's, the file's.
@@ -85,7 +85,7 @@ def compare(
     strays: float = 0.0,
 ) -> Comparison:
     """Run both over `pictures` with each number of toybox's classes; `strays` as in `Comparison`."""
-    differences, equal, total, worst = [0.0], 0, 0, 1.0
+    differences, equal, total, worst = [torch.zeros(1)], 0, 0, 1.0
     seconds: tuple[list[float], list[float]] = ([], [])
     sizes = {tuple(reference.resized(picture).shape) for picture in pictures}
     for count in class_counts:
@@ -103,18 +103,18 @@ def compare(
             one, other = found
             with torch.inference_mode():
                 difference = (one.scores() - other.scores()).abs()
-            # What is no number is as far away as can be; `max` would pass over it.
-            by_pixel = difference.nan_to_num(nan=math.inf).amax(dim=0).flatten()
-            differences.append(float(by_pixel.sort(descending=True).values[int(strays * len(by_pixel))]))
+            # What is no number is as far away as can be.
+            differences.append(difference.nan_to_num(nan=math.inf).amax(dim=0).flatten())
             same = float((one.labels == other.labels).mean())
             worst = min(worst, same)
             equal += int((one.labels == other.labels).sum())
             total += one.labels.size
+    largest = torch.cat(differences).sort(descending=True).values
     return Comparison(
         pictures=len(pictures),
         sizes=len(sizes),
         class_counts=tuple(class_counts),
-        score_difference=max(differences),
+        score_difference=float(largest[int(strays * total)]),
         equal_labels=equal / total,
         worst_picture=worst,
         seconds=(float(np.median(seconds[0])), float(np.median(seconds[1]))),

@@ -32,8 +32,8 @@ class Form(abc.ABC):
         outputs: names of the outputs.
         text_rows: what a row of the text input is: a class, a class with all its templates, or a name.
         pads_inside: whether the network itself adds the padding that its masks are made with.
-        strays: share of a picture's pixels whose scores rounding may change altogether, since each is given to one of several
-            regions.
+        strays: share of all pixels whose scores rounding may change by more than rounding, since the network decides something
+            for each of them.
     """
 
     kind: str

@@ -8,7 +8,7 @@ from twostage.errors import UserError
 from twostage.export.dense_forms import CostMap, CostViews, ElectedMap, PlainMap
 from twostage.export.form import Form
 from twostage.export.mask_forms import Groups, Masks, RegionMasks, SynonymMasks
-from twostage.export.name_forms import Names, PooledNames, ProjectedNames, SplicedNames
+from twostage.export.name_forms import Names, PooledNames, ProjectedNames, ProxyNames, SplicedNames
 
 # Meta-architecture -> its form.
 FORMS: dict[str, Form] = {
@@ -26,7 +26,7 @@ FORMS: dict[str, Form] = {
     "SegCLIP": Groups(),
     "GroupViT": Groups(),
     "TrainingFree": Names(),
-    "ProxyClip": Names(),
+    "ProxyClip": ProxyNames(),
     "Trident": SplicedNames(),
     "ClipDinoiser": PooledNames(),
     "Talk2Dino": ProjectedNames(),

@@ -87,6 +87,7 @@ class Groups(Masks):
     """The same of groups of patches, a set per window; a pixel's share of a group is its mask (SegCLIP, GroupViT)."""
 
     weighted = True
+    # A pixel between two groups is given to one.
     strays = 1e-3
 
     def fixed_by(self, cfg: CfgNode) -> str:

@@ -119,7 +119,7 @@ class PatchNames(Form):
 
 
 class Names(PatchNames):
-    """Cosine similarities of names with the patches of a picture, or of its windows (training-free CLIP, ProxyCLIP)."""
+    """Cosine similarities of names with the patches of a picture, or of its windows (training-free CLIP)."""
 
     def rows(self, cfg: CfgNode) -> str:
         return "name" if cfg.MODEL.TRAINING_FREE.SYNONYMS == "maximum" else "class"
@@ -159,7 +159,14 @@ class Names(PatchNames):
         return (model.similarities(model.encode(images)[0], text),)
 
 
-class SplicedNames(Names):
+class ProxyNames(Names):
+    """The same where patches attend by affinities of which those below a threshold are nothing (ProxyCLIP)."""
+
+    # A pair of patches at the threshold moves what both are.
+    strays = 1e-3
+
+
+class SplicedNames(ProxyNames):
     """The same where windows are joined before they are named, inside the network (Trident without SAM)."""
 
     def fixed_by(self, cfg: CfgNode) -> str:
