@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.errors import UserError
 from twostage.export.network import write_network
 from twostage.export.session import METADATA, Session
 
@@ -43,3 +45,35 @@ def test_small_numbers_are_kept(tmp_path: Path) -> None:
         assert found[4].numel() == len(values) and not torch.equal(found[4][-1:], values[-1:])
         for name, ours, theirs in zip(outputs, found, Guarded()(values), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Smaller(nn.Module):
+    """A picture `[1, 3, H, W]` made smaller, smoothed or not."""
+
+    def __init__(self, *, antialias: bool) -> None:
+        super().__init__()
+        self.antialias = antialias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[1, 3, 5, 7]`."""
+        return F.interpolate(x, size=(5, 7), mode="bilinear", align_corners=False, antialias=self.antialias)
+
+
+def test_openvino_refuses_what_it_computes_otherwise(tmp_path: Path) -> None:
+    for module in ("onnx", "onnxruntime", "onnxscript", "openvino"):
+        pytest.importorskip(module, reason="needs the extra 'export' and openvino")
+    x = torch.rand((1, 3, 20, 24), generator=torch.Generator().manual_seed(0))
+    for antialias in (False, True):
+        path = tmp_path / f"{antialias}.onnx"
+        write_network(
+            Smaller(antialias=antialias), (x,), path, inputs=["x"], outputs=["y"], dynamic=[{2: "height", 3: "width"}],
+            metadata={METADATA: "{}"},
+        )  # fmt: skip
+        (found,) = Session(path)({"x": x})
+        torch.testing.assert_close(found, Smaller(antialias=antialias)(x), rtol=1e-5, atol=1e-5)
+        if antialias:
+            with pytest.raises(UserError, match=r"leaves out the smoothing .* --engine onnx"):
+                Session(path, runtime="openvino")
+        else:
+            (found,) = Session(path, runtime="openvino")({"x": x})
+            torch.testing.assert_close(found, Smaller(antialias=False)(x), rtol=1e-5, atol=1e-5)
