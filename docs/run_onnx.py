@@ -26,12 +26,22 @@ def tokens(text, about):
             at = min(pairs)[1]
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
         found += [ids[part] for part in parts]
+    if len(found) >= about["context_length"]:
+        sys.exit(f"'{text}' has {len(found) + 1} tokens and the text tower takes {about['context_length']}: shorten it")
     return [*found, ids["<end_of_text>"], *[0] * (about["context_length"] - len(found) - 1)]
+
+
+def classes(text, rule):
+    """Names of each class, as `twostage segment --words` reads them: behind semicolons, or where there is none commas."""
+    words = [[" ".join(part.split()) for part in word.split(",")] for word in text.split(";" if ";" in text else ",")]
+    words = [found for word in words if (found := [part for part in word if part])]
+    groups = words if rule["split_synonyms"] else [[", ".join(word)] for word in words]
+    return [group[:1] for group in groups] if rule["first_synonym"] and rule["rows"] != "name" else groups
 
 
 def embed(groups, rule, tower, about):
     """Rows of the text input `[N, D]`, or `[C, P, D]`, for classes that are groups of names."""
-    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    unit = lambda x: x if rule.get("plain") else x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     prompts = [tokens(t.format(name), about) for group in groups for name in group for t in rule["templates"]]
     x = tower.run(None, {"tokens": np.array(prompts)})[0].reshape(-1, len(rule["templates"]), about["dimension"])
     x = unit(x) if rule["unit_prompts"] else x
@@ -65,17 +75,32 @@ def scores(picture, groups, rows, network, about):
         maps = np.exp(form["rule"]["logit_scale"] * (resize(maps, size) - 1))
         return np.maximum.reduceat(maps / maps.sum(0), np.searchsorted(owner, range(len(groups))))
     maps = 1 / (1 + np.exp(-(resize(maps, size) if form["sigmoid_at_output"] else maps)))
-    return resize(np.tensordot(out[1].T, maps, 1) if about["kind"] == "masks" else maps, size)
+    maps = resize(np.tensordot(out[1].T, maps, 1) if about["kind"] == "masks" else maps, size)
+    if "kept" in about["outputs"]:
+        every = np.full((len(groups), *size), form["rejected"])
+        every[out[1][0]] = maps
+        return every
+    return maps
+
+
+def written(labels, count, path):
+    """A grey picture of the numbers of `count` classes, of 16 bits where a byte does not hold them."""
+    Image.fromarray(labels.astype("u1" if count <= 256 else "u2")).save(path)
 
 
 if __name__ == "__main__":
     network, about = load(sys.argv[1])
     if about["outside"]:
         sys.exit(f"this script lacks {', '.join(about['outside'])}: use twostage segment --engine onnx")
-    split = about["text"]["split_synonyms"]
-    groups = [name.split(", ") if split else [name] for name in map(str.strip, sys.argv[3].split(";"))]
+    groups = classes(sys.argv[3], about["text"])
+    if not groups:
+        sys.exit("no words are given")
+    if about["form"].get("background_rule") and groups[0][0].lower() == "background":
+        sys.exit("this file has a rule of its own for a class 'background': use twostage segment --engine onnx")
+    picture = ImageOps.exif_transpose(Image.open(sys.argv[2]))
+    if picture.mode[0] in "IF":
+        sys.exit("this script reads pictures of 8 bits: use twostage segment --engine onnx")
     rows = embed(groups, about["text"], *load(sys.argv[1].removesuffix(".onnx") + ".text.onnx"))
-    picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-    labels = scores(picture, groups, rows, network, about).argmax(0).astype("u1")
-    Image.fromarray(labels).save(sys.argv[4])
+    labels = scores(picture.convert("RGB"), groups, rows, network, about).argmax(0)
+    written(labels, len(groups), sys.argv[4])
     print(*(f"{', '.join(group)}: {(labels == at).mean():.1%}" for at, group in enumerate(groups)), sep="\n")

@@ -59,8 +59,9 @@ def test_refused(words, said):
 def test_parse():
     assert Vocabulary.parse("cat, sofa").names == ("cat", "sofa")
     assert Vocabulary.parse("cat; sofa, couch").names == ("cat", "sofa, couch")
-    with pytest.raises(UserError, match="empty"):
-        Vocabulary.parse(" , ")
+    for nothing in ("", " ", " , ", ";"):
+        with pytest.raises(UserError, match=f"{nothing!r} names nothing"):
+            Vocabulary.parse(nothing)
 
 
 def test_from_file(tmp_path):

@@ -100,6 +100,8 @@ class Vocabulary:
         >>> Vocabulary.parse("cat; sofa,couch").names
         ('cat', 'sofa, couch')
         """
+        if not text.strip(" ,;"):
+            raise UserError(f"{text!r} names nothing; give words such as 'cat, sofa'")
         registered = registered_names()
         for name in (text, f"{text}_val", f"{text}_train"):
             if name in registered:
@@ -112,8 +114,6 @@ class Vocabulary:
         if looks_like_file(text) and not {",", ";"} & set(text):
             raise UserError(f"'{text}' does not exist; give a file of names, a dataset folder, or the names themselves")
         separator = ";" if ";" in text else ","
-        if not text.strip(" ,;"):
-            raise UserError("the vocabulary is empty; give names such as --vocabulary 'cat, sofa'")
         return cls.from_words([word for word in text.split(separator) if word.strip(" ,")])
 
 

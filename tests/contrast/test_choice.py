@@ -97,3 +97,8 @@ def test_command_line_values(tmp_path):
     assert parse_others("wall, sky").names == ("wall", "sky")
     (tmp_path / "words.txt").write_text("wall\nsky\n")
     assert parse_others(str(tmp_path / "words.txt")).names == ("wall", "sky")
+    for nothing in ("", "  "):
+        with pytest.raises(UserError, match=r"--others is empty; .* 'none' for no contrast words"):
+            parse_others(nothing)
+    with pytest.raises(UserError, match="';' names nothing"):
+        parse_others(";")

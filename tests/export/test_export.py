@@ -13,12 +13,15 @@ from PIL import Image
 
 import twostage
 from twostage.clip.toybox.models import toybox_tokenizer
+from twostage.commands import benchmark_runtimes
 from twostage.commands import export as command
 from twostage.commands.main import run
+from twostage.commands.tool_arguments import benchmark_runtimes_parser
 from twostage.errors import UserError
 from twostage.export.comparison import Comparison, compare, toybox_pictures
 from twostage.export.half import halve_weights
 from twostage.export.text_tower import merges_of, tokenizer_of, tokenizer_rule
+from twostage.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["grass", "sky", "blue star, star", "water", "sand"]
@@ -125,9 +128,10 @@ def test_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("system", "opts", "reason"),
     [
-        ("toybox/ovseg", [], "OVSeg is not exported: only the crops of masks"),
-        ("toybox/errseg", [], "ERRSeg is not exported: the picture decides"),
-        ("toybox/segclip", [], "SegCLIP is not exported: nobody has traced it"),
+        ("toybox/ovseg", [], "OVSeg's masked crops"),
+        ("toybox/segclip", [], "another number of tiles .* or set TEST.SLIDING.ENABLED False"),
+        ("toybox/trident", [], "give --size HEIGHTxWIDTH$"),
+        ("toybox/corrclip", [], "CorrClip is not exported: segments"),
         ("toybox/sed", ["TEST.EARLY_REJECTION.ENABLED", "True"], "computes all classes"),
         ("toybox/clip_surgery", [], "compare all names"),
     ],
@@ -156,3 +160,61 @@ def test_tokenizers_agree() -> None:
         expected = tokenizer([text], context_length=32)[0].tolist()
         assert tokenizer_of(merges)([text], context_length=32)[0].tolist() == expected
         assert script["tokens"](text, about) == expected
+
+
+@pytest.mark.slow
+def test_runtimes_beside_torch(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = benchmark_runtimes_parser().parse_args(
+        [str(exported), "--pictures", "1", "--repeats", "1", "--classes", "3", "--scale", "2"]
+    )
+    benchmark_runtimes.run_from_arguments(args)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows][:2] == ["torch", "onnxruntime"]
+    # Nothing is random in MaskCLIP, so that both see the same.
+    assert all(row[0] == "maskclip" and float(row[-2]) > 99.9 and float(row[2]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("split", "first", "rows"),
+    [(True, True, "templates"), (True, False, "class"), (False, False, "class"), (True, True, "name")],
+)
+def test_the_script_reads_words_as_the_command_does(split: bool, first: bool, rows: str) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    classes = runpy.run_path(str(ROOT / "docs/run_onnx.py"))["classes"]
+    rule = {"split_synonyms": split, "first_synonym": first, "rows": rows}
+    for text in ("cat", "cat, dog", "cat; sofa, couch", "cat;sofa,couch, ;", " a  cat ; ;sofa , couch", "sofa,couch;"):
+        groups = Vocabulary.parse(text).synonyms(split=split)
+        expected = [group[:1] for group in groups] if first and rows != "name" else groups
+        assert [tuple(group) for group in classes(text, rule)] == list(expected), text
+    assert classes(" ; ", rule) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "depth", "said"),
+    [
+        (" ; ", 8, "no words are given"),
+        ("grass", 16, "reads pictures of 8 bits"),
+        (f"grass; {'star ' * 80}", 8, r"has \d+ tokens and the text tower takes 77"),
+    ],
+)
+def test_what_the_script_does_not_take(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, depth: int, said: str
+) -> None:
+    pixels = toybox_pictures(1)[0]
+    Image.fromarray(pixels if depth == 8 else pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "scene.png")
+    monkeypatch.setattr(
+        "sys.argv", ["run_onnx.py", str(exported), str(tmp_path / "scene.png"), words, str(tmp_path / "l.png")]
+    )
+    with pytest.raises(SystemExit, match=said):
+        runpy.run_path(str(ROOT / "docs/run_onnx.py"), run_name="__main__")
+
+
+def test_the_script_numbers_more_classes_than_a_byte_holds(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    written = runpy.run_path(str(ROOT / "docs/run_onnx.py"))["written"]
+    for count, kind in ((256, np.uint8), (257, np.uint16)):
+        labels = np.arange(count)[None].repeat(2, 0)
+        written(labels, count, str(tmp_path / "labels.png"))
+        with Image.open(tmp_path / "labels.png") as found:
+            assert np.array_equal(np.asarray(found), labels) and np.asarray(found).dtype == kind

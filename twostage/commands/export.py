@@ -13,6 +13,7 @@ from twostage.errors import UserError
 from twostage.export.comparison import compare, toybox_pictures
 from twostage.export.engine import load_onnx, text_file
 from twostage.export.exporting import export
+from twostage.export.forms import form_of
 from twostage.files import check_writable
 
 
@@ -40,7 +41,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     paths = (unchecked, text_file(unchecked))
     try:
         export(segmenter, unchecked, dynamic=dynamic, picture=first, half=args.precision == "float16")
-        result = compare(segmenter, load_onnx(unchecked), pictures=pictures)
+        result = compare(segmenter, load_onnx(unchecked), pictures=pictures, strays=form_of(cfg).strays)
         print(result.summary())
         result.check()
         text_file(unchecked).replace(text_file(output))

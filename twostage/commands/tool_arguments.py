@@ -56,6 +56,24 @@ def benchmark_diffusion_parser(text: str | None = None, prog: str | None = None)
     return parser
 
 
+def benchmark_runtimes_parser(text: str | None = None, prog: str | None = None) -> Parser:
+    """Of `tools/benchmark_runtimes.py`."""
+    parser = Parser(text, prog)
+    parser.add_argument("files", nargs="+", type=user_path, metavar="FILE.onnx", help="of `twostage export`")
+    parser.add_argument(
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="of the torch system (default: what the file's config starts with)",
+    )
+    parser.add_argument("--pictures", type=positive, default=9, metavar="N", help="toybox pictures (default 9)")
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="runs of each picture (default 3)")
+    parser.add_argument("--classes", type=positive, default=20, metavar="N", help="of toybox (default 20)")
+    parser.add_argument("--scale", type=positive, default=1, metavar="N", help="pictures are enlarged so many times")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of each runtime (default 1)")
+    return parser
+
+
 def train_toy_diffusion_parser(text: str | None = None, prog: str | None = None) -> Parser:
     """Of `tools/train_toy_diffusion.py`."""
     parser = Parser(text, prog)

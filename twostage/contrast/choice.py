@@ -102,10 +102,15 @@ def named_others(vocabulary: Vocabulary, others: Sequence[str] | Vocabulary) -> 
 def parse_others(text: str) -> Mode | Vocabulary | None:
     """A command-line value: "auto", "few", "none", or what `Vocabulary.parse` reads.
 
+    Raises:
+        UserError: it is empty, or as `Vocabulary.parse`.
+
     >>> parse_others("none"), parse_others("wall, sky").names
     (None, ('wall', 'sky'))
     """
     word = text.strip().casefold()
+    if not word:
+        raise UserError("--others is empty; give words, 'few' or 'auto', or 'none' for no contrast words")
     if word == "none":
         return None
     for mode in get_args(Mode):

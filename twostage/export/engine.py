@@ -13,7 +13,8 @@ from twostage.api import Segmenter
 from twostage.clip.statistics import Pictures
 from twostage.config import default_config
 from twostage.errors import UserError
-from twostage.export.forms import Form, form_of
+from twostage.export.form import Form
+from twostage.export.forms import form_of
 from twostage.export.session import Session
 from twostage.export.text_tower import OnnxTextEmbedder
 from twostage.predictions.outputs import OutputSettings

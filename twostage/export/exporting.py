@@ -18,7 +18,8 @@ from twostage.api import Segmenter
 from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.export.engine import text_file
-from twostage.export.forms import Form, form_of
+from twostage.export.form import TILED, Form
+from twostage.export.forms import form_of
 from twostage.export.network import Network, write_network
 from twostage.export.session import METADATA
 from twostage.export.text_tower import TextNetwork, byte_pairs, text_rule, tokenizer_rule
@@ -45,24 +46,22 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
     cfg, model = segmenter.cfg, segmenter.model
     form = form_of(cfg)
     form.check(model, cfg)
-    if dynamic and cfg.TEST.SLIDING.ENABLED and form.kind == "names":
-        raise UserError(
-            "sliding windows have another number of tiles for every size; give --size HEIGHTxWIDTH, or set "
-            "TEST.SLIDING.ENABLED False"
-        )
+    if dynamic and (why := form.fixed_by(cfg)):
+        choice = ", or set TEST.SLIDING.ENABLED False" if why == TILED else ""
+        raise UserError(f"{why}; give --size HEIGHTxWIDTH{choice}")
     # Raised before anything is traced.
     byte_pairs(model.text.tokenizer)
     model.requires_grad_(False)
     with torch.inference_mode(False), torch.no_grad():
         # Not made in inference mode, so that tracing may use them.
-        words = form.tensors(model.embed_vocabulary(Vocabulary(_TRACED_WORDS)))
+        words = form.tensors(form.text(model.text, Vocabulary(_TRACED_WORDS), cfg, form.about(model, cfg)))
         image = traced_image(segmenter, picture, form)
     about = describe(segmenter, form, fixed=None if dynamic else image.shape[-2:])
     free: list[dict[int, str]] = [{2: "height", 3: "width"} if dynamic else {}]
     free += [{0: "names"} for _ in words]
     with atomic_path(path) as temporary, atomic_path(text_file(path)) as text:
         write_network(
-            Network(model, form).eval(),
+            Network(model, form, padded=form.reads_padding(cfg)).eval(),
             (image, *(word.clone() for word in words)),
             temporary,
             inputs=("image", *form.inputs),
@@ -117,7 +116,7 @@ def describe(segmenter: Segmenter, form: Form, *, fixed: Sequence[int] | None) -
         "pad_to": max(1, model.size_divisibility) if form.reads_padding(cfg) else 1,
         "pixel_mean": [float(v) for v in cfg.MODEL.PIXEL_MEAN],
         "pixel_std": [float(v) for v in cfg.MODEL.PIXEL_STD],
-        "text": text_rule(cfg, form.rows(cfg)),
+        "text": text_rule(cfg, form.rows(cfg), form.embedder_options()),
         "names": list(dataset_info(cfg.DATASETS.TEST[0]).prompts) if cfg.DATASETS.TEST else [],
         "card": {key: getattr(card, key) for key in ("name", "paradigm", "title", "venue", "paper", "code")},
         "licence": {

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twostage.clip.statistics import Pictures, PixelUnits
 from twostage.errors import UserError
-from twostage.export.forms import Form
+from twostage.export.form import Form
 from twostage.export.half import halve_weights
+from twostage.segmenter import OpenVocabularySegmenter
 
 # Kernels of one runtime and another differ by what this opset says alone.
 _OPSET = 18
@@ -23,16 +25,18 @@ _OPSET = 18
 class TracedPictures(Pictures):
     """A normalised, padded batch of one picture, whose size may be a symbol."""
 
-    def __init__(self, tensor: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, image: Tensor, *, units: PixelUnits | None, pad_to: int) -> None:
         """
         Args:
-            tensor: `[1, 3, H, W]`.
-            size: (height, width) before padding.
+            image: `[1, 3, H, W]`.
+            units: of `image`, whose pixels are found from it by them; None for one that is padded, whose pixels nobody knows.
+            pad_to: zeros are added at the right and the bottom up to a multiple of this.
         """
-        self.tensor = tensor
-        self.image_sizes = [size]
-        self.pixels = []
-        self.size_divisibility = 0
+        height, width = image.shape[2], image.shape[3]
+        self.tensor = image if pad_to == 1 else F.pad(image, (0, -width % pad_to, 0, -height % pad_to))
+        self.image_sizes = [(height, width)]
+        self.pixels = [] if units is None else [image[0] * units.std + units.mean]
+        self.size_divisibility = pad_to
 
     def in_units(self, units: PixelUnits) -> Pictures:
         """Not there: padding has other values in other units. Raises UserError."""
@@ -40,16 +44,23 @@ class TracedPictures(Pictures):
 
 
 class Network(nn.Module):
-    """`forward(image, *text)`: the outputs of `form` for one picture `[1, 3, H, W]`, normalised and padded."""
+    """`forward(image, *text)`: the outputs of `form` for one picture `[1, 3, H, W]`, normalised, and padded where the
+    system's padding is read from the outside."""
 
-    def __init__(self, model: nn.Module, form: Form) -> None:
+    def __init__(self, model: OpenVocabularySegmenter[Any, Any], form: Form, *, padded: bool) -> None:
+        """
+        Args:
+            padded: whether pictures come with their padding.
+        """
         super().__init__()
         self.model = model
         self.form = form
+        self.padded = padded
 
     def forward(self, image: Tensor, *text: Tensor) -> tuple[Tensor, ...]:
         """See the class; `text` in the order of `form.inputs`."""
-        pictures = TracedPictures(image, (image.shape[2], image.shape[3]))
+        pad_to = self.model.size_divisibility if self.form.pads_inside else 1
+        pictures = TracedPictures(image, units=None if self.padded else self.model.units, pad_to=pad_to)
         return self.form.run(self.model, pictures, self.form.words(*text))
 
 
@@ -90,17 +101,44 @@ def write_network(
             program = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
             written = torch.onnx.export(
                 program, (), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET, dynamo=True,
-                verbose=False,
+                optimize=False, verbose=False,
             )  # fmt: skip
+            assert written is not None, "the exporter returns a program where it is given no file"
+            _simplify(written.model)
     except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UserError(
-            f"torch could not trace this system ({str(error).strip().splitlines()[0][:200]}); try --size HEIGHTxWIDTH"
-        ) from error
+        raise UserError(f"torch could not trace this system ({_reason(error)}); try --size HEIGHTxWIDTH") from error
     finally:
         logging.getLogger("onnxscript").setLevel(loud)
-    assert written is not None, "the exporter returns a program where it is given no file"
     proto = written.model_proto
     if half:
         halve_weights(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.save_model(proto, path)
+
+
+def _simplify(model: Any) -> None:
+    """Functions written out, constants folded, what is there twice or read by nobody dropped; in place.
+
+    Not the exporter's own optimisation: its rewriter takes a number of up to 1e-8 for zero, and `x + 1e-8`, which keeps
+    divisors and logarithms finite, for `x`. Runtimes fuse operations when they load a file.
+    """
+    from onnx_ir import passes
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    passes.Sequential(
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+    )(model)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error goes back to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -80,16 +80,18 @@ def tokenizer_of(merges: list[str]) -> SimpleTokenizer:
         return SimpleTokenizer(bpe_path=str(path))
 
 
-def text_rule(cfg: CfgNode, rows: str) -> dict[str, Any]:
-    """How names become rows of the text input, as other programs need it (`docs/export.md`)."""
+def text_rule(cfg: CfgNode, rows: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How names become rows of the text input, as other programs need it (`docs/export.md`); `options` are a form's."""
     keys = cfg.MODEL.CLIP
     return {
         "rows": rows,
         "templates": list(TEMPLATES[keys.TEMPLATES]),
-        "split_synonyms": bool(keys.SPLIT_SYNONYMS) or rows == "name",
+        "split_synonyms": bool(options.get("split_synonyms", keys.SPLIT_SYNONYMS)) or rows == "name",
         "first_synonym": bool(keys.FIRST_SYNONYM),
         # Rows per template are unit vectors in any case.
-        "unit_prompts": bool(keys.UNIT_PROMPTS) or rows == "templates",
+        "unit_prompts": (bool(keys.UNIT_PROMPTS) or rows == "templates") and not options.get("plain"),
+        # Features as the tower gives them, not unit vectors.
+        "plain": bool(options.get("plain")),
     }
 
 
@@ -110,16 +112,14 @@ class OnnxTextEmbedder(TextEmbedder):
         """Of a file that `twostage export` wrote, for a config's way with words."""
         session = Session(path)
         keys = cfg.MODEL.CLIP
-        return cls(
-            session,
-            tokenizer_of(session.about["merges"]),
-            templates=TEMPLATES[keys.TEMPLATES],
-            unit_prompts=keys.UNIT_PROMPTS,
-            split_synonyms=keys.SPLIT_SYNONYMS,
-            first_synonym=keys.FIRST_SYNONYM,
-            batch_size=keys.TEXT_BATCH_SIZE,
-            **options,
-        )
+        by_keys = {
+            "templates": TEMPLATES[keys.TEMPLATES],
+            "unit_prompts": keys.UNIT_PROMPTS,
+            "split_synonyms": keys.SPLIT_SYNONYMS,
+            "first_synonym": keys.FIRST_SYNONYM,
+            "batch_size": keys.TEXT_BATCH_SIZE,
+        }
+        return cls(session, tokenizer_of(session.about["merges"]), **(by_keys | dict(options)))
 
     @property
     def _reads_end_of_text(self) -> bool:

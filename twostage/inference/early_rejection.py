@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 # Votes of a pixel for its best class, the second and the third.
-_VOTES = (1.0, 0.1, 0.01)
+VOTES = (1.0, 0.1, 0.01)
 
 
 class EarlyRejection:
@@ -69,7 +69,7 @@ class PixelVotes(EarlyRejection):
     """
 
     def __init__(self, *, slots: int) -> None:
-        super().__init__(top_k=len(_VOTES))
+        super().__init__(top_k=len(VOTES))
         self.slots = slots
 
     def kept(self, blocks: Iterable[Tensor]) -> Tensor:
@@ -98,7 +98,7 @@ class PixelVotes(EarlyRejection):
         # Counted first and weighted afterwards: sums of whole numbers are exact, so equal votes are equal numbers.
         counts = [torch.bincount(rank.flatten(), minlength=first).float() for rank in classes]
         votes = torch.zeros(first, device=classes.device)
-        for count, weight in zip(counts, _VOTES, strict=False):
+        for count, weight in zip(counts, VOTES, strict=False):
             votes = votes + count * weight
         return votes
 

@@ -124,17 +124,20 @@ class Aggregator(nn.Module):
             costs: of the kept classes.
             text: unit text embeddings of them `[B, K, P, D]`.
         """
-        step = text.shape[1] if torch.is_grad_enabled() else self.class_block
         with record_function("aggregation"):
-            parts = zip(*(cost.split(step, dim=1) for cost in costs), strict=True)
+            parts = zip(*(self._class_blocks(cost) for cost in costs), strict=True)
             blocks = [self.embed_costs(Costs(*part)) for part in parts]
-            words = self.text_guidance(text).split(step, dim=1)
+            words = self._class_blocks(self.text_guidance(text))
             for layer in self.layers:
                 blocks = layer(blocks, guidance.appearance, words)
         with record_function("decoder"):
             stages: list[Any] = list(self.decoder)
             terms = [stage.visual_term(maps) for stage, maps in zip(stages, guidance.decoder, strict=True)]
             return torch.cat([self._decode(block, terms) for block in blocks], dim=1)
+
+    def _class_blocks(self, values: Tensor) -> Sequence[Tensor]:
+        """`[B, K, ...]` in blocks of classes; whole where gradients are kept anyway."""
+        return (values,) if torch.is_grad_enabled() else values.split(self.class_block, dim=1)
 
     def embed_costs(self, costs: Costs) -> Tensor:
         """`[B, t, C, h, w]`: both maps embedded by a 7x7 convolution, averaged, projected.

@@ -117,7 +117,7 @@ class ERRSeg(OpenVocabularySegmenter[Encoded, Tensor]):
             fine = self.fine_pass(visual, pyramid.res4)
         with record_function("guidance"):
             guidance = self.aggregator.guidance(pyramid)
-        return Encoded(fine, coarse, guidance, [(int(h), int(w)) for h, w in images.image_sizes])
+        return Encoded(fine, coarse, guidance, [(h, w) for h, w in images.image_sizes])
 
     def costs(self, encoded: Encoded, text: Tensor) -> Costs:
         """Of all classes, for unit text embeddings `[T, P, D]`."""

@@ -138,14 +138,7 @@ class MaskClipPlus(OpenVocabularySegmenter[Encoded, Tensor]):
         Raises:
             UserError: a learned background and a vocabulary that does not begin with it.
         """
-        if self.background_embedding is None:
-            return self.text(vocabulary)
-        if vocabulary.names[0].casefold() != "background" or len(vocabulary) < 2:
-            raise UserError(
-                "MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND needs a vocabulary whose first class is 'background'; it begins "
-                f"with {vocabulary.names[0]!r}"
-            )
-        return self.text(Vocabulary(vocabulary.names[1:]))
+        return self.text(names_to_embed(vocabulary, learned_background=self.background_embedding is not None))
 
     def encode(self, images: ImageList) -> Encoded:
         x = images.tensor
@@ -218,6 +211,22 @@ class MaskClipPlus(OpenVocabularySegmenter[Encoded, Tensor]):
             pairs = zip(maps, dense.keys, strict=True)
             maps = torch.stack([smooth_by_keys(m, keys, self.key_smoothing) for m, keys in pairs])
         return maps
+
+
+def names_to_embed(vocabulary: Vocabulary, *, learned_background: bool) -> Vocabulary:
+    """Without the first class where that is the background and has a learned embedding.
+
+    Raises:
+        UserError: a learned background and a vocabulary that does not begin with it.
+    """
+    if not learned_background:
+        return vocabulary
+    if vocabulary.names[0].casefold() != "background" or len(vocabulary) < 2:
+        raise UserError(
+            "MODEL.MASKCLIP_PLUS.LEARNED_BACKGROUND needs a vocabulary whose first class is 'background'; it begins "
+            f"with {vocabulary.names[0]!r}"
+        )
+    return Vocabulary(vocabulary.names[1:])
 
 
 def _backbone_from_config(cfg: CfgNode) -> DilatedResNet | DilatedConvNeXt:

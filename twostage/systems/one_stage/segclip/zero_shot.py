@@ -28,8 +28,10 @@ def group_affinities(encoding: ImageEncoding, text: Tensor, scale: Tensor) -> Te
     """
     logits = scale * F.normalize(encoding.groups, dim=-1) @ text.T
     of_image = scale * F.normalize(encoding.image, dim=-1) @ text.T
-    best = of_image.topk(min(_CLASSES_PER_IMAGE, len(text)), dim=1).indices
-    allowed = torch.zeros_like(of_image, dtype=torch.bool).scatter(1, best, True)
+    # Made longer, so that fewer classes are no case of their own.
+    padded = F.pad(of_image, (0, _CLASSES_PER_IMAGE), value=float("-inf"))
+    best = padded.topk(_CLASSES_PER_IMAGE, dim=1).indices
+    allowed = torch.zeros_like(padded, dtype=torch.bool).scatter(1, best, True)[:, :-_CLASSES_PER_IMAGE]
     among_best = logits.masked_fill(~allowed[:, None], float("-inf")).softmax(dim=2)
     return among_best * logits.softmax(dim=2)
 

@@ -134,7 +134,7 @@ class ClipDinoiser(OpenVocabularySegmenter[list[GuidedEmbeddings], Tensor]):
         return (self.logit_scale * torch.einsum("cd,dhw->chw", text, encoded.features)).softmax(dim=0)
 
     def decode(self, encoded: list[GuidedEmbeddings], text: Tensor) -> NamePrediction:
-        maps = [self._with_background(self.probabilities(image, text), image.background) for image in encoded]
+        maps = [self.maps(image, text) for image in encoded]
         return NamePrediction(
             images=[ImageMaps(m, image.mosaic) for m, image in zip(maps, encoded, strict=True)],
             classes=torch.arange(len(text), device=text.device),
@@ -143,10 +143,11 @@ class ClipDinoiser(OpenVocabularySegmenter[list[GuidedEmbeddings], Tensor]):
             rule=LabelRule(logit_scale=1.0),
         )
 
-    def _with_background(self, probabilities: Tensor, background: Tensor) -> Tensor:
-        """Class 0 has the value 1 where it takes over; the others keep theirs."""
+    def maps(self, encoded: GuidedEmbeddings, text: Tensor) -> Tensor:
+        """`[C, h, w]` after the background's rule: class 0 has the value 1 where it takes over; the others keep theirs."""
+        probabilities = self.probabilities(encoded, text)
         if self.delta is None:
             return probabilities
-        taken = background & (probabilities.amax(dim=0) < self.delta)
+        taken = encoded.background & (probabilities.amax(dim=0) < self.delta)
         first = probabilities[:1].masked_fill(taken, 1.0)
         return torch.cat([first, probabilities[1:]])

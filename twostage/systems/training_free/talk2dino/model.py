@@ -182,13 +182,13 @@ class Talk2Dino(CaptionLearner):
     def decode(self, encoded: list[WindowFeatures], text: Words) -> NamePrediction:
         classes = len(text.rows) + text.background
         return NamePrediction(
-            images=[ImageMaps(self._maps(image, text), image.mosaic) for image in encoded],
+            images=[ImageMaps(self.maps(image, text), image.mosaic) for image in encoded],
             classes=torch.arange(classes, device=text.rows.device),
             num_classes=classes,
             rule=LabelRule(logit_scale=1.0),
         )
 
-    def _maps(self, image: WindowFeatures, text: Words) -> Tensor:
+    def maps(self, image: WindowFeatures, text: Words) -> Tensor:
         """Mosaic `[C, rows * h, columns * w]`; after PAMR a window's grid is its pixels."""
         windows = []
         for index, pixels in enumerate(image.pixels):

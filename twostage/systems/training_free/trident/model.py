@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList
 from torch import Tensor
 
 from twostage.checkpoint.renaming import CheckpointTable
@@ -112,18 +111,20 @@ class Trident(BorrowedAffinities):
         ]
         return made
 
-    def encode(self, images: ImageList) -> list[PatchEmbeddings]:
+    def encode(self, images: Pictures) -> list[PatchEmbeddings]:
         """Features of each whole image; `beside` is its `SamView`, None where labels are not refined."""
+        if self.sam is None:
+            return [self._encode_spliced(self.units(pixels), None) for pixels in images.pixels]
         assert isinstance(images, Originals), "what `preprocess` makes"
         return [
             self._encode_spliced(self.units(pixels), original)
             for pixels, original in zip(images.pixels, images.originals, strict=True)
         ]
 
-    def _encode_spliced(self, image: Tensor, original: np.ndarray) -> PatchEmbeddings:
+    def _encode_spliced(self, image: Tensor, original: np.ndarray | None) -> PatchEmbeddings:
         spliced = self.spliced(self.network_input(image))
         view = None
-        if self.sam is not None:
+        if self.sam is not None and original is not None:
             pixels = rounded_up(original, self.tower.patch_size[0])
             spliced = self.aggregated(spliced, pixels)
             if self.refiner is not None:
