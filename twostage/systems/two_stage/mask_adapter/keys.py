@@ -25,8 +25,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.MASK_ADAPTER.MAPS = 16
     # Pixels of a higher probability are a proposal's mask.
     cfg.MODEL.MASK_ADAPTER.MASK_THRESHOLD = 0.5
-    # Proposals that go through the adapter at a time at inference: memory against nothing, the values are the same.
-    cfg.MODEL.MASK_ADAPTER.QUERY_CHUNK = 50
+    # Proposals that go through the adapter at a time at inference; the values are the same. 50 take as long, and more memory.
+    cfg.MODEL.MASK_ADAPTER.QUERY_CHUNK = 16
     # Training: ground-truth masks of an image, at most; pairs of a proposal and its ground truth (mixed); the probability from
     # which on a pixel is a proposal's where pairs are sought, and the IoU above which it meets a ground truth.
     cfg.MODEL.MASK_ADAPTER.TRUTHS = 16
