@@ -102,8 +102,8 @@ def fingerprint(name: str) -> dict[str, str]:
         hashes["panoptic"] = digest([panoptic.ids, list(panoptic.segments)])
     with torch.inference_mode():
         hashes["forward"] = digest(model([{**entry, "vocabulary": WORDS}]))
-    # Systems that are not trained leave the base's method as it is.
-    if type(model).losses is not OpenVocabularySegmenter.losses:
+    # Systems that are not trained leave the base's method as it is, and with masks from elsewhere there is nothing to train.
+    if type(model).losses is not OpenVocabularySegmenter.losses and cfg.MODEL.MASKS.SOURCE == "own":
         hashes |= training(model, next(iter(build_train_loader(cfg))))
     return hashes
 
