@@ -8,6 +8,7 @@ As a script (`python tiny.py FOLDER PROCESSES plain|nan|san`) it trains and eval
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -207,7 +208,12 @@ class _Prepended:
 
 
 def _write_threads(file: Path) -> None:
-    file.write_text(json.dumps([thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]))
+    names = []
+    for thread in Path("/proc/self/task").glob("*/comm"):
+        # One that ended after it was listed.
+        with contextlib.suppress(OSError):
+            names.append(thread.read_text().strip())
+    file.write_text(json.dumps(names))
 
 
 def _main(folder: str, mode: str) -> None:

@@ -41,7 +41,6 @@ CARDS = (
                 train="COCO-Stuff-171",
                 miou={"A-847": 13.8, "PC-459": 16.2, "A-150": 34.6, "PC-59": 57.5, "PAS-20": 95.4},
                 source=_README,
-                rule="pred-or-gt",
                 note="Mask-Adapter's authors measured 18.5 on PC-459 with the same file, the others within 0.1",
             ),
             PublishedFigures(
@@ -50,7 +49,6 @@ CARDS = (
                 train="COCO-Stuff-171",
                 miou={"A-847": 15.1, "PC-459": 21.6, "A-150": 36.1, "PC-59": 59.4, "PAS-20": 96.5},
                 source=_README,
-                rule="pred-or-gt",
                 note="the panoptic file, trained on COCO panoptic, has PQ 27.1, SQ 73.5, RQ 32.9 on A-150",
             ),
         ),
