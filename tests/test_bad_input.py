@@ -103,7 +103,12 @@ def test_demo_skips_the_broken_picture_and_does_the_others(tool, pictures, tmp_p
 
 @pytest.mark.parametrize(
     ("vocabulary", "part"),
-    [(" , ", "names nothing"), ("cat, Cat", "twice"), ("word " * 90, "context of 77 tokens"), ("missing.txt", "missing.txt")],
+    [
+        (" , ", "names nothing"),
+        ("cat, Cat", "twice"),
+        ("word " * 90, "context of 77 tokens"),
+        ("missing.txt", "missing.txt"),
+    ],
 )
 def test_demo_vocabulary(tool, pictures, tmp_path, vocabulary, part):
     result = tool(
