@@ -63,19 +63,20 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     check_writable(folder)
     failed = [entry.name for entry in entries if not _evaluate(entry, datasets, folder, args)]
     done = [entry for entry in entries if entry.name not in failed]
-    parts = []
-    for dataset in datasets:
-        records = {entry.name: read_record(folder / _folder(entry.name), dataset) for entry in done}
-        if records:
-            parts.append(f"## {dataset}\n\n{comparison(records)}\n")
-            path = folder / f"pictures-{dataset}.html"
-            picked = pick_images(mean_images(records))
-            write_page(path, dataset, records, picked)
-            write_sheet(path.with_suffix(".webp"), records, picked)
-            print(f"pictures: {path}, as one picture: {path.with_suffix('.webp')}", flush=True)
-    if parts:
-        text = "\n".join(parts)
+    records = {
+        dataset: {entry.name: read_record(folder / _folder(entry.name), dataset) for entry in done}
+        for dataset in datasets
+    }
+    if done:
+        text = "\n".join(f"## {dataset}\n\n{comparison(found)}\n" for dataset, found in records.items())
+        # Before the pictures, so that nothing that goes wrong there takes it away.
         write_text(folder / "table.md", text)
+        for dataset, found in records.items():
+            path = folder / f"pictures-{dataset}.html"
+            picked = pick_images(mean_images(found))
+            write_page(path, dataset, found, picked)
+            write_sheet(path.with_suffix(".webp"), found, picked)
+            print(f"pictures: {path}, as one picture: {path.with_suffix('.webp')}", flush=True)
         print(text, flush=True)
     if failed:
         raise UserError(f"these could not be evaluated: {', '.join(failed)}; their logs are under '{folder}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from twostage.checkpoint.untrained import warn_if_untrained
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.errors import UserError
@@ -62,4 +63,6 @@ def _of_system(cfg: CfgNode) -> SystemMasks:
             f"MODEL.MASKS.CONFIG {keys.CONFIG!r} takes its masks from yet another system, {own.MODEL.MASKS.CONFIG!r}; name a "
             "system that makes masks itself"
         )
-    return SystemMasks(build_from_config(own), own)
+    model = build_from_config(own)
+    warn_if_untrained(model, own)
+    return SystemMasks(model, own)
