@@ -88,12 +88,14 @@ def tiny_clip() -> open_clip.CLIP:
     return model.eval()
 
 
-@pytest.fixture
-def own_loggers() -> Iterator[None]:
-    """A run sets up loggers with handlers that don't propagate; afterwards they are as they were."""
-    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "twostage")]
-    before = [(logger.propagate, logger.level, list(logger.handlers)) for logger in loggers]
+@pytest.fixture(autouse=True)
+def _own_loggers() -> Iterator[None]:
+    """A run sets up loggers with handlers that don't propagate; after each test they are as in a fresh process.
+
+    What one test left would be seen by the next of its worker: pytest adds its handler to each logger that doesn't propagate.
+    """
     yield
-    for logger, (propagate, level, handlers) in zip(loggers, before, strict=True):
-        logger.propagate, logger.handlers = propagate, handlers
-        logger.setLevel(level)
+    for name in ("detectron2", "fvcore", "twostage"):
+        logger = logging.getLogger(name)
+        logger.propagate, logger.handlers = True, []
+        logger.setLevel(logging.NOTSET)

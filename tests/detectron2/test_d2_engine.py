@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import pickle
 import subprocess
 import sys
@@ -304,9 +303,6 @@ def test_arguments_and_setup(tmp_path: Path) -> None:
     again.merge_from_file(str(tmp_path / "out" / "config.yaml"))
     assert (again.SEED, again.SOLVER) == (11, cfg.SOLVER)
     assert "World size: 1" in (tmp_path / "out" / "log.txt").read_text()
-    for name in ("detectron2", "fvcore"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
 
 
 def test_retry_without_memory() -> None:

@@ -50,7 +50,7 @@ PAGES = [path for path in sorted(DOCS.glob("*.md")) if path.name not in ELSEWHER
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
-def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_loggers: None) -> None:
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ((_, scene),) = render(plan_scenes(0, "open", 1), 0, "open")
     Image.fromarray(scene.image).save("scene.png")

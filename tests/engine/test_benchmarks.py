@@ -39,7 +39,6 @@ def arguments(config_file: Path, **changes: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**given, **changes})
 
 
-@pytest.mark.usefixtures("own_loggers")
 def test_two_sets_in_one_go(config_file: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
     build = run.Trainer.build_model.__func__
@@ -58,7 +57,6 @@ def test_two_sets_in_one_go(config_file: Path, tmp_path: Path, capsys, monkeypat
     assert record["errors"]["error"] == pytest.approx(100 - record["figures"]["pACC"])
 
 
-@pytest.mark.usefixtures("own_loggers")
 def test_continued_over_sets(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first set was finished, the second stopped after two images: only the rest is predicted."""
     seen: list[str] = []

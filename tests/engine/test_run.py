@@ -106,7 +106,6 @@ def test_evaluation_uses_the_averaged_weights(data: Path, tmp_path: Path) -> Non
     assert evaluate(cfg, tiny.TinyTrainer) == trained
 
 
-@pytest.mark.usefixtures("own_loggers")
 def test_run_trains_then_evaluates_the_file(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = tiny.tiny_config(data, tmp_path / "out")
     (tmp_path / "out" / "metrics.json").write_text("{}\n")

@@ -80,7 +80,6 @@ def arguments(opts: list[str], *, config: str = "toybox/san", datasets: list[str
     )  # fmt: skip
 
 
-@pytest.mark.usefixtures("own_loggers")
 def test_a_small_model_runs_through(tmp_path: Path) -> None:
     """tools/evaluate.py on toybox with random weights: results file, table and report hold the figures."""
     args = arguments(

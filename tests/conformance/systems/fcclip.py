@@ -20,13 +20,13 @@ from conformance.recording import Arrays, Hook, after, hooked, keep, patched
 from conformance.rounding import published_rounding
 from conformance.segments import compare_segments
 from conformance.settings import Table, case_config, clip_name, free, options, pairs, to
+from conformance.trained import compare_trained, embed_classes
 from conformance.training import check_training
 from twostage.clip.regions.mask_pooling import masks_on_grid, pool_masks
 from twostage.data.mapper import to_tensor
 from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.systems.two_stage.fcclip.model import FCCLIP, SynonymText
 from twostage.systems.two_stage.heads import EncodedMasks
-from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("FC-CLIP", "fcclip")
 _KEYS: Table = {
@@ -100,6 +100,7 @@ def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: SynonymText
     settings = _settings(case)
     return [
         *rows,
+        *compare_trained(case, words.seen),
         compare_labels("label_map", labels, scores.argmax(dim=0)),
         *compare_segments(
             case,
@@ -150,9 +151,7 @@ def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, Syno
         ],
     )
     model = weights.seeded_model(cfg, case).eval()
-    words = model.embed_vocabulary(Vocabulary.published(case.meta["class_names"]))
-    seen = case.meta.get("category_overlapping_mask")
-    return model, cfg, words if seen is None else words._replace(seen=torch.tensor(seen, dtype=torch.bool))
+    return model, cfg, embed_classes(model, case)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from conformance.seeded import seeded_state
 from conformance.segments import compare_segments
 from conformance.settings import Table, case_config, clip_name, free, options, pairs
 from conformance.systems.fcclip import head_arrays, recording_fcclip
+from conformance.trained import compare_trained, embed_classes
 from conformance.training import check_training
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
@@ -99,7 +100,7 @@ def _config(case: Case) -> CfgNode:
 def _check_inference(model: MAFTPlus, case: Case, cfg: CfgNode) -> list[Comparison]:
     meta, arrays = case.meta, Arrays()
     size = size_of(meta["output_size"])
-    words = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
+    words = embed_classes(model, case)
     with recording_fcclip(model, arrays), recording_transfer(model.transfer, arrays):
         encoded = model.encode(model.preprocess([{"image": to_tensor(picture(meta["image"]))}]))
         prediction = model.decode(encoded, words)
@@ -114,6 +115,7 @@ def _check_inference(model: MAFTPlus, case: Case, cfg: CfgNode) -> list[Comparis
     }
     return [
         *case.compare_all(arrays),
+        *compare_trained(case, words.seen),
         compare_equal("names per class", words.classes.bincount().tolist(), meta["num_templates"]),
         compare_labels("label_map", labels, scores.argmax(dim=0)),
         *compare_segments(case, prediction, size, cfg),

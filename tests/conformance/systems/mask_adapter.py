@@ -19,10 +19,10 @@ from conformance.systems.maftp import KEYS as MAFTP_KEYS
 from conformance.systems.mask_adapter_recording import encoded_arrays, recording_adapter
 from conformance.systems.mask_adapter_training import check_training
 from conformance.systems.mask_adapter_units import check_head
+from conformance.trained import compare_trained, embed_classes
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
 from twostage.systems.two_stage.mask_adapter.model import MaskAdapter
-from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("Mask-Adapter", "Mask-Adapter head", "maskadapter")
 _ADAPTER = "MODEL.MASK_ADAPTER."
@@ -99,9 +99,7 @@ def _config(case: Case, settings: dict[str, Any]) -> CfgNode:
 def _check_inference(model: MaskAdapter, case: Case, cfg: CfgNode, settings: dict[str, Any]) -> list[Comparison]:
     meta, arrays = case.meta, Arrays()
     size = size_of(meta["output_size"])
-    words = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
-    if "category_overlapping_mask" in meta:
-        words = words._replace(seen=torch.tensor(meta["category_overlapping_mask"], dtype=torch.bool))
+    words = embed_classes(model, case)
     with recording_adapter(model, arrays):
         encoded = model.encode(model.preprocess([{"image": to_tensor(picture(meta["image"]))}]))
         prediction = model.decode(encoded, words)
@@ -121,6 +119,7 @@ def _check_inference(model: MaskAdapter, case: Case, cfg: CfgNode, settings: dic
     }
     return [
         *case.compare_all(arrays),
+        *compare_trained(case, words.seen),
         compare_equal("names per class", words.classes.bincount().tolist(), meta["num_templates"]),
         compare_labels("label_map", labels, scores.argmax(dim=0)),
         *compare_segments(
