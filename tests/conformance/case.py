@@ -120,12 +120,12 @@ class Case:
     def compare_all(self, ours: Mapping[str, Any], *, tolerance: float = RELATIVE_TOLERANCE) -> list[Comparison]:
         """Every stored array of which `ours` has one of the same name; `left_out` names the others."""
         return [
-            self.compare(name, ours[name], max(tolerance, self._own_spread(name)))
+            self.compare(name, ours[name], max(tolerance, self.own_spread(name)))
             for name in self.names
             if ours.get(name) is not None
         ]
 
-    def _own_spread(self, name: str) -> float:
+    def own_spread(self, name: str) -> float:
         """How far the authors' own second run, on two threads, had an array that the case names for it; else 0.
 
         Such arrays hang on a mask's threshold; a third way to round may lie as far on the other side.

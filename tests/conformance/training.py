@@ -149,7 +149,7 @@ def compare_step(
 
     def compare(name: str) -> Comparison:
         if not name.startswith("grad:"):
-            return case.compare(name, arrays[name], RELATIVE_TOLERANCE)
+            return case.compare(name, arrays[name], max(RELATIVE_TOLERANCE, case.own_spread(name)))
         stored = case.arrays[name if name in case.arrays else f"{name}__val"]
         least = max(tiny, (scales or {}).get(name.removeprefix("grad:"), 0.0))
         return case.compare(name, arrays[name], GRADIENT_TOLERANCE, scale=max(least, float(abs(stored).max())))

@@ -16,6 +16,8 @@ from twostage.errors import UserError
 from twostage.inference.early_rejection import EarlyRejection
 from twostage.systems.building import build_model
 from twostage.systems.cards import recognise_checkpoint
+from twostage.systems.one_stage.cost_aggregation import blocks
+from twostage.systems.one_stage.cost_aggregation.blocks import HeldBlocks
 from twostage.systems.one_stage.cost_aggregation.class_attention import LinearClassAggregation
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
@@ -95,7 +97,7 @@ def rejecting(model, features, text, rule):
         mask[rule.kept([model.head(index, x)[0]])] = True
         x, kept, guidance = x[:, mask], kept[mask], [g[:, mask] for g in guidance]
         sizes.append(len(kept))
-        (x,) = stage([x], features.guidance[index], lambda _, g=guidance[index]: g)
+        (x,) = stage(HeldBlocks([x]), features.guidance[index], lambda _, g=guidance[index]: g)
     return model.head(3, x)[0], kept, sizes
 
 
@@ -109,6 +111,20 @@ def test_early_rejection_equals_masks_over_whole_tensors(rule):
     assert sizes[0] < 61 and (sizes == [30, 15, 7] or type(rule) is EarlyRejection)
     assert ours.tolist() == kept.tolist()
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("held", [0, 4 * 61 * 16 * 12, 4 * 61 * 8 * 48, 4 * 61 * 8 * 192])
+@pytest.mark.parametrize("rule", [None, EarlyRejection(top_k=1), KeepBestHalf(top_k=1)])
+def test_maps_made_again_equal_maps_held(monkeypatch, held, rule):
+    """With room for no maps between stages, for those of the first one, of the first two, of all."""
+    model = decoder()
+    features, text = inputs(model, classes=61)
+    with torch.no_grad():
+        wanted, kept = model.predict(features, text, rule)
+        monkeypatch.setattr(blocks, "HELD_BYTES", held)
+        logits, ours = model.predict(features, text, rule)
+    assert ours.tolist() == kept.tolist()
+    torch.testing.assert_close(logits, wanted)
 
 
 def test_a_top_k_of_all_classes_rejects_nothing():

@@ -120,6 +120,8 @@ def stack_kept(scores: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor
 
     An image with fewer kept classes than another repeats its last one, which changes neither scores nor label maps.
     """
+    if len(scores) == 1:
+        return scores[0][None], kept[0][None]
     most = max(len(k) for k in kept)
     index = [torch.arange(most, device=k.device).clamp(max=len(k) - 1) for k in kept]
     return (

@@ -10,13 +10,14 @@ channels.
 from __future__ import annotations
 
 import abc
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from twostage.systems.one_stage.cost_aggregation.blocks import ClassBlocks, HeldBlocks, MadeBlocks
 
 _EPS = 1e-6
 
@@ -112,18 +113,25 @@ class ClassAggregation(nn.Module, abc.ABC):
             guidance: per block `[B, t, G]`, or `[B, t, N, G]` where it differs between pixels.
             neighbours: which classes each class may read, bool `[T, T]` or `[B, T, T]`; None for all.
         """
-        left = deque(blocks)
+        left = HeldBlocks(blocks)
         # A caller that has the blocks for this alone has none of them any more.
         del blocks
-        extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(left))]
-        read = self.reader(map(self._pool, left), extra, neighbours)
-        for position in range(len(left)):
-            block = left.popleft()
-            tokens = self._pool(block)
-            y = tokens + read(tokens, position)
-            y = self.mlp(self.norm2(y)).add_(y)
-            # The published layer adds its whole output, residual path included, to the unpooled input.
-            yield block + self._unpool(y, block)
+        yield from self.exchanged(left, guidance, neighbours).taken()
+
+    def exchanged(
+        self, blocks: ClassBlocks, guidance: Sequence[Tensor] | None = None, neighbours: Tensor | None = None
+    ) -> ClassBlocks:
+        """`aggregate` of blocks that may have to be made for every reading: they are read here and by who reads the result."""
+        extra = [None if guidance is None else _per_pixel(guidance[i]) for i in range(len(blocks))]
+        read = self.reader(map(self._pool, blocks), extra, neighbours)
+        return MadeBlocks(blocks, lambda block, position: self._exchange(block, position, read))
+
+    def _exchange(self, block: Tensor, position: int, read: Reader) -> Tensor:
+        tokens = self._pool(block)
+        y = tokens + read(tokens, position)
+        y = self.mlp(self.norm2(y)).add_(y)
+        # The published layer adds its whole output, residual path included, to the unpooled input.
+        return block + self._unpool(y, block)
 
     @abc.abstractmethod
     def reader(self, pooled: Iterable[Tensor], guidance: Sequence[Tensor | None], neighbours: Tensor | None) -> Reader:

@@ -6,7 +6,7 @@ Legend: B images, T classes (t of a block), P templates, D embedding size, C cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +16,14 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.inference.early_rejection import EarlyRejection
+from twostage.systems.one_stage.cost_aggregation.blocks import (
+    ChosenBlocks,
+    ClassBlocks,
+    HeldBlocks,
+    MadeBlocks,
+    fits,
+    held,
+)
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 from twostage.systems.one_stage.sed.stage import DecoderStage
@@ -117,6 +125,7 @@ class SEDDecoder(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(c, 1, kernel_size=3, padding=1) for c in channels)
         self.visual_guidance = visual_guidance
         self.cost_guidance = cost_guidance
+        self.channels = tuple(channels)
         self.class_block = class_block
         self.neighbours = neighbours
 
@@ -131,7 +140,8 @@ class SEDDecoder(nn.Module):
         for index, stage in enumerate(self.stages):
             logits.append(self.head(index, x.detach()))
             guidance = self.cost_guidance(cost, index)
-            (x,) = stage([x], features.guidance[index], lambda _position, guidance=guidance: guidance, neighbours)
+            whole = HeldBlocks([x])
+            (x,) = stage(whole, features.guidance[index], lambda _position, guidance=guidance: guidance, neighbours)
         return [*logits, self.head(len(self.stages), x)]
 
     def predict(
@@ -140,7 +150,7 @@ class SEDDecoder(nn.Module):
         """Logits `[K, 8h, 8w]` of one image and the classes `[K]` that they are for; all classes without `early_rejection`.
 
         Classes are computed in blocks, so what a stage holds inside does not grow with their number, and nothing of a
-        rejected class is kept.
+        rejected class is kept. Between stages all maps are held where they are few, else made again from those before.
         """
         kept = torch.arange(len(text), device=text.device)
         if early_rejection is not None:
@@ -148,25 +158,29 @@ class SEDDecoder(nn.Module):
                 kept = early_rejection.kept(self.early_logits(features, text))
                 text = text[kept]
         with record_function("cost"):
-            costs = [features.cost_map(part) for part in text.split(self.class_block)]
-            blocks = [self.embed_cost(cost) for cost in costs]
+            cost = self._costs(features, text)
+            blocks = held(self._embedded(text, cost), values=self._values(features, len(text), 0))
         for index, stage in enumerate(self.stages):
             if early_rejection is not None and index > 0:
                 with record_function("early rejection"):
                     survivors = early_rejection.kept(self.head(index, block)[0] for block in blocks)
                     kept, text = kept[survivors], text[survivors]
-                    blocks, costs = (self._select(parts, survivors) for parts in (blocks, costs))
+                    chosen = ChosenBlocks(blocks, survivors, self.class_block)
+                    blocks = held(chosen, values=self._values(features, len(text), index))
+                    cost = self._costs(features, text)
             with record_function(f"stage {index + 1}"):
-                # The last stage's output is only read by the head, so no block of it is kept.
                 outputs = stage(
-                    _handed_over(blocks),
+                    blocks,
                     features.guidance[index],
-                    self._guidance_of(costs, index),
+                    self._guidance_of(cost, index),
                     self._neighbours(text),
+                    values=self._values(features, len(text), index),
                 )
-                if index == len(self.stages) - 1:
-                    return torch.cat([self.head(index + 1, block)[0] for block in outputs]), kept
-                blocks = list(outputs)
+                if index < len(self.stages) - 1:
+                    blocks = held(outputs, values=self._values(features, len(text), index + 1))
+                    continue
+                # The last stage's output is only read by the head, so no block of it is kept.
+                return self._logits(outputs, len(text)), kept
         raise AssertionError("a decoder has at least one stage")
 
     def embed_cost(self, cost: Tensor) -> Tensor:
@@ -197,19 +211,39 @@ class SEDDecoder(nn.Module):
         """Which of the classes `text` `[T, P, D]` each of them reads, `[T, T]`; None for all."""
         return None if self.neighbours is None else self.neighbours(text.mean(dim=1))
 
-    def _guidance_of(self, costs: Sequence[Tensor], stage: int) -> Callable[[int], Tensor]:
-        return lambda position: self.cost_guidance(costs[position], stage)
+    def _parts(self, text: Tensor) -> tuple[Tensor, ...]:
+        """Text embeddings `[T, P, D]` in blocks `[t, P, D]`."""
+        return text.split(self.class_block)
 
-    def _select(self, blocks: Iterable[Tensor], survivors: Tensor) -> list[Tensor]:
-        """Blocks `[1, t, ...]` of the surviving classes, filled up again to the block size."""
-        return list(torch.cat(list(blocks), dim=1)[:, survivors].split(self.class_block, dim=1))
+    def _costs(self, features: ImageFeatures, text: Tensor) -> Callable[[int], Tensor]:
+        """The cost map `[1, t, P, h, w]` of each block of `text`, by its position."""
+        parts = self._parts(text)
+        if fits(len(text) * self.embed.in_channels * features.embeddings[0, 0].numel()):
+            return [features.cost_map(part) for part in parts].__getitem__
+        return lambda position: features.cost_map(parts[position])
 
+    def _embedded(self, text: Tensor, cost: Callable[[int], Tensor]) -> ClassBlocks:
+        """`embed_cost` of the cost maps of `_costs`."""
+        return MadeBlocks(HeldBlocks(self._parts(text)), lambda _, position: self.embed_cost(cost(position)))
 
-def _handed_over(blocks: list[Tensor]) -> Iterator[Tensor]:
-    """The blocks, taken out of the list one by one, so that the reader alone holds them."""
-    blocks.reverse()
-    while blocks:
-        yield blocks.pop()
+    def _guidance_of(self, cost: Callable[[int], Tensor], stage: int) -> Callable[[int], Tensor]:
+        return lambda position: self.cost_guidance(cost(position), stage)
+
+    def _logits(self, blocks: ClassBlocks, classes: int) -> Tensor:
+        """The last head's `[T, h, w]` of one image, written where they stay, so that they are there once."""
+        logits, first = None, 0
+        for block in blocks.taken():
+            part = self.head(len(self.stages), block)[0]
+            if logits is None:
+                logits = part.new_empty(classes, *part.shape[1:])
+            logits[first : first + len(part)] = part
+            first += len(part)
+        assert logits is not None, "there is at least one block"
+        return logits
+
+    def _values(self, features: ImageFeatures, classes: int, stage: int) -> int:
+        """How many numbers the maps of `classes` hold that stage `stage` is given."""
+        return classes * self.channels[stage] * 4**stage * features.embeddings[0, 0].numel()
 
 
 def _add_shifted(maps: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class SED(OpenVocabularySegmenter[Encoded, Tensor]):
     def decode(self, encoded: Encoded, text: Tensor) -> DensePrediction:
         """Class probabilities, each class for itself; a class rejected early or held absent has probability 0."""
         results = [self.class_logits(encoded.features.image(index), text) for index in range(len(encoded.image_sizes))]
-        probabilities, kept = stack_kept([logits.sigmoid() for logits, _ in results], [kept for _, kept in results])
+        # In place: with thousands of classes these are the largest tensors.
+        probabilities, kept = stack_kept([logits.sigmoid_() for logits, _ in results], [kept for _, kept in results])
         height, width = probabilities.shape[-2:]
         # The published output is cut at the size of the fed image although it lies on the decoder's grid, so an image with
         # a side shorter than the grid loses part of it.

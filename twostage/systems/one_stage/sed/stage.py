@@ -5,12 +5,13 @@ Legend: B images, t classes of a block, C channels, h x w grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from twostage.norms import DecayedLayerNorm
+from twostage.systems.one_stage.cost_aggregation.blocks import ClassBlocks, MadeBlocks, held
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 
@@ -40,19 +41,22 @@ class DecoderStage(nn.Module):
 
     def forward(
         self,
-        blocks: Iterable[Tensor],
+        blocks: ClassBlocks,
         visual: Tensor,
         cost_guidance: Callable[[int], Tensor],
         neighbours: Tensor | None = None,
-    ) -> Iterator[Tensor]:
-        """Blocks of classes `[B, t, C, h, w]` -> blocks `[B, t, C', 2h, 2w]`, made one at a time.
+        *,
+        values: int = 0,
+    ) -> ClassBlocks:
+        """Blocks of classes `[B, t, C, h, w]`, which nobody else reads any more -> blocks `[B, t, C', 2h, 2w]`.
 
         Args:
             visual: guidance `[B, V, 2h, 2w]` that classes share.
             cost_guidance: of a block, `[B, t, G, 2h, 2w]`, by its position.
             neighbours: which classes each class may read, see `ClassAggregation.aggregate`.
+            values: B T C h w, where that may be too much to be held.
         """
         visual_term = self.fusion.visual_term(visual)
-        aggregated = self.classes.aggregate(map(self.spatial, blocks), neighbours=neighbours)
-        for position, block in enumerate(aggregated):
-            yield self.fusion(block, visual_term, cost_guidance(position))
+        spatial = held(MadeBlocks(blocks, lambda block, _: self.spatial(block)), values=values)
+        exchanged = self.classes.exchanged(spatial, neighbours=neighbours)
+        return MadeBlocks(exchanged, lambda block, position: self.fusion(block, visual_term, cost_guidance(position)))
