@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 import twostage  # noqa: F401
-from twostage.config import default_config
+from twostage.config import default_config, load_config
 from twostage.data.augmentation import PadRightBottom, evaluation_augmentations, training_augmentations
 from twostage.data.mapper import SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import seeded_sampling
@@ -102,6 +102,37 @@ def test_recipe_order_and_sizes() -> None:
     cfg.INPUT.RANDOM_FLIP = "sideways"
     with pytest.raises(UserError, match=r"INPUT.RANDOM_FLIP is 'sideways'"):
         training_augmentations(cfg, 255)
+
+
+def test_scale_jitter_fits_pictures_into_a_square_of_a_random_side() -> None:
+    """Large-scale jitter: sides between a tenth and twice the crop's, drawn evenly, the ratio kept; the crop has its size."""
+    cfg = default_config()
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", (100, 100)
+    cfg.INPUT.SCALE_JITTER, cfg.INPUT.PAD_TO, cfg.INPUT.MIN_SIZE_TRAIN = (0.1, 2.0), 100, (7,)
+    first, *rest = training_augmentations(cfg, 255)
+    image = np.zeros((60, 120, 3), np.uint8)
+    np.random.seed(0)
+    sizes = [first.get_transform(image).apply_image(image).shape[:2] for _ in range(400)]
+    long = np.array([width for _, width in sizes])
+    assert all(abs(2 * height - width) <= 1 for height, width in sizes)
+    assert 10 <= long.min() < 14 and 196 < long.max() <= 200
+    assert abs(long.mean() - 105) < 6, "evenly drawn: the mean is half way"
+    sample = T.AugInput(image, sem_seg=np.zeros((60, 120), np.uint8))
+    T.AugmentationList([first, *rest])(sample)
+    assert sample.image.shape == (100, 100, 3) and sample.sem_seg.shape == (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["INPUT.SCALE_JITTER", "(2.0, 0.1)"], "least, most"),
+        (["INPUT.SCALE_JITTER", "(0.1, 2.0)"], "INPUT.CROP is off"),
+        (["INPUT.SCALE_JITTER", "(0.1, 2.0)", "INPUT.CROP.ENABLED", "True"], "relative_range"),
+    ],
+)
+def test_scale_jitter_needs_a_square_crop(opts: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(opts=opts)
 
 
 def test_sampling_is_a_function_of_the_seed_and_leaves_the_global_state(record: dict[str, Any]) -> None:

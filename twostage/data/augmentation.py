@@ -1,6 +1,6 @@
 """The augmentations of a training recipe and of testing, built from the config alone.
 
-Order of the training recipe (that of MaskFormer and SAN): resize the short edge to a random size, crop, SSD colour
+Order of the training recipe (that of MaskFormer and SAN): resize to a random size, crop, SSD colour
 jitter, flip, pad right and bottom.
 """
 
@@ -49,6 +49,26 @@ class ResizeShortEdge(T.ResizeShortestEdge):
         return resize
 
 
+class ScaleJitter(T.Augmentation):
+    """Large-scale jitter (Ghiasi et al., CVPR 2021): as large as fits into a square whose side is drawn, the ratio kept."""
+
+    def __init__(self, *, side: int, scales: tuple[float, float]) -> None:
+        """
+        Args:
+            side: of the square that a crop takes afterwards, in pixels.
+            scales: least and greatest side as a share of it, drawn evenly between.
+        """
+        super().__init__()
+        self.side = side
+        self.scales = scales
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        """The resize of an `[H, W, 3]` image; draws the size."""
+        height, width = image.shape[:2]
+        factor = np.random.uniform(*self.scales) * self.side / max(height, width)
+        return T.ResizeTransform(height, width, max(1, round(height * factor)), max(1, round(width * factor)))
+
+
 class ResizeWithin(T.Augmentation):
     """mmsegmentation's resize: as large as fits into `long` x `short` pixels in either orientation, the ratio kept."""
 
@@ -95,9 +115,13 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
     Raises:
         UserError: a crop larger than the size that images are padded to.
     """
-    steps: list[T.Augmentation | T.Transform] = [
-        ResizeShortEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    ]
+    steps: list[T.Augmentation | T.Transform] = []
+    if scales := tuple(cfg.INPUT.SCALE_JITTER):
+        steps.append(ScaleJitter(side=int(cfg.INPUT.CROP.SIZE[0]), scales=(scales[0], scales[1])))
+    else:
+        steps.append(
+            ResizeShortEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+        )
     if cfg.INPUT.CROP.ENABLED:
         steps.append(
             T.RandomCrop_CategoryAreaConstraint(

@@ -32,6 +32,9 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.ORIGINAL = False
     # (height, width) in pixels for RESIZE_TEST "stretch".
     cfg.INPUT.SIZE_TEST = (0, 0)
+    # (least, most): training pictures are made to fit into a square whose side is a random multiple, between these, of the
+    # crop's (large-scale jitter), in place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN. (): not.
+    cfg.INPUT.SCALE_JITTER = ()
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
@@ -42,9 +45,24 @@ def _add_data(cfg: CN) -> None:
 
 
 def _check_size(cfg: CN) -> None:
+    _check_jitter(cfg)
     size = tuple(cfg.INPUT.SIZE_TEST)
     if cfg.INPUT.RESIZE_TEST == "stretch" and (len(size) != 2 or min(size) < 1):
         raise UserError(f"INPUT.SIZE_TEST is {size}, and INPUT.RESIZE_TEST 'stretch' needs (height, width) in pixels")
+
+
+def _check_jitter(cfg: CN) -> None:
+    scales, crop = tuple(cfg.INPUT.SCALE_JITTER), cfg.INPUT.CROP
+    if not scales:
+        return
+    if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+        raise UserError(f"INPUT.SCALE_JITTER is {scales}; give (least, most), both above 0, or ()")
+    sides = tuple(crop.SIZE)
+    if not crop.ENABLED or crop.TYPE != "absolute" or len(set(sides)) != 1:
+        raise UserError(
+            f"INPUT.SCALE_JITTER is {scales}, a share of a square crop's side, but INPUT.CROP is "
+            f"{f'{crop.TYPE} {sides}' if crop.ENABLED else 'off'}; set INPUT.CROP.ENABLED True, TYPE absolute, equal sides"
+        )
 
 
 def _add_captions(cfg: CN) -> None:
