@@ -53,7 +53,7 @@ SYSTEMS = {
     "clip_vitb": (),
     "sclip_vitb": (),
     "naclip_vitb": (),
-    "clearclip_vitb": ("context60", "coco_object"),
+    "clearclip_vitb": (),
     "maskclip_vitb": ("voc21", "context60", "coco_object"),
     "proxyclip_dino": (),
     "proxyclip_dinov2": (),

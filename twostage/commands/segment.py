@@ -102,7 +102,7 @@ def asked_words(cfg: CfgNode, text: str) -> Vocabulary:
         UserError: no names, or a path that is none of these.
     """
     known = own_folders(cfg).get(text) or find_info(text)
-    named = with_class_names(known, cfg.DATASETS.CLASS_NAMES) if known else None
+    named = with_class_names(known, cfg.DATASETS.CLASS_NAMES, own=cfg.DATASETS.AUTO_NAMES) if known else None
     return Vocabulary.of(named) if named else Vocabulary.parse(text)
 
 

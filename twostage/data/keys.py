@@ -15,6 +15,9 @@ def _add_data(cfg: CN) -> None:
     # Whose class names to ask for on the benchmarks: auto (those that belong to the registered name), or a published
     # system (catseg, san, fcclip, ...). Names move mIoU.
     cfg.DATASETS.CLASS_NAMES = "auto"
+    # Whose auto takes under our own names of benchmarks (ade20k_150_val, and A-150 or "five" in an evaluation), where that
+    # published system has some; "": CAT-Seg's and plain ones.
+    cfg.DATASETS.AUTO_NAMES = ""
     # Further names that compete with the test sets' own classes and that no label holds: a file with one name per line, or
     # "toybox:N" for N names made from toybox's words. A pixel called by one of them is wrong.
     cfg.DATASETS.DISTRACTORS = ""

@@ -1,7 +1,7 @@
 """Datasets by name, and as a config sees them: values, nothing is changed for anybody else.
 
 A config adds folders of one's own (`DATASETS.FOLDERS`), asks for the class names of a published system
-(`DATASETS.CLASS_NAMES`) and gives test sets names that compete (`DATASETS.DISTRACTORS`).
+(`DATASETS.CLASS_NAMES`, `DATASETS.AUTO_NAMES`) and gives test sets names that compete (`DATASETS.DISTRACTORS`).
 
 >>> info = dataset_info("context_59_test_sem_seg")
 >>> info.benchmark, info.split, info.num_classes, info.ignore_label
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from twostage.data.catalogue import DatasetInfo, benchmarks
+from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks
 from twostage.data.catalogue.folders import folder_infos
 from twostage.data.distractors import read_distractors, with_distractors
 from twostage.data.metadata import info_of
@@ -69,7 +69,7 @@ def dataset_view(cfg: CfgNode, name: str) -> DatasetInfo:
     own = own_folders(cfg)
     info = _known(own.get(name) or find_info(name), name, own)
     configured = name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    return with_class_names(info, cfg.DATASETS.CLASS_NAMES) if configured else info
+    return with_class_names(info, cfg.DATASETS.CLASS_NAMES, own=cfg.DATASETS.AUTO_NAMES) if configured else info
 
 
 def evaluated_view(cfg: CfgNode, name: str) -> DatasetInfo:
@@ -100,10 +100,13 @@ def own_folders(cfg: CfgNode) -> dict[str, DatasetInfo]:
     return own
 
 
-def with_class_names(info: DatasetInfo, system: str) -> DatasetInfo:
+def with_class_names(info: DatasetInfo, system: str, *, own: str = "") -> DatasetInfo:
     """`info` with the class names of a published system ("auto": those of who uses its registered name).
 
     Names in tables stay as they are. Datasets with one class list (toybox, folders, those of other code) keep it.
+
+    Args:
+        own: whose names "auto" takes where the registered name is ours and that system has some.
 
     Raises:
         UserError: the benchmark has no such variant.
@@ -112,9 +115,22 @@ def with_class_names(info: DatasetInfo, system: str) -> DatasetInfo:
     if benchmark is None:
         return info
     if system == "auto":
-        registered = benchmark.splits[info.split].registered
-        system = registered.get(info.name, next(iter(registered.values())))
+        split = benchmark.splits[info.split]
+        first = next(iter(split.registered))
+        ours = info.name in (first, split.zero_shot)
+        system = (
+            own if ours and _has_names(benchmark, own) else split.registered.get(info.name, split.registered[first])
+        )
     return benchmark.with_names(info, system)
+
+
+def _has_names(benchmark: Benchmark, system: str) -> bool:
+    """Whether the published `system` has class names of its own for `benchmark`. Raises UserError: it has none for any."""
+    if system and not any(known.classes.knows(system) for known in benchmarks().values()):
+        raise UserError(
+            f"DATASETS.AUTO_NAMES is '{system}', of which no benchmark has class names; `twostage datasets` shows whose"
+        )
+    return benchmark.classes.knows(system)
 
 
 def _known(info: DatasetInfo | None, name: str, own: Iterable[str]) -> DatasetInfo:

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from twostage.config import load_config
 from twostage.data.catalogue import benchmarks, class_list, class_list_hash, find_benchmark
 from twostage.data.registration import register_catalogue
-from twostage.data.views import dataset_info, dataset_view, registered_names
+from twostage.data.views import dataset_info, dataset_view, registered_names, with_class_names
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.vocabulary import Vocabulary
@@ -101,7 +101,7 @@ def test_variants_of_a_list() -> None:
     with pytest.raises(UserError, match=r"'cat-seg' do not exist for pascal_context_59 \(did you mean 'catseg'"):
         names.variant("cat-seg")
     # CAT-Seg cuts each of the 847 at the first comma; ten names then are no longer unique, so tables keep the long ones.
-    info = dataset_info("ade20k_full_sem_seg_freq_val_all")
+    info = with_class_names(dataset_info("ade20k_full_sem_seg_freq_val_all"), "catseg")
     assert len(set(info.prompts)) == 837 and len(set(info.class_names)) == 847
     assert info.class_names[1] == "building, edifice" and info.prompts[1] == "building"
 

@@ -65,6 +65,10 @@ class ClassList:
             f"allowed: auto, {', '.join(known)} (DATASETS.CLASS_NAMES)"
         )
 
+    def knows(self, system: str) -> bool:
+        """Whether there is a variant of that name, or one that the published system `system` uses."""
+        return any(system in (names.variant, *names.systems) for names in self.variants)
+
     def report_names(self, variant: ClassNames) -> tuple[str, ...]:
         """Names of the label values in tables: the variant's own where they tell all classes apart."""
         if self.class_names is not None:

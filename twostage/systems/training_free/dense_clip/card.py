@@ -218,7 +218,7 @@ CARDS = (
         weights_licence="",
         meta_architecture="TrainingFree",
         module=_MODULE,
-        configs=_configs("clearclip", "ade20k", "cityscapes", "coco_stuff", "context59", "voc20", "voc21"),
+        configs=_configs("clearclip", *_EIGHT),
         checked="no case; its published formula, checked against a written-out one at tiny size",
         figures=(
             PublishedFigures(
