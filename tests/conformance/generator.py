@@ -66,12 +66,12 @@ GENERATOR_KEYS: Table = {
     "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": to("MODEL.MASK2FORMER.SIZE_DIVISIBILITY"),
     "MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD": to("TEST.PANOPTIC_SCORE"),
     "MODEL.MASK_FORMER.TEST.OVERLAP_THRESHOLD": to("TEST.PANOPTIC_OVERLAP"),
-    # What output there is tells `resizes_scores`; how many instances, the runner.
+    # What output there is tells `resizing`.
     "MODEL.MASK_FORMER.TEST.SEMANTIC_ON": free,
     "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": free,
     "MODEL.MASK_FORMER.TEST.INSTANCE_ON": free,
     "MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": free,
-    "TEST.DETECTIONS_PER_IMAGE": free,
+    "TEST.DETECTIONS_PER_IMAGE": to("TEST.DETECTIONS_PER_IMAGE"),
     # The masked decoder has no dropout, and there are no encoder layers beside the pixel decoder's.
     "MODEL.MASK_FORMER.DROPOUT": free,
     "MODEL.MASK_FORMER.ENC_LAYERS": free,
@@ -87,14 +87,19 @@ def switched_on(settings: Any, default: bool, *outputs: str) -> bool:
     return any(str(settings.get(f"MODEL.MASK_FORMER.TEST.{name}", default)) == "True" for name in outputs)
 
 
-def resizes_scores(settings: Any, default: bool) -> bool:
-    """Whether class scores are resized instead of masks: where neither panoptic nor instance output is on.
+def resizing(settings: Any, default: bool) -> list[str]:
+    """Overrides of ours for a case that says which outputs there are: class scores are resized instead of masks where neither
+    panoptic nor instance output is on. A case that says nothing is run as our config says by itself.
 
     Args:
-        default: whether these are on where the case does not say.
+        default: whether an output is on that the case leaves out while it says another.
     """
+    names = ("PANOPTIC_ON", "INSTANCE_ON", "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE")
+    if not any(f"MODEL.MASK_FORMER.TEST.{name}" in settings for name in names):
+        return []
     early = str(settings.get("MODEL.MASK_FORMER.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE", False)) == "True"
-    return not (early or switched_on(settings, default, "PANOPTIC_ON", "INSTANCE_ON"))
+    resizes_scores = not (early or switched_on(settings, default, "PANOPTIC_ON", "INSTANCE_ON"))
+    return ["MODEL.MASK2FORMER.RESIZE_SCORES", str(resizes_scores)]
 
 
 @contextlib.contextmanager

@@ -27,7 +27,13 @@ def describe(case: Case) -> None:
 
 
 def use_templates(model: Any, templates: Sequence[str]) -> None:
-    """Embed names with the case's own prompts, which are a part of the published ones."""
+    """Embed names with the case's own prompts, which are a part of the published ones.
+
+    Raises:
+        UserError: one that our config does not have.
+    """
+    if others := [template for template in templates if template not in model.text._templates]:
+        raise UserError(f"the case's template {others[0]!r} is not among those of our config (MODEL.CLIP.TEMPLATES)")
     model.text._templates = tuple(templates)
 
 

@@ -39,12 +39,11 @@ def thing_classes(case: Case, num_classes: int) -> list[int]:
 
 
 def compare_segments(
-    case: Case, prediction: MaskPrediction, size: Size, cfg: CfgNode, *, top_k: int = 100, all_instances: bool = False
+    case: Case, prediction: MaskPrediction, size: Size, cfg: CfgNode, *, all_instances: bool = False
 ) -> list[Comparison]:
     """What a case holds of panoptic and instance output.
 
     Args:
-        top_k: pairs of mask and class that become instances.
         all_instances: stuff classes are instances, too, as where panoptic output is off.
     """
     rows: list[Comparison] = []
@@ -55,6 +54,7 @@ def compare_segments(
         ((ids, segments),) = panoptic_segments(prediction, [size], things, **thresholds)
         rows += _compare_panoptic(case, ids, segments)
     if held.intersection(_INSTANCES):
+        top_k = cfg.TEST.DETECTIONS_PER_IMAGE
         (found,) = instances(prediction, [size], None if all_instances else things, top_k=top_k)
         areas = found.pred_masks.flatten(1).sum(dim=1)
         rows += _compare_instances(case, found.scores, found.pred_classes, areas)

@@ -129,7 +129,6 @@ def _check_inference(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison
     pixels = shortest_edge(picture(meta["image"]), meta["feeding"])
     size = (meta["output_height"], meta["output_width"])
     rows = [compare_equal("fed size", list(pixels.shape[:2]), [meta["fed_height"], meta["fed_width"]])]
-    rows.append(compare_equal("num_classes", len(meta["class_names"]), meta["num_classes"]))
     views = _recorded_views(case)
     with torch.no_grad(), Recording(model, views) as recording:
         images = model.preprocess([{"image": to_tensor(pixels)}])
@@ -139,20 +138,15 @@ def _check_inference(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison
         prediction = model.views.join(scores, encoded.image_sizes)
         sem_seg = prediction.scores([size])[0]
         labels = prediction.label_maps([size])[0]
-    order, places = case.arrays.get("topk_classes"), None
-    if order is not None and scores.kept is not None:
-        wanted = torch.as_tensor(order)
-        kept = scores.kept[: len(wanted)]
-        rows.append(_same(name="kept classes", ours=kept, wanted=wanted.sort(dim=1).values))
-        # Where each class of the stored order stands in ours.
-        places = torch.searchsorted(kept.contiguous(), wanted).clamp(max=kept.shape[1] - 1)
+    rows.append(compare_equal("num_classes", len(text), meta["num_classes"]))
+    kept_rows, places = compare_kept(case, scores.kept)
+    rows += kept_rows
     arrays = recording.arrays(model, places)
     arrays |= {
         "text_features": text,
         "logits": _all_classes(scores)[:views],
         "logits_all_views": _all_classes(scores),
         "sem_seg": sem_seg,
-        "topk_classes": order,
         "topk_margin": recording.margin(model.class_slots),
     }
     side = cfg.TEST.SLIDING.CANVAS
@@ -167,6 +161,20 @@ def _check_inference(model: CATSeg, case: Case, cfg: CfgNode) -> list[Comparison
         for name, ours in (("argmax", sem_seg.argmax(dim=0)), ("label map", labels)):
             rows.append(_compare_labels(name, case.arrays["argmax"], sem_seg, ours, meta.get("argmax_stride", 4)))
     return rows
+
+
+def compare_kept(case: Case, kept: Tensor | None) -> tuple[list[Comparison], Tensor | None]:
+    """Which classes we aggregate, ascending `[V, K]`, None for all, against the case's; and where each of the case's order
+    stands in ours, None where it aggregates all."""
+    order = case.arrays.get("topk_classes")
+    if order is None:
+        return [], None
+    wanted = torch.as_tensor(order)
+    if kept is None:
+        return [compare_equal("kept classes", "all", f"{wanted.shape[1]} of them")], None
+    ours = kept[: len(wanted)].contiguous()
+    rows = [_same(name="kept classes", ours=ours, wanted=wanted.sort(dim=1).values)]
+    return rows, torch.searchsorted(ours, wanted).clamp(max=ours.shape[1] - 1)
 
 
 def _recorded_views(case: Case) -> int:

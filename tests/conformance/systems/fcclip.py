@@ -14,7 +14,7 @@ from torch import Tensor
 from conformance import weights
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal, compare_labels
-from conformance.generator import GENERATOR_KEYS, resizes_scores, switched_on
+from conformance.generator import GENERATOR_KEYS, resizing, switched_on
 from conformance.inputs import as_stored, picture, size_of, striped_batch
 from conformance.recording import Arrays, Hook, after, hooked, keep, patched
 from conformance.rounding import published_rounding
@@ -61,7 +61,7 @@ _RESNET_CONFIG = re.compile(r"_r((?:50|101)(?:x\d+)?)\.yaml$")
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of an FC-CLIP case with ours."""
     meta = case.meta
-    case.told("train_names", "panoptic_transfer")
+    case.told("panoptic_transfer")
     if "losses_weighted" in meta:
         model, cfg, _ = build(case, clip_of(case), "auto")
         return check_training(model.train(), case, cfg, striped_batch(meta, vocabulary=meta["class_names"]))
@@ -107,7 +107,6 @@ def _check_inference(model: FCCLIP, case: Case, cfg: CfgNode, words: SynonymText
             prediction,
             size,
             cfg,
-            top_k=int(settings.get("TEST.DETECTIONS_PER_IMAGE", 100)),
             all_instances=not switched_on(settings, True, "PANOPTIC_ON"),
         ),
     ]
@@ -146,7 +145,7 @@ def build(case: Case, clip: str, quick_gelu: str) -> tuple[FCCLIP, CfgNode, Syno
         [
             *("MODEL.CLIP.NAME", clip, "MODEL.CLIP.QUICK_GELU", quick_gelu),
             # Masks are resized before the sum where panoptic or instance output is on.
-            *("MODEL.MASK2FORMER.RESIZE_SCORES", str(resizes_scores(settings, default=True))),
+            *resizing(settings, default=True),
             *options(_KEYS, settings),
         ],
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal, compare_labels
-from conformance.generator import GENERATOR_KEYS, resizes_scores
+from conformance.generator import GENERATOR_KEYS, resizing
 from conformance.inputs import as_stored, picture, size_of, striped_batch
 from conformance.recording import Arrays, after, hooked, keep, patched
 from conformance.rounding import published_rounding
@@ -24,6 +24,7 @@ from conformance.trained import compare_trained, embed_classes
 from conformance.training import check_training
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
+from twostage.data.views import dataset_view
 from twostage.proposals.position import sine_position_code
 from twostage.systems.two_stage.fcclip.model import SynonymText, with_void
 from twostage.systems.two_stage.heads import EncodedMasks
@@ -60,7 +61,6 @@ _FIELDS = {
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a MAFT+ case with ours."""
     case.told(
-        "num_classes_of_training",
         "mode",
         "teacher_weights",
         "threads",
@@ -74,23 +74,23 @@ def check(case: Case) -> list[Comparison]:
     return _check_inference(model.eval(), case, cfg)
 
 
-def _is_panoptic(case: Case, settings: Mapping[str, Any]) -> bool:
+def _transfer(case: Case, settings: Mapping[str, Any]) -> list[str]:
+    """Overrides for a case that says which form the transfer has, itself or by its output; else our config says it."""
     stated = case.meta.get("panoptic_transfer")
-    by_config = settings.get("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", case.meta["config"].startswith("panoptic"))
-    return str(by_config if stated is None else stated) == "True"
+    panoptic = settings.get("MODEL.MASK_FORMER.TEST.PANOPTIC_ON") if stated is None else stated
+    return [] if panoptic is None else ["MODEL.MAFTP.TRANSFER", "panoptic" if str(panoptic) == "True" else "semantic"]
 
 
 def _config(case: Case) -> CfgNode:
     meta = case.meta
     fields = {key: meta[field] for field, key in _FIELDS.items() if meta.get(field) is not None}
     settings = pairs(fields, meta.get("config_overrides"))
-    panoptic = _is_panoptic(case, settings)
     return case_config(
         _CONFIGS[meta["config"].removesuffix(".yaml")],
         [
             *("MODEL.CLIP.NAME", clip_name(meta["clip_model"])),
-            *("MODEL.MAFTP.TRANSFER", "panoptic" if panoptic else "semantic"),
-            *("MODEL.MASK2FORMER.RESIZE_SCORES", str(resizes_scores(settings, default=panoptic))),
+            *_transfer(case, settings),
+            *resizing(settings, default=meta["config"].startswith("panoptic")),
             *options(KEYS, settings),
         ],
     )
@@ -119,7 +119,15 @@ def _check_inference(model: MAFTPlus, case: Case, cfg: CfgNode) -> list[Comparis
         compare_equal("names per class", words.classes.bincount().tolist(), meta["num_templates"]),
         compare_labels("label_map", labels, scores.argmax(dim=0)),
         *compare_segments(case, prediction, size, cfg),
+        *_compare_training_set(case, cfg),
     ]
+
+
+def _compare_training_set(case: Case, cfg: CfgNode) -> list[Comparison]:
+    """How many classes the config's training set has, against what the case says of its file."""
+    stated = case.meta.get("num_classes_of_training")
+    ours = len(dataset_view(cfg, cfg.DATASETS.TRAIN[0]).class_names)
+    return [] if stated is None else [compare_equal("classes of training", ours, stated)]
 
 
 def recording_transfer(transfer: nn.Module, arrays: Arrays) -> Any:

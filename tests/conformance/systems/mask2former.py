@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_labels
-from conformance.generator import GENERATOR_KEYS, recording_generator, resizes_scores, switched_on
+from conformance.generator import GENERATOR_KEYS, recording_generator, resizing, switched_on
 from conformance.inputs import as_stored, picture, size_of, striped_batch
 from conformance.recording import Arrays
 from conformance.rounding import published_rounding
@@ -63,8 +63,7 @@ def _config(case: Case) -> CfgNode:
     settings = _settings(case)
     if "num_classes" in meta:
         settings.setdefault("MODEL.SEM_SEG_HEAD.NUM_CLASSES", meta["num_classes"])
-    resize = ["MODEL.MASK2FORMER.RESIZE_SCORES", str(resizes_scores(settings, panoptic))]
-    return case_config(names[panoptic], [*resize, *options(_KEYS, settings)])
+    return case_config(names[panoptic], [*resizing(settings, panoptic), *options(_KEYS, settings)])
 
 
 @torch.no_grad()
@@ -88,10 +87,9 @@ def _check_inference(model: Mask2Former, case: Case, cfg: CfgNode) -> list[Compa
     }
     settings = _settings(case)
     panoptic = switched_on(settings, _is_panoptic(case), "PANOPTIC_ON")
-    top_k = int(settings.get("TEST.DETECTIONS_PER_IMAGE", 100))
     return [
         *case.compare_all(arrays),
         # The label map that evaluation uses must say the same as the full scores.
         compare_labels("label_map", labels, scores.argmax(dim=0)),
-        *compare_segments(case, prediction, size, cfg, top_k=top_k, all_instances=not panoptic),
+        *compare_segments(case, prediction, size, cfg, all_instances=not panoptic),
     ]

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal, compare_labels
-from conformance.generator import resizes_scores, switched_on
+from conformance.generator import resizing, switched_on
 from conformance.inputs import as_stored, picture, size_of
 from conformance.recording import Arrays
 from conformance.rounding import published_rounding
@@ -62,7 +62,7 @@ _FIELDS = {
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a Mask-Adapter case with ours."""
     meta = case.meta
-    case.told("threads", "two_threads_max_rel_diff", "base_system", "phase", "train_names", "gradients")
+    case.told("threads", "two_threads_max_rel_diff", "base_system", "phase", "gradients")
     case.told("nearest_mask_probability_to_threshold", "nearest_iou_to_threshold")
     case.told("grad_norm_two_threads_max_rel_diff")
     if "dense" in meta and "masks" in meta:
@@ -88,7 +88,7 @@ def _config(case: Case, settings: dict[str, Any]) -> CfgNode:
     clip = clip_name(meta["clip_model"])
     size = {"convnext_base_w_320": "b", "convnext_large_d_320": "l"}[clip]
     config = f"mask_adapter_{'warmup_' if warmup else ''}{base}_convnext{size}"
-    opts = ["MODEL.CLIP.NAME", clip, "MODEL.MASK2FORMER.RESIZE_SCORES", str(resizes_scores(settings, default=False))]
+    opts = ["MODEL.CLIP.NAME", clip, *resizing(settings, default=False)]
     if meta.get("panoptic_transfer") is not None:
         opts += ["MODEL.MAFTP.TRANSFER", "panoptic" if meta["panoptic_transfer"] else "semantic"]
     # All masks at once, so that what is kept of a pass is whole; that chunks change nothing is a test of its own.
@@ -127,7 +127,6 @@ def _check_inference(model: MaskAdapter, case: Case, cfg: CfgNode, settings: dic
             prediction,
             size,
             cfg,
-            top_k=int(settings.get("TEST.DETECTIONS_PER_IMAGE", 100)),
             all_instances=not switched_on(settings, False, "PANOPTIC_ON"),
         ),
     ]

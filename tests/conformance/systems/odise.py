@@ -74,6 +74,8 @@ def seeded_model(case: Case, variant: str, **overrides: Any) -> tuple[ODISE, Cfg
         unet, vae = told["narrow"]["unet_model_channels"], told["narrow"]["vae_ch"]
         opts += ["MODEL.ODISE.DIFFUSION.UNET_CHANNELS", str((unet, 2 * unet, 4 * unet, 4 * unet))]
         opts += ["MODEL.ODISE.DIFFUSION.VAE_CHANNELS", str((vae, 2 * vae, 4 * vae, 4 * vae))]
+    if (top_k := overrides.get("test_topk_per_image", meta.get("test_topk_per_image"))) is not None:
+        opts += ["TEST.DETECTIONS_PER_IMAGE", str(top_k)]
     if told["alpha"] is not None:
         opts += ["MODEL.ODISE.SEEN_WEIGHT", str(told["alpha"]), "MODEL.ODISE.UNSEEN_WEIGHT", str(told["beta"])]
     cfg = case_config(f"odise_{variant}", opts)
@@ -178,7 +180,7 @@ def output_arrays(
     (scores,), (labels,) = prediction.scores([size]), prediction.label_maps([size])
     thresholds = {"score_threshold": cfg.TEST.PANOPTIC_SCORE, "overlap_threshold": cfg.TEST.PANOPTIC_OVERLAP}
     ((ids, found),) = panoptic_segments(prediction, [size], things, **thresholds)
-    (best,) = instances(prediction, [size], things, top_k=int(case.meta.get("test_topk_per_image", 100)))
+    (best,) = instances(prediction, [size], things, top_k=cfg.TEST.DETECTIONS_PER_IMAGE)
     arrays = {
         "mask_cls_final": prediction.class_logits[0],
         "sem_seg": scores,

@@ -23,7 +23,7 @@ from conformance.inputs import as_stored, picture, shortest_edge
 from conformance.recording import Arrays
 from conformance.seeded import seeded_state, seeded_tensor
 from conformance.settings import case_config
-from conformance.systems.catseg import published_config
+from conformance.systems.catseg import compare_kept, published_config
 from conformance.systems.pcaseg_recording import ParallelRecording, recording_layer
 from conformance.weights import seeded_model
 from twostage.data.mapper import to_tensor
@@ -63,7 +63,6 @@ def _check_inference(model: PCASeg, case: Case) -> list[Comparison]:
     meta = case.meta
     pixels = shortest_edge(picture(meta["image"]), meta["feeding"])
     size = (meta["output_height"], meta["output_width"])
-    rows = [compare_equal("num_classes", len(meta["class_names"]), meta["num_classes"])]
     views = case.shape("cost_volume_all")[0]
     with torch.no_grad(), ParallelRecording(model, views) as recording:
         text = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
@@ -71,17 +70,11 @@ def _check_inference(model: PCASeg, case: Case) -> list[Comparison]:
         scores = model.class_scores(encoded, text)
         prediction = model.views.join(scores, encoded.image_sizes)
         sem_seg, labels = prediction.scores([size])[0], prediction.label_maps([size])[0]
-    logits, places = scores.logits, None
-    if scores.kept is not None:
-        logits = among_all(logits, scores.kept, scores.num_classes)
-        wanted = torch.as_tensor(case.arrays["topk_classes"])
-        kept = scores.kept[:views].contiguous()
-        rows.append(compare_equal("kept classes", kept.tolist(), wanted.sort(dim=1).values.tolist()))
-        # Where each class of the stored order stands in ours.
-        places = torch.searchsorted(kept, wanted).clamp(max=kept.shape[1] - 1)
+    rows, places = compare_kept(case, scores.kept)
+    rows.append(compare_equal("num_classes", len(text), meta["num_classes"]))
+    logits = scores.logits if scores.kept is None else among_all(scores.logits, scores.kept, scores.num_classes)
     arrays = recording.arrays(model, places)
     arrays |= {"text_features": text, "logits": logits[:views], "sem_seg": sem_seg}
-    arrays["topk_classes"] = case.arrays.get("topk_classes")
     for name in ("argmax", "argmax_sub4"):
         arrays[name] = as_stored(case, name, sem_seg.argmax(dim=0))
     # The label map that evaluation uses must say the same as the full scores.
@@ -90,7 +83,6 @@ def _check_inference(model: PCASeg, case: Case) -> list[Comparison]:
 
 def _check_training(model: PCASeg, case: Case, cfg: CfgNode) -> list[Comparison]:
     meta, batch = case.meta, training_batch(case)
-    rows = [compare_equal("num_classes", len(meta["class_names"]), meta["num_classes"])]
     optimizer = build_optimizer(cfg, model)
     with ParallelRecording(model, len(batch)) as recording:
         losses = model(batch)
@@ -98,6 +90,7 @@ def _check_training(model: PCASeg, case: Case, cfg: CfgNode) -> list[Comparison]
     with torch.no_grad():
         arrays = recording.arrays(model, None)
         arrays["text_features"] = model.embed_vocabulary(Vocabulary.published(meta["class_names"]))
+    rows = [compare_equal("num_classes", len(arrays["text_features"]), meta["num_classes"])]
     official = model.checkpoint_table().to_official(model.state_dict())
     arrays |= {f"after:{name}": value.clone() for name, value in official.items()}
     step = check_step(

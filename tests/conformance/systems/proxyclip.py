@@ -28,11 +28,11 @@ from twostage.systems.training_free.proxyclip.model import ProxyClip
 from twostage.vocabulary import Vocabulary
 
 SYSTEMS = ("ProxyCLIP",)
-# Official name of the foundation model -> ours.
+# Official name of the foundation model -> our config, and what it is to say.
 _FOUNDATIONS = {
-    "DINO v1 ViT-B/8": "dino_vitb8",
-    "DINO v1 ViT-B/16": "dino_vitb16",
-    "DINOv2 ViT-B/14 with 4 registers": "dinov2_vitb14_reg",
+    "DINO v1 ViT-B/8": ("proxyclip_dino", ()),
+    "DINO v1 ViT-B/16": ("proxyclip_dino", ("MODEL.FOUNDATION.NAME", "dino_vitb16")),
+    "DINOv2 ViT-B/14 with 4 registers": ("proxyclip_dinov2", ()),
 }
 # Whole pictures are neither cut nor padded, and go to the output's size at once.
 _WHOLE = (
@@ -85,12 +85,13 @@ def build(case: Case) -> ProxyClip:
     if meta["vfm_checkpoint"] not in _FOUNDATIONS:
         raise UserError(f"case '{case.path}' runs {meta['vfm_checkpoint']!r}; known here: {', '.join(_FOUNDATIONS)}")
     opts = ["MODEL.CLIP.NAME", clip_name(meta["clip"]), "MODEL.CLIP.QUICK_GELU", "on"]
-    opts += ["MODEL.FOUNDATION.NAME", _FOUNDATIONS[meta["vfm_checkpoint"]], "MODEL.FOUNDATION.PRETRAINED", ""]
+    config, foundation = _FOUNDATIONS[meta["vfm_checkpoint"]]
+    opts += [*foundation, "MODEL.FOUNDATION.PRETRAINED", ""]
     settings = dict(meta["config"])
     if settings.get("slide_crop") == 0:
         opts += _WHOLE
         del settings["slide_crop"], settings["slide_stride"]
-    model = seeded_model(case_config("proxyclip_dino", [*opts, *options(_KEYS, settings)]), case).eval()
+    model = seeded_model(case_config(config, [*opts, *options(_KEYS, settings)]), case).eval()
     use_templates(model, meta["templates"])
     return model
 

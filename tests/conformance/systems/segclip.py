@@ -16,6 +16,7 @@ from torch import Tensor
 from conformance.case import Case
 from conformance.comparison import Comparison, compare_equal, compare_labels
 from conformance.inputs import as_stored, picture
+from conformance.proxy import use_templates
 from conformance.recording import Arrays, Hook, hooked, keep, keep_input
 from conformance.settings import case_config
 from conformance.systems.segclip_training import check_training
@@ -80,7 +81,7 @@ def _check_inference(model: SegCLIP, case: Case) -> list[Comparison]:
     pixels = picture(meta["image"])
     size = (pixels.shape[0], pixels.shape[1])
     pixels = arrays["image_resized"] = _resized(pixels, meta["feeding"])
-    model.text._templates = tuple(meta["templates"])
+    use_templates(model, meta["templates"])
     names = Vocabulary.published(meta["classes"])
     with _recording(model) as recorded:
         images = model.preprocess([{"image": to_tensor(pixels)}])
