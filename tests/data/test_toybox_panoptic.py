@@ -140,5 +140,8 @@ def test_several_processes_add_them_once(root: Path) -> None:
 
 
 def test_datasets_without_segments_say_so(root: Path) -> None:
-    with pytest.raises(UserError, match=r"'pascal_voc_20_val' has no panoptic labels; set TEST\.PANOPTIC False"):
+    with pytest.raises(
+        UserError,
+        match=r"'pascal_voc_20_val' has no panoptic labels; set TEST\.PANOPTIC False, INPUT\.TARGET_MASKS class",
+    ):
         dataset_info("pascal_voc_20_val").check_panoptic()

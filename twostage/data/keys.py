@@ -38,6 +38,9 @@ def _add_data(cfg: CN) -> None:
     # (least, most): training pictures are made to fit into a square whose side is a random multiple, between these, of the
     # crop's (large-scale jitter), in place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN. (): not.
     cfg.INPUT.SCALE_JITTER = ()
+    # What masks stand for in training: class (one of each class present) | segment (one of each object and stuff class of
+    # the panoptic labels, as on COCO panoptic).
+    cfg.INPUT.TARGET_MASKS = "class"
     # SSD colour jitter in training.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
@@ -91,7 +94,11 @@ def _check_captions(cfg: CN) -> None:
 GROUPS = (
     KeyGroup(
         add=_add_data,
-        choices={"INPUT.FORMAT": ("RGB",), "INPUT.RESIZE_TEST": ("pillow", "opencv", "stretch")},
+        choices={
+            "INPUT.FORMAT": ("RGB",),
+            "INPUT.RESIZE_TEST": ("pillow", "opencv", "stretch"),
+            "INPUT.TARGET_MASKS": ("class", "segment"),
+        },
         fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
         paths=("DATASETS.FOLDERS", "DATASETS.DISTRACTORS"),
         check=_check_size,

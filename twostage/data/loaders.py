@@ -29,6 +29,7 @@ from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.folders import check_labels
 from twostage.data.mapper import Record, SemanticTestMapper, SemanticTrainingMapper
 from twostage.data.randomness import derive_seed, seeded_sampling
+from twostage.data.segment_targets import PanopticTrainingMapper
 from twostage.data.views import dataset_view, evaluated_view
 from twostage.errors import UserError, find_user_error
 from twostage.vocabulary import Vocabulary
@@ -97,15 +98,15 @@ def dataset_records(info: DatasetInfo, *, skip_broken: bool = False, panoptic: b
     return records
 
 
-def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False) -> list[Record]:
-    """The records of all training sets, in their order; `skip_broken` as in `dataset_records`.
+def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False, panoptic: bool = False) -> list[Record]:
+    """The records of all training sets, in their order; `skip_broken` and `panoptic` as in `dataset_records`.
 
     Raises:
         UserError: none given, or sets that do not share class list and ignore label.
     """
     if not sets:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
-    records = [record for info in sets for record in dataset_records(info, skip_broken=skip_broken)]
+    records = [record for info in sets for record in dataset_records(info, skip_broken=skip_broken, panoptic=panoptic)]
     first = sets[0]
     for other in sets[1:]:
         if (other.kind == CAPTIONS) != (first.kind == CAPTIONS):
@@ -290,8 +291,10 @@ def build_train_loader(cfg: CfgNode, mapper: Mapper | None = None) -> TrainingLo
     """
     skip_broken = bool(cfg.DATALOADER.SKIP_BROKEN)
     sets = [dataset_view(cfg, name) for name in cfg.DATASETS.TRAIN]
-    records = DatasetFromList(training_records(sets, skip_broken=skip_broken), copy=False)
-    kind = CaptionMapper if sets[0].kind == CAPTIONS else SemanticTrainingMapper
+    by_segment = cfg.INPUT.TARGET_MASKS == "segment"
+    records = DatasetFromList(training_records(sets, skip_broken=skip_broken, panoptic=by_segment), copy=False)
+    with_masks = PanopticTrainingMapper if by_segment else SemanticTrainingMapper
+    kind = CaptionMapper if sets[0].kind == CAPTIONS else with_masks
     mapper = mapper or kind.from_config(cfg)
     if cfg.DATASETS.CAPTIONS:
         records = DatasetFromList(with_captions(list(records), cfg.DATASETS.CAPTIONS), copy=False)

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
+from fvcore.transforms.transform import TransformList
 from torch import Tensor
 
 from twostage.data.augmentation import evaluation_augmentations, training_augmentations
@@ -71,15 +72,14 @@ class SemanticTrainingMapper:
         image = read_rgb(record["file_name"])
         labels = self._read_labels(record["sem_seg_file_name"], image)
         sample = T.AugInput(image, sem_seg=labels)
-        self.augmentations(sample)
+        transforms = self.augmentations(sample)
+        record = {**record, "height": image.shape[0], "width": image.shape[1]}
         sem_seg = torch.from_numpy(np.ascontiguousarray(sample.sem_seg).astype(np.int64))
         return {
             **record,
-            "height": image.shape[0],
-            "width": image.shape[1],
             "image": to_tensor(sample.image),
             "sem_seg": sem_seg,
-            "instances": self._instances(sem_seg),
+            "instances": self._targets(record, sem_seg, transforms),
         }
 
     def _read_labels(self, file_name: str, image: np.ndarray) -> np.ndarray:
@@ -96,11 +96,19 @@ class SemanticTrainingMapper:
                 f"label map '{file_name}' holds the value {int(wrong[0])}; allowed are the {self.num_classes} classes "
                 f"0..{self.num_classes - 1} and {self.ignore_label} (ignore)"
             )
-        # uint8 maps are resized by Pillow, which samples at pixel centres like the image; Detectron2 resizes other
-        # types by torch, which knows floating point only. float64 holds every label exactly.
+        return self._resizable(labels, largest=largest)
+
+    @staticmethod
+    def _resizable(labels: np.ndarray, *, largest: int) -> np.ndarray:
+        """A label map, whose values are at most `largest`, as a type in which Detectron2's transforms take it.
+
+        uint8 maps are resized by Pillow, which samples at pixel centres like the image; Detectron2 resizes other types by
+        torch, which knows floating point only. float64 holds every label exactly.
+        """
         return labels.astype(np.uint8 if largest <= 255 else np.float64)
 
-    def _instances(self, sem_seg: Tensor) -> Instances:
+    def _targets(self, record: Record, sem_seg: Tensor, transforms: TransformList) -> Instances:
+        """The `instances` of a picture of which `sem_seg` is what `transforms` left."""
         classes = torch.unique(sem_seg)
         classes = classes[classes != self.ignore_label]
         instances = Instances(tuple(sem_seg.shape))

@@ -149,7 +149,9 @@ class DatasetInfo:
     def check_panoptic(self) -> None:
         """Raise UserError where there are no panoptic labels."""
         if self.panoptic is None and self.load is None:
-            raise UserError(f"dataset '{self.name}' has no panoptic labels; set TEST.PANOPTIC False")
+            raise UserError(
+                f"dataset '{self.name}' has no panoptic labels; set TEST.PANOPTIC False, INPUT.TARGET_MASKS class"
+            )
         if self.panoptic is not None:
             self.panoptic.check(self.name, self.benchmark)
 
