@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conformance.optimizer import trainable_table
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from twostage.clip.towers.convnext import Pyramid
 from twostage.config import load_config
@@ -20,6 +19,7 @@ from twostage.systems.one_stage.cost_aggregation.layer import AggregatorLayer
 from twostage.systems.one_stage.errseg.aggregator import Aggregator, Costs, SameGridFusion
 from twostage.systems.one_stage.errseg.feed_forward import StochasticDepth
 from twostage.systems.one_stage.errseg.layers import ClassAggregation, ReducedAttention, SpatialAggregation
+from twostage.systems.one_stage.errseg.model import ERRSeg
 from twostage.systems.one_stage.errseg.selection import present_classes, select_classes
 from twostage.systems.one_stage.errseg.weights import checkpoint_table
 
@@ -221,7 +221,7 @@ def test_every_official_tensor_is_accounted_for(reference, variant, monkeypatch)
         "timm.models.convnext.calculate_drop_path_rates", lambda _rate, depths, stagewise: [[0.0] * d for d in depths]
     )
     with torch.device("meta"):
-        model = META_ARCH_REGISTRY.get("ERRSeg")(cfg)
+        model = ERRSeg(cfg)
     official = checkpoint_table().to_official(model.state_dict())
     assert {name: list(value.shape) for name, value in official.items()} == {n: k["shape"] for n, k in keys.items()}
     published = json.loads((reference / "errseg" / f"trainable-{variant}.json").read_text())

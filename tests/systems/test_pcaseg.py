@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from conformance.optimizer import trainable_table
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from twostage.config import load_config
@@ -21,6 +20,7 @@ from twostage.systems.one_stage.cost_aggregation import layer as layer_module
 from twostage.systems.one_stage.pcaseg import eva
 from twostage.systems.one_stage.pcaseg.fusion import ExpertFusion
 from twostage.systems.one_stage.pcaseg.layer import Orthogonality
+from twostage.systems.one_stage.pcaseg.model import PCASeg
 from twostage.systems.one_stage.pcaseg.weights import checkpoint_table
 from twostage.vocabulary import Vocabulary
 
@@ -145,7 +145,7 @@ def test_every_official_tensor_is_accounted_for(reference, variant, monkeypatch)
     cfg = load_config(str(ROOT / "configs" / f"{CONFIGS[variant]}.yaml"), NO_WEIGHTS[:4])
     monkeypatch.setattr(nn.Module, "to", lambda module, *_, **__: module)
     with torch.device("meta"):
-        model = META_ARCH_REGISTRY.get("PCASeg")(cfg)
+        model = PCASeg(cfg)
     official = model.checkpoint_table().to_official(model.state_dict())
     wanted = {n: k["shape"] for n, k in keys.items() if not n.endswith(("attn_mask", "freqs_cos", "freqs_sin"))}
     assert {name: list(value.shape) for name, value in official.items()} == wanted

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from conformance.optimizer import trainable_table
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from twostage.batch import batch_vocabulary, output_sizes
 from twostage.config import load_config
@@ -22,6 +21,7 @@ from twostage.systems.one_stage.cost_aggregation.class_attention import LinearCl
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
 from twostage.systems.one_stage.sed.decoder import CostGuidance, ImageFeatures, SEDDecoder, VisualGuidance
+from twostage.systems.one_stage.sed.model import SED
 from twostage.systems.one_stage.sed.stage import DecoderStage, SpatialAggregation
 from twostage.systems.one_stage.sed.weights import checkpoint_table
 
@@ -274,7 +274,7 @@ def test_every_official_tensor_is_accounted_for(reference, variant, monkeypatch)
         "timm.models.convnext.calculate_drop_path_rates", lambda _rate, depths, stagewise: [[0.0] * d for d in depths]
     )
     with torch.device("meta"):
-        model = META_ARCH_REGISTRY.get("SED")(cfg)
+        model = SED(cfg)
     official = checkpoint_table().to_official(model.state_dict())
     assert {name: list(value.shape) for name, value in official.items()} == {n: k["shape"] for n, k in keys.items()}
     published = json.loads((reference / "sed" / f"trainable-{variant}.json").read_text())
