@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from twostage.config import all_keys, default_config, load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +134,10 @@ def test_values_that_no_config_holds(tmp_path: Path, text: str, said: str) -> No
     with pytest.raises(UserError, match=said) as error:
         load_config(str(tmp_path / "odd.yaml"))
     assert len(str(error.value)) < 600
+
+
+def test_a_config_that_there_is_not_is_answered_in_a_line():
+    for name, said in (("nosuch", "no config 'nosuch'; `twostage systems`"), ("san_vitt", "did you mean 'san_vitl'")):
+        with pytest.raises(UserError) as error:
+            find_config(name)
+        assert said in str(error.value) and len(str(error.value)) < 200
