@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from twostage.machine import available_cores, peak_resident_memory
+from twostage.config import load_config
+from twostage.errors import UserError
+from twostage.machine import available_cores, peak_resident_memory, settle_machine
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
@@ -30,3 +32,9 @@ def test_cores_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert available_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize("device", ["nosuch", "meta", "cuda:x", "cuda:99", ""])
+def test_a_device_that_there_is_not(device: str) -> None:
+    with pytest.raises(UserError, match=r"^MODEL\.DEVICE is "):
+        settle_machine(load_config("", ["MODEL.DEVICE", device]))

@@ -137,6 +137,9 @@ def test_words_of_an_ascii_locale():
 
 def test_a_benchmark_stands_for_its_classes():
     assert len(Vocabulary.parse("ade20k_150")) == 150
+    # As papers call them.
+    assert len(Vocabulary.parse("A-150")) == 150 and len(Vocabulary.parse("PC-59")) == 59
+    assert Vocabulary.parse("A-149").names == ("A-149",)
 
 
 def test_vocabulary_of_a_dataset_or_a_folder(tmp_path) -> None:

@@ -15,7 +15,8 @@ class KeyGroup:
     Attributes:
         add: puts the keys with their defaults into a config (in place), each with a comment that says what it means.
         choices: key -> the values it may have.
-        positive: keys that must be greater than 0.
+        positive: keys that must be greater than 0; of a list, every entry, and there must be one.
+        not_negative: keys that must be 0 or more.
         fraction: keys that must lie between 0 and 1.
         paths: keys that are a file or folder, or hold some ("path" or "name=path"); `~` is expanded in them.
         check: raises UserError where values contradict each other.
@@ -24,6 +25,7 @@ class KeyGroup:
     add: Callable[[CN], None]
     choices: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
     positive: tuple[str, ...] = ()
+    not_negative: tuple[str, ...] = ()
     fraction: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     check: Callable[[CN], None] | None = None

@@ -18,13 +18,30 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_device(cfg: CN) -> str:
-    """`MODEL.DEVICE` with "auto" replaced by what this machine has."""
+    """`MODEL.DEVICE` with "auto" replaced by what this machine has.
+
+    Raises:
+        UserError: no device of torch's, or none that is here.
+    """
     import torch
 
     if cfg.MODEL.DEVICE == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError:
+        device = torch.device("meta")
+    # torch's device "meta" computes nothing.
+    if device.type == "meta":
+        raise UserError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; give 'auto', 'cpu', 'cuda', or 'cuda:1' for the second GPU"
+        )
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU; use 'cpu' or 'auto'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has {torch.cuda.device_count()} GPU(s)"
+        )
     return str(cfg.MODEL.DEVICE)
 
 

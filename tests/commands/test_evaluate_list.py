@@ -115,6 +115,18 @@ def test_what_is_wrong_is_told_before_the_first_system_runs(tmp_path, monkeypatc
         evaluate_list.run_from_arguments(arguments(tmp_path, text, skip_missing=True))
 
 
+def test_a_folder_of_ones_own_is_a_dataset(tmp_path, monkeypatch):
+    for part in ("images", "labels"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+    (tmp_path / "mine/classes.txt").write_text("cat\ndog\n")
+    asked = []
+    monkeypatch.setattr(evaluate_list, "_evaluate", lambda entry, datasets, folder, args: asked.extend(datasets))
+    text = f"- {{name: A, config: toybox/san, options: [DATASETS.FOLDERS, {tmp_path / 'mine'}]}}\n"
+    with pytest.raises(UserError, match="could not be evaluated: A"):
+        evaluate_list.run_from_arguments(arguments(tmp_path, text, datasets=["mine"]))
+    assert asked == ["mine"]
+
+
 def test_processes_have_the_switches_and_their_end_is_told(tmp_path, monkeypatch, caplog):
     commands = []
 

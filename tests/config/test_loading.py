@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from twostage.config import all_keys, default_config, load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,35 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path):
         ("MODEL.SAN.AUXILIARY_BLOCKS", "[8]", "1 to 7"),
         ("SOLVER.MAX_ITER", "many", "type int"),
         ("TEST.SLIDING.STRIDE", "385", "TEST.SLIDING.TILE 384"),
+        # Detectron2's own keys, which reach torch and numpy as they are.
+        ("SOLVER.ADAMW_BETAS", "(0.9,)", "two numbers"),
+        ("SOLVER.ADAMW_BETAS", "(0.9,1.5)", "below 1"),
+        ("SOLVER.ADAMW_EPS", "-1", "0 or more"),
+        ("SOLVER.CHECKPOINTS_KEPT", "-2", "0 or more"),
+        ("SOLVER.MOMENTUM", "-1", "between 0 and 1"),
+        ("SOLVER.POLY_LR_POWER", "-3", "0 or more"),
+        ("SOLVER.WARMUP_METHOD", "nosuch", "'linear', 'constant'"),
+        ("SOLVER.WEIGHT_DECAY", "-1", "0 or more"),
+        ("TEST.EVAL_PERIOD", "-1", "0 or more"),
+        ("TEST.AUG.ENABLED", "True", "no effect here"),
+        ("SEED", "99999999999999", "at most"),
+        ("DATALOADER.NUM_WORKERS", "-1", "0 or more"),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "'TrainingSampler'"),
+        ("INPUT.MIN_SIZE_TRAIN", "()", "greater than 0"),
+        ("INPUT.MIN_SIZE_TRAIN", "(320,0)", "greater than 0"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "needs two numbers"),
+        ("INPUT.MIN_SIZE_TEST", "-5", "0 or more"),
+        ("INPUT.MAX_SIZE_TEST", "0", "greater than 0"),
+        ("INPUT.CROP.SIZE", "(32,)", "two numbers"),
+        ("INPUT.CROP.TYPE", "nosuch", "'absolute'"),
+        ("INPUT.RANDOM_FLIP", "sideways", "'horizontal', 'vertical', 'none'"),
+        ("INPUT.PAD_VALUE", "900", "between 0 and 255"),
+        ("MODEL.PIXEL_STD", "(0,1,1)", "above 0"),
+        ("MODEL.MASK_LOSS.MASK_WEIGHT", "-1", "0 or more"),
+        ("MODEL.MASK_LOSS.OVERSAMPLE_RATIO", "0.5", "at least 1"),
+        ("MODEL.SWIN.HEADS", "(3,6,0,24)", "greater than 0"),
+        ("MODEL.CATSEG.DECODER_CHANNELS", "(64,-1)", "greater than 0"),
+        ("MODEL.SAN.IMAGE_SIZE", "0", "greater than 0"),
     ],
 )
 def test_bad_value_names_key_and_allowed(key, value, said):
@@ -104,3 +134,10 @@ def test_values_that_no_config_holds(tmp_path: Path, text: str, said: str) -> No
     with pytest.raises(UserError, match=said) as error:
         load_config(str(tmp_path / "odd.yaml"))
     assert len(str(error.value)) < 600
+
+
+def test_a_config_that_there_is_not_is_answered_in_a_line():
+    for name, said in (("nosuch", "no config 'nosuch'; `twostage systems`"), ("san_vitt", "did you mean 'san_vitl'")):
+        with pytest.raises(UserError) as error:
+            find_config(name)
+        assert said in str(error.value) and len(str(error.value)) < 200

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import twostage
+from twostage.web.limits import parse_words
 from twostage.web.requests import Desk, Request
 from web.client import AskError, Client
 from web.conftest import BROKEN, DENSE, MASKS
@@ -72,6 +73,15 @@ def test_wrong_words(client: Client, examples: list[Example], words: str, more: 
         return
     with pytest.raises(AskError, match=message):
         client.segment(picture, words, DENSE, *more)
+
+
+@pytest.mark.parametrize("what", ["words", "other words"])
+def test_words_do_not_tell_which_files_there_are(tmp_path: Path, what: str) -> None:
+    (tmp_path / "there.txt").write_text("cat")
+    for name in ("there.txt", "nowhere.txt"):
+        path = str(tmp_path / name)
+        assert parse_words(path, what).names == (path,)
+        assert parse_words(f"{path}, cat", what).names == (path, "cat")
 
 
 def bad_pictures(folder: Path) -> dict[str, bytes]:

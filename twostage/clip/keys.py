@@ -100,6 +100,10 @@ def _check(cfg: CN) -> None:
         value = cfg.MODEL[key.removeprefix("MODEL.")]
         if not isinstance(value, list | tuple) or len(value) != 3:
             raise UserError(f"{key} is {shown(value)}; it must hold three numbers (R, G, B on 0..255)")
+    if min(cfg.MODEL.PIXEL_STD) <= 0:
+        raise UserError(
+            f"MODEL.PIXEL_STD is {shown(cfg.MODEL.PIXEL_STD)}; pixels are divided by it, so give numbers above 0"
+        )
 
 
 GROUPS = (

@@ -29,6 +29,7 @@ from twostage.files import check_writable, write_text
 from twostage.machine import settle_machine
 from twostage.systems.cards import all_cards
 from twostage.visualization.analysis import write_evaluation_report
+from twostage.weights.find import check_named
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def benchmark_config(args: argparse.Namespace) -> CfgNode:
         UserError: anything wrong in config, datasets or output folder.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_named(cfg.MODEL.WEIGHTS)
     cfg.DATASETS.TEST = tuple(select_datasets(args.datasets or cfg.DATASETS.TEST, own=own_folders(cfg)))
     if args.skip_missing:
         cfg.DATASETS.TEST = _present(cfg)

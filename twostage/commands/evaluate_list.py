@@ -23,6 +23,7 @@ from twostage.commands.evaluate import read_record
 from twostage.commands.own_process import evaluate_apart, refuse_options
 from twostage.config.finding import find_config
 from twostage.config.loading import load_config
+from twostage.data.views import own_folders
 from twostage.errors import UserError, shown
 from twostage.evaluation.selection import select_datasets
 from twostage.files import atomic_path, check_writable, write_text
@@ -58,7 +59,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     refuse_options("--list", args, ("name", "skip_missing"))
     # All of them before the first runs, which may take hours.
     cfg, *_ = [_config(entry, args.opts) for entry in entries]
-    datasets = select_datasets(args.datasets or cfg.DATASETS.TEST)
+    datasets = select_datasets(args.datasets or cfg.DATASETS.TEST, own=own_folders(cfg))
     folder = Path(cfg.OUTPUT_DIR)
     check_writable(folder)
     failed = [entry.name for entry in entries if not _evaluate(entry, datasets, folder, args)]

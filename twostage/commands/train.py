@@ -23,6 +23,7 @@ from twostage.engine.trainer import Trainer
 from twostage.errors import UserError
 from twostage.files import check_writable
 from twostage.machine import settle_machine
+from twostage.weights.find import check_named
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             f"MODEL.PRECISION is {cfg.MODEL.PRECISION!r}, which is of inference; training has SOLVER.AMP.ENABLED and "
             "SOLVER.AMP.PRECISION"
         )
+    # A run that goes on has a checkpoint of its own.
+    if args.eval_only or not args.resume:
+        check_named(cfg.MODEL.WEIGHTS)
     cfg.freeze()
     check_writable(cfg.OUTPUT_DIR)
     for name in () if args.eval_only else cfg.DATASETS.TRAIN:

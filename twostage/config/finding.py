@@ -25,10 +25,7 @@ def find_config(name: str) -> str:
     for card in all_cards():
         if card.name.casefold() == name.casefold():
             raise UserError(f"{name!r} is a system with several settings; ask for one: {', '.join(card.configs)}")
-    known = config_names()
-    near = near_names(name, known)
-    cure = "`twostage systems` lists them" if near else f"there are: {', '.join(known)}"
-    raise UserError(f"no config {name!r}{near}; {cure}")
+    raise UserError(f"no config {name!r}{near_names(name, config_names())}; `twostage systems` lists them")
 
 
 def config_names() -> list[str]:

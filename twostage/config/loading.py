@@ -166,8 +166,13 @@ def validate_config(cfg: CN) -> None:
                 raise UserError(f"{key} is {shown(value)}; allowed: {', '.join(repr(a) for a in allowed)}{near}")
         for key in group.positive:
             value = get_key(cfg, key)
-            if not isinstance(value, int | float) or value <= 0:
+            entries = value if isinstance(value, list | tuple) else [value]
+            if not entries or not all(isinstance(entry, int | float) and entry > 0 for entry in entries):
                 raise UserError(f"{key} is {shown(value)}; it must be greater than 0")
+        for key in group.not_negative:
+            value = get_key(cfg, key)
+            if not isinstance(value, int | float) or value < 0:
+                raise UserError(f"{key} is {shown(value)}; it must be 0 or more")
         for key in group.fraction:
             value = get_key(cfg, key)
             if not isinstance(value, int | float) or not 0 <= value <= 1:

@@ -13,8 +13,6 @@ from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import PadTransform, Transform
 
-from twostage.errors import UserError
-
 
 class PadRightBottom(T.Augmentation):
     """Pads images smaller than `size` x `size` at the right and the bottom."""
@@ -133,8 +131,6 @@ def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentati
         )
     if cfg.INPUT.COLOR_AUG_SSD:
         steps.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
-    if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
-        raise UserError(f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; allowed: 'horizontal', 'vertical', 'none'")
     if cfg.INPUT.RANDOM_FLIP != "none":
         vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
         steps.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))

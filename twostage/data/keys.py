@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
 
 
@@ -51,7 +51,6 @@ def _add_data(cfg: CN) -> None:
 
 
 def _check_size(cfg: CN) -> None:
-    _check_jitter(cfg)
     size = tuple(cfg.INPUT.SIZE_TEST)
     if cfg.INPUT.RESIZE_TEST == "stretch" and (len(size) != 2 or min(size) < 1):
         raise UserError(f"INPUT.SIZE_TEST is {size}, and INPUT.RESIZE_TEST 'stretch' needs (height, width) in pixels")
@@ -69,6 +68,25 @@ def _check_jitter(cfg: CN) -> None:
             f"INPUT.SCALE_JITTER is {scales}, a share of a square crop's side, but INPUT.CROP is "
             f"{f'{crop.TYPE} {sides}' if crop.ENABLED else 'off'}; set INPUT.CROP.ENABLED True, TYPE absolute, equal sides"
         )
+
+
+def _check_training_views(cfg: CN) -> None:
+    size = tuple(cfg.INPUT.CROP.SIZE)
+    if len(size) != 2 or not all(isinstance(side, int | float) and side > 0 for side in size):
+        raise UserError(f"INPUT.CROP.SIZE is {shown(size)}; give two numbers above 0, height and width")
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
+        raise UserError(
+            f"INPUT.MIN_SIZE_TRAIN is {shown(tuple(cfg.INPUT.MIN_SIZE_TRAIN))}, and INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' "
+            "needs two numbers, the least and the greatest"
+        )
+    if not 0 <= cfg.INPUT.PAD_VALUE <= 255:
+        raise UserError(f"INPUT.PAD_VALUE is {cfg.INPUT.PAD_VALUE}; it must lie between 0 and 255")
+
+
+def _check_data(cfg: CN) -> None:
+    _check_size(cfg)
+    _check_training_views(cfg)
+    _check_jitter(cfg)
 
 
 def _add_captions(cfg: CN) -> None:
@@ -98,10 +116,17 @@ GROUPS = (
             "INPUT.FORMAT": ("RGB",),
             "INPUT.RESIZE_TEST": ("pillow", "opencv", "stretch"),
             "INPUT.TARGET_MASKS": ("class", "segment"),
+            "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+            "INPUT.CROP.TYPE": ("relative", "relative_range", "absolute", "absolute_range"),
+            # Detectron2's others draw by instances, of which label maps have none.
+            "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
         },
+        positive=("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST"),
+        not_negative=("INPUT.MIN_SIZE_TEST", "INPUT.PAD_TO", "DATALOADER.NUM_WORKERS"),
         fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
         paths=("DATASETS.FOLDERS", "DATASETS.DISTRACTORS"),
-        check=_check_size,
+        check=_check_data,
     ),
     KeyGroup(
         add=_add_captions,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode as CN
 
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
+
+# numpy's is 2^32 - 1, to which the number of a process is added.
+_LARGEST_SEED = 2**31
 
 
 def _add(cfg: CN) -> None:
@@ -39,6 +42,23 @@ def _add(cfg: CN) -> None:
 def _check(cfg: CN) -> None:
     if not cfg.OUTPUT_DIR.strip():
         raise UserError("OUTPUT_DIR is empty; give a folder, like OUTPUT_DIR output/run")
+    betas = tuple(cfg.SOLVER.ADAMW_BETAS)
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"SOLVER.ADAMW_BETAS is {shown(betas)}; give two numbers, 0 or more and below 1")
+    if cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
+        raise UserError("SOLVER.NESTEROV is True, which needs SOLVER.MOMENTUM above 0")
+    if cfg.SEED > _LARGEST_SEED:
+        raise UserError(f"SEED is {cfg.SEED}; it must be at most {_LARGEST_SEED}, or negative for one that is drawn")
+    _check_without_effect(cfg)
+
+
+def _check_without_effect(cfg: CN) -> None:
+    """UserError where a key of Detectron2's that nothing here reads asks for something."""
+    for key, asked in (("TEST.AUG", cfg.TEST.AUG.ENABLED), ("TEST.PRECISE_BN", cfg.TEST.PRECISE_BN.ENABLED)):
+        if asked:
+            raise UserError(f"{key}.ENABLED is True, which has no effect here; leave it False")
+    if cfg.TEST.EXPECTED_RESULTS:
+        raise UserError("TEST.EXPECTED_RESULTS has no effect here; leave it empty and compare the results file")
 
 
 GROUPS = (
@@ -48,10 +68,26 @@ GROUPS = (
             "SOLVER.OPTIMIZER": ("ADAMW", "SGD"),
             "SOLVER.AMP.PRECISION": ("float16", "bfloat16"),
             "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
+            "SOLVER.WARMUP_METHOD": ("linear", "constant"),
             "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
         },
         positive=("SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"),
-        fraction=("SOLVER.EMA.DECAY",),
+        not_negative=(
+            "SOLVER.ADAMW_EPS",
+            "SOLVER.BACKBONE_MULTIPLIER",
+            "SOLVER.CHECKPOINTS_KEPT",
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "SOLVER.CLIP_MULTIPLIER",
+            "SOLVER.GAMMA",
+            "SOLVER.POLY_LR_POWER",
+            "SOLVER.WARMUP_FACTOR",
+            "SOLVER.WARMUP_ITERS",
+            "SOLVER.WEIGHT_DECAY",
+            "SOLVER.WEIGHT_DECAY_EMBED",
+            "SOLVER.WEIGHT_DECAY_NORM",
+            "TEST.EVAL_PERIOD",
+        ),
+        fraction=("SOLVER.EMA.DECAY", "SOLVER.MOMENTUM", "SOLVER.POLY_LR_CONSTANT_ENDING"),
         paths=("OUTPUT_DIR",),
         check=_check,
     ),

@@ -89,6 +89,11 @@ def _check_mask_loss(cfg: CN) -> None:
         raise UserError(
             f"MODEL.MASK_LOSS.NUM_POINTS is {cfg.MODEL.MASK_LOSS.NUM_POINTS}; it must be 0 (all pixels) or more"
         )
+    if cfg.MODEL.MASK_LOSS.OVERSAMPLE_RATIO < 1:
+        raise UserError(
+            f"MODEL.MASK_LOSS.OVERSAMPLE_RATIO is {cfg.MODEL.MASK_LOSS.OVERSAMPLE_RATIO}; points are chosen among so many "
+            "times as many, so it must be at least 1"
+        )
 
 
 def _add_backbone(cfg: CN) -> None:
@@ -165,6 +170,7 @@ GROUPS = (
     KeyGroup(
         add=_add_mask_loss,
         check=_check_mask_loss,
+        not_negative=tuple(f"MODEL.MASK_LOSS.{key}_WEIGHT" for key in ("CLASS", "MASK", "DICE", "NO_OBJECT")),
         fraction=("MODEL.MASK_LOSS.IMPORTANCE_SAMPLE_RATIO",),
     ),
     KeyGroup(
@@ -174,7 +180,7 @@ GROUPS = (
             "MODEL.RESNETS.STEM_TYPE": ("basic", "deeplab"),
             "MODEL.RESNETS.DEPTH": (14, 26, 50, 101, 152),
         },
-        positive=("MODEL.SWIN.EMBED_DIM", "MODEL.SWIN.WINDOW_SIZE"),
+        positive=("MODEL.SWIN.EMBED_DIM", "MODEL.SWIN.WINDOW_SIZE", "MODEL.SWIN.DEPTHS", "MODEL.SWIN.HEADS"),
         fraction=("MODEL.SWIN.DROP_PATH_RATE",),
         check=_check_backbone,
     ),

@@ -78,4 +78,4 @@ def parse_words(text: str | None, what: str = "words") -> Vocabulary:
         raise UserError(f"give {what}: names separated by commas, such as cat, sofa")
     if len(names) > WORDS:
         raise UserError(f"these are {len(names)} {what}; {WORDS} are allowed")
-    return Vocabulary.from_words(names, source=f"the {what}")
+    return Vocabulary.from_words(names, source=f"the {what}", from_strangers=True)

@@ -43,6 +43,16 @@ def is_known(text: str) -> bool:
     return is_address(text) or find_published(text) is not None or user_path(text).exists()
 
 
+def check_named(text: str) -> None:
+    """See at a run's start, before data are made, that `MODEL.WEIGHTS` names something; downloads nothing.
+
+    Raises:
+        UserError: as `weights_file`, where nothing is called so.
+    """
+    if text and not is_known(text):
+        weights_file(text)
+
+
 def first_published(addresses: Iterable[Address]) -> Path:
     """The first of several addresses of the same weights that there is; the others are not asked for.
 

@@ -77,6 +77,9 @@ GROUPS = (
         positive=tuple(
             f"MODEL.CATSEG.{key}"
             for key in (
+                "TAP_CHANNELS",
+                "DECODER_CHANNELS",
+                "DECODER_GUIDANCE_CHANNELS",
                 "RESOLUTION",
                 "BACKBONE.RESOLUTION",
                 "LAYERS",

@@ -66,6 +66,8 @@ GROUPS = (
             "MODEL.SAN.DEPTH",
             "MODEL.SAN.HEADS",
             "MODEL.SAN.PATCH_SIZE",
+            "MODEL.SAN.IMAGE_SIZE",
+            "MODEL.SAN.DECODER_CHANNELS",
             "MODEL.SAN.SIZE_DIVISIBILITY",
         ),
         check=_check,
