@@ -34,7 +34,7 @@ def test_cores_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_cores() == os.cpu_count()
 
 
-@pytest.mark.parametrize("device", ["nosuch", "meta", "cuda:x", "cuda:99", ""])
+@pytest.mark.parametrize("device", ["nosuch", "cuda:x", "cuda:99", ""])
 def test_a_device_that_there_is_not(device: str) -> None:
     with pytest.raises(UserError, match=r"^MODEL\.DEVICE is "):
         settle_machine(load_config("", ["MODEL.DEVICE", device]))

@@ -30,12 +30,9 @@ def resolve_device(cfg: CN) -> str:
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError:
-        device = torch.device("meta")
-    # torch's device "meta" computes nothing.
-    if device.type == "meta":
         raise UserError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; give 'auto', 'cpu', 'cuda', or 'cuda:1' for the second GPU"
-        )
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU; use 'cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

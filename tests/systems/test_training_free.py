@@ -254,11 +254,11 @@ def test_templates_are_the_published_ones(reference):
     assert list(TEMPLATES["imagenet_scene"]) == lists["templates_80"] + lists["templates_85_maskclip_extra"]
 
 
-# Those of the systems that borrow affinities have lists of their own.
+# ClearCLIP and the systems that borrow affinities have lists of their own (`tests/data/catalogue/test_published_names.py`).
 PROTOCOLS = [
     path
     for path in sorted((ROOT / "configs" / "training_free").glob("*.yaml"))
-    if not path.stem.startswith(("clip_dinoiser_", "corrclip_", "proxyclip_", "talk2dino_", "trident_"))
+    if not path.stem.startswith(("clearclip_", "clip_dinoiser_", "corrclip_", "proxyclip_", "talk2dino_", "trident_"))
 ]
 
 
