@@ -187,3 +187,14 @@ def test_every_picture_has_a_name_for_its_result() -> None:
     files = ["a/x.jpg", "a/x.png", "a/x_2.jpg", "b/X.jpg", "b/x.tar.jpg", "b/cafe\u0301.jpg", "c/caf\u00e9.png"]
     stems = images.unique_stems([Path(name) for name in files])
     assert stems == ["x", "x_2", "x_2_2", "X_3", "x.tar", "caf\u00e9", "caf\u00e9_2"]
+
+
+def test_a_folder_tells_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "b.gif", "c.GIF", "d.jp2", "notes.txt", "paper.pdf", ".e.gif"):
+        (tmp_path / name).touch()
+    assert images.list_images([tmp_path]) == [tmp_path / "a.png"]
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        f"Left out of folder '{tmp_path}': 2 .gif, 1 .jp2"
+    ]
+    caplog.clear()
+    assert images.list_images([tmp_path / "b.gif"]) == [tmp_path / "b.gif"] and not caplog.records

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -16,6 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from twostage.errors import UserError
 from twostage.machine import user_path
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -158,7 +162,8 @@ def _reason(error: BaseException) -> str:
 def list_images(paths: Sequence[str | Path]) -> list[Path]:
     """Files as given and, for folders, the pictures in them and in the folders below, sorted.
 
-    Hidden files (`._a.jpg` of macOS among them) are no pictures, and neither is what twostage has written itself.
+    Hidden files (`._a.jpg` of macOS among them) are no pictures, and neither is what twostage has written itself. Files of
+    other formats that Pillow opens are taken where they are named, and told of where a folder is searched.
 
     Raises:
         UserError: a path does not exist, or a folder holds no picture.
@@ -167,7 +172,9 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     for name in paths:
         path = user_path(name)
         if path.is_dir():
-            inside = [file for file in _files_below(path) if is_picture_name(file.name) and not is_own_output(file)]
+            files = _files_below(path)
+            inside = [file for file in files if is_picture_name(file.name) and not is_own_output(file)]
+            _tell_left_out(path, files)
             if not inside:
                 raise UserError(f"folder '{path}' holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
             found += inside
@@ -189,6 +196,24 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(parent) / name for name in sorted(names)]
     return found
+
+
+def _tell_left_out(folder: Path, files: Sequence[Path]) -> None:
+    """Log how many files of a folder may be pictures by their names, but of formats that folders are not searched for."""
+    formats = Image.registered_extensions()
+    endings = Counter(
+        ending
+        for file in files
+        if not file.name.startswith(".")
+        and (ending := file.suffix.lower()) not in IMAGE_SUFFIXES
+        and formats.get(ending) in Image.OPEN
+    )
+    if endings:
+        counts = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+        logger.warning(
+            "Left out of folder '%s': %s; pictures in folders end in %s, others have to be named one by one",
+            folder, counts, ", ".join(IMAGE_SUFFIXES),
+        )  # fmt: skip
 
 
 def is_picture_name(name: str) -> bool:
