@@ -8,6 +8,7 @@ import pytest
 
 from twostage.config import load_config
 from twostage.data.catalogue import class_list
+from twostage.errors import UserError
 from twostage.systems.two_stage.trained_names import trained_names
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +56,17 @@ def test_both_lists_are_told_apart_by_a_class() -> None:
     panoptic = trained_names(CONFIGS["fcclip_convnextl"], "", "MODEL.FCCLIP.TRAIN_VOCABULARY")
     stuff = trained_names(CONFIGS["maftp_convnextb"], "", "MODEL.FCCLIP.TRAIN_VOCABULARY")
     assert "lamp" in panoptic and "lamp" not in stuff
+
+
+@pytest.mark.parametrize("config", ["fcclip_convnextl", "mask_adapter_maftp_convnextb", "odise_label"])
+@pytest.mark.parametrize("words", ["catseg", "san", "odise", "fcclip"])
+def test_what_was_trained_does_not_depend_on_how_is_asked(config: str, words: str) -> None:
+    key = KEYS[CONFIGS[config].MODEL.META_ARCHITECTURE]
+    asked = load_config(str(ROOT / "configs" / f"{config}.yaml"), ["DATASETS.CLASS_NAMES", words])
+    first, second = (trained_names(cfg, cfg.MODEL[key].TRAIN_VOCABULARY, key) for cfg in (CONFIGS[config], asked))
+    assert first == second
+
+
+def test_names_that_there_are_not() -> None:
+    with pytest.raises(UserError, match=r"'nosuch' do not exist for coco_panoptic"):
+        trained_names(CONFIGS["fcclip_convnextl"], "nosuch:coco_panoptic_train", "MODEL.FCCLIP.TRAIN_VOCABULARY")

@@ -66,10 +66,23 @@ def dataset_view(cfg: CfgNode, name: str) -> DatasetInfo:
     Raises:
         UserError: unknown name, a folder that is no dataset, class names that a benchmark does not have.
     """
-    own = own_folders(cfg)
-    info = _known(own.get(name) or find_info(name), name, own)
     configured = name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    return with_class_names(info, cfg.DATASETS.CLASS_NAMES, own=cfg.DATASETS.AUTO_NAMES) if configured else info
+    return named_view(cfg, name, cfg.DATASETS.CLASS_NAMES) if configured else _own_or_registered(cfg, name)
+
+
+def named_view(cfg: CfgNode, name: str, system: str) -> DatasetInfo:
+    """A dataset with the class names of the published `system` ("auto": see `with_class_names`), whatever
+    `DATASETS.CLASS_NAMES` is.
+
+    Raises:
+        UserError: see `dataset_view`.
+    """
+    return with_class_names(_own_or_registered(cfg, name), system, own=cfg.DATASETS.AUTO_NAMES)
+
+
+def _own_or_registered(cfg: CfgNode, name: str) -> DatasetInfo:
+    own = own_folders(cfg)
+    return _known(own.get(name) or find_info(name), name, own)
 
 
 def evaluated_view(cfg: CfgNode, name: str) -> DatasetInfo:

@@ -14,8 +14,8 @@ def _add(cfg: CN) -> None:
     cfg.MODEL.FCCLIP.UNSEEN_WEIGHT = 0.8
     # Masks that vanish on CLIP's coarse grid keep the decoder's classes (published for ResNets).
     cfg.MODEL.FCCLIP.ENSEMBLE_ON_VALID_MASK = False
-    # Whose classes count as trained: a dataset by name, or a file of names; "": the first of
-    # DATASETS.TRAIN.
+    # Whose classes count as trained: a dataset by name, "odise:NAME" with a published system's class names for it, or a file
+    # of names; "": the first of DATASETS.TRAIN.
     cfg.MODEL.FCCLIP.TRAIN_VOCABULARY = ""
 
 

@@ -20,8 +20,8 @@ def _add(cfg: CN) -> None:
     # CLIP's share in the geometric ensemble, for classes of the training set and for others.
     cfg.MODEL.ODISE.SEEN_WEIGHT = 0.3
     cfg.MODEL.ODISE.UNSEEN_WEIGHT = 0.7
-    # Whose classes count as trained: a registered dataset, or a file with one class a line; "": the first of
-    # DATASETS.TRAIN.
+    # Whose classes count as trained: a dataset by name, "odise:NAME" with a published system's class names for it, or a file
+    # with one class a line; "": the first of DATASETS.TRAIN.
     cfg.MODEL.ODISE.TRAIN_VOCABULARY = ""
     # Side in pixels of what the diffusion model sees; pictures are cut into such squares, smaller ones are enlarged.
     cfg.MODEL.ODISE.CROP_SIZE = 512
