@@ -1,7 +1,7 @@
 """The augmentations of a training recipe and of testing, built from the config alone.
 
-Order of the training recipe (that of MaskFormer and SAN): resize to a random size, crop, SSD colour
-jitter, flip, pad right and bottom.
+Order of the training recipe (that of MaskFormer and SAN): resize to a random size, crop, SSD colour jitter, flip, pad
+right and bottom.
 """
 
 from __future__ import annotations
@@ -108,11 +108,7 @@ class OpenCvResize(Transform):
 
 
 def training_augmentations(cfg: CfgNode, ignore_label: int) -> list[T.Augmentation | T.Transform]:
-    """The training recipe of `cfg.INPUT`, in the order of application.
-
-    Raises:
-        UserError: a crop larger than the size that images are padded to.
-    """
+    """The training recipe of `cfg.INPUT`, in the order of application."""
     steps: list[T.Augmentation | T.Transform] = []
     if scales := tuple(cfg.INPUT.SCALE_JITTER):
         steps.append(ScaleJitter(side=int(cfg.INPUT.CROP.SIZE[0]), scales=(scales[0], scales[1])))
