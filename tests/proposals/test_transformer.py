@@ -88,18 +88,19 @@ def sampling_inputs(requires_grad=False):
     torch.manual_seed(0)
     value = torch.randn(2, 26, 3, 4)
     # Some points lie outside the image.
-    locations = torch.rand(2, 7, 3, 2, 2, 2) * 1.6 - 0.3
-    weights = torch.rand(2, 7, 3, 2, 2)
-    return [x.requires_grad_(requires_grad) for x in (value, locations, weights)]
+    x, y = torch.rand(2, 2, 7, 3, 2, 2) * 1.6 - 0.3
+    logits = torch.randn(2, 7, 3, 2, 2)
+    return [t.clone().requires_grad_(requires_grad) for t in (value, x, y, logits)]
 
 
-def slow_sampling(value, locations, weights):
+def slow_sampling(value, columns, rows, logits):
+    weights = logits.flatten(3).softmax(-1).view_as(logits)
     out = torch.zeros(2, 7, 3, 4)
     starts = [0, 6]
     for b, q, m, level, p in torch.cartesian_prod(*map(torch.arange, (2, 7, 3, 2, 2))).tolist():
         height, width = GRIDS[level]
-        x = float(locations[b, q, m, level, p, 0]) * width - 0.5
-        y = float(locations[b, q, m, level, p, 1]) * height - 0.5
+        x = float(columns[b, q, m, level, p]) * width - 0.5
+        y = float(rows[b, q, m, level, p]) * height - 0.5
         for row in (math.floor(y), math.floor(y) + 1):
             for column in (math.floor(x), math.floor(x) + 1):
                 if 0 <= row < height and 0 <= column < width:
@@ -110,16 +111,17 @@ def slow_sampling(value, locations, weights):
 
 @pytest.mark.parametrize("sample", [sample_by_grid, sample_by_gathering])
 def test_sampling_equals_the_definition(sample):
-    value, locations, weights = sampling_inputs()
-    wanted = slow_sampling(value, locations, weights)
-    torch.testing.assert_close(sample(value, GRIDS, locations, weights), wanted, rtol=1e-4, atol=1e-5)
+    value, columns, rows, logits = sampling_inputs()
+    wanted = slow_sampling(value, columns, rows, logits)
+    torch.testing.assert_close(sample(value, GRIDS, (columns, rows), logits), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_both_ways_of_sampling_have_the_same_gradients():
     gradients = []
     for sample in (sample_by_grid, sample_by_gathering):
         inputs = sampling_inputs(requires_grad=True)
-        sample(inputs[0], GRIDS, *inputs[1:]).square().sum().backward()
+        value, columns, rows, logits = inputs
+        sample(value, GRIDS, (columns, rows), logits).square().sum().backward()
         gradients.append([x.grad for x in inputs])
     for ours, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-4)

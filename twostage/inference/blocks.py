@@ -9,6 +9,9 @@ from torch import Tensor
 
 # Floats that a strip may hold at a time (64 MiB).
 STRIP_FLOATS = 16 * 1024 * 1024
+# Floats that stay in the last cache of a CPU while they are read again (4 MiB), and the least rows that are worth a step.
+_CACHED_FLOATS = 1024 * 1024
+_LEAST_ROWS = 8
 # Classes whose scores are held at a time while a label map is made.
 CLASS_BLOCK = 256
 
@@ -19,6 +22,13 @@ def strips(size: tuple[int, int], floats_per_pixel: int) -> Iterator[slice]:
     rows = max(1, STRIP_FLOATS // max(1, width * floats_per_pixel))
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
+
+
+def cached_rows(floats_per_row: int, device: torch.device) -> int | None:
+    """Rows to work on at a time so that they stay in a CPU's cache, a multiple of 8; None where there is none to mind."""
+    if device.type != "cpu":
+        return None
+    return max(_LEAST_ROWS, _CACHED_FLOATS // max(1, floats_per_row) // _LEAST_ROWS * _LEAST_ROWS)
 
 
 def class_blocks(count: int) -> Iterator[slice]:

@@ -7,12 +7,19 @@ matrices, and a strip of output rows needs only its rows of R_y.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # (height, width) in pixels or cells.
 Size = tuple[int, int]
+
+# Columns of an output that are made at a time on a CPU: few enough that their part of the matrix is nearly dense.
+_BAND = 64
+# Rows that are mixed at a time on a CPU, for the same reason.
+_ROWS = 8
 
 
 def bilinear_matrix(
@@ -38,18 +45,27 @@ class Resampler:
         output: Size,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.output = output
-        self._rows, self._columns = (
+        rows, columns = (
             _axis_matrix(g, p, i, o, device) for g, p, i, o in zip(grid, padded, image, output, strict=True)
         )
+        self._keep(rows, columns)
 
     @classmethod
     def from_matrices(cls, rows: Tensor, columns: Tensor) -> Resampler:
         """Any separable linear map: `[height, h]` and `[width, w]`."""
         made = cls.__new__(cls)
-        made.output = (len(rows), len(columns))
-        made._rows, made._columns = rows, columns
+        made._keep(rows, columns)
         return made
+
+    def _keep(self, rows: Tensor, columns: Tensor) -> None:
+        self.output = (len(rows), len(columns))
+        self._rows, self._columns = rows, columns
+        self._row_spans = _spans(rows)
+        spans = _spans(columns)
+        band = _BAND if columns.device.type == "cpu" else len(columns)
+        self._bands = [
+            (slice(start, start + band), _union(spans[start : start + band])) for start in range(0, len(columns), band)
+        ]
 
     def __call__(self, maps: Tensor, first_row: int = 0, last_row: int | None = None) -> Tensor:
         """Output rows `first_row:last_row` of `maps` `[..., h, w]`: `[..., rows, width]`."""
@@ -58,17 +74,35 @@ class Resampler:
 
     def grid_rows(self, first_row: int = 0, last_row: int | None = None) -> slice:
         """The grid rows that output rows `first_row:last_row` look at."""
-        used = self._rows[first_row:last_row].abs().sum(dim=0).nonzero()
-        return slice(int(used.min()), int(used.max()) + 1)
+        return _union(self._row_spans[first_row:last_row])
 
     def from_grid_rows(self, maps: Tensor, grid_rows: slice, first_row: int = 0, last_row: int | None = None) -> Tensor:
         """Output rows as `__call__`, from maps `[..., grid rows, w]` that hold only the rows `grid_rows(...)` names."""
         rows = self._rows[first_row:last_row, grid_rows].to(maps.dtype)
-        return rows @ (maps @ self._columns.to(maps.dtype).T)
+        return rows @ self.widen(maps)
+
+    def widen(self, maps: Tensor) -> Tensor:
+        """Columns of `maps` `[..., h, w]` resized: `[..., h, width]`."""
+        columns = self._columns.to(maps.dtype)
+        return torch.cat([maps[..., used] @ columns[out, used].T for out, used in self._bands], dim=-1)
+
+    def strips(self, maps: Tensor, rows: slice, height: int) -> Iterator[tuple[slice, Tensor]]:
+        """Output `rows` of `maps` `[..., h, w]`, no more than `height` at a time: the rows and `[..., rows, width]`.
+
+        Columns are resized once for all of them.
+        """
+        used = self.grid_rows(rows.start, rows.stop)
+        wide = self.widen(maps[..., used, :])
+        for start in range(rows.start, rows.stop, height):
+            part = slice(start, min(start + height, rows.stop))
+            mine = self.grid_rows(part.start, part.stop)
+            held = wide[..., mine.start - used.start : mine.stop - used.start, :]
+            yield part, self._rows[part, mine].to(maps.dtype) @ held
 
     def columns_last(self, maps: Tensor) -> Tensor:
         """Columns of `maps` `[C, h, w]` resized, classes innermost: `[h, width, C]`."""
-        return self._columns.to(maps.dtype) @ maps.permute(1, 2, 0).contiguous()
+        columns, inner = self._columns.to(maps.dtype), maps.permute(1, 2, 0).contiguous()
+        return torch.cat([columns[out, used] @ inner[:, used] for out, used in self._bands], dim=1)
 
     def rows_last(self, wide: Tensor, first_row: int, last_row: int) -> Tensor:
         """Output rows `[rows, width, C]` from `columns_last(...)`."""
@@ -77,37 +111,48 @@ class Resampler:
         return (rows @ wide[used].flatten(1)).unflatten(1, wide.shape[1:])
 
 
-class RowwiseResize:
-    """Bilinear resize (align_corners False) of fine maps, a strip of output rows at a time: two rows and two columns each.
+def _spans(matrix: Tensor) -> list[slice]:
+    """Per row of a matrix `[n, m]` the columns from its first to its last that is not zero; all of a row of zeros."""
+    used = (matrix != 0).int()
+    first, behind = used.argmax(dim=1), matrix.shape[1] - used.flip(1).argmax(dim=1)
+    return [slice(a, b) for a, b in torch.stack([first, behind], dim=1).tolist()]
 
-    For maps about as large as the output, where matrices as in `Resampler` would be mostly zeros.
+
+def _union(spans: Sequence[slice]) -> slice:
+    return slice(min(span.start for span in spans), max(span.stop for span in spans))
+
+
+class RowwiseResize:
+    """Bilinear resize (align_corners False) of fine maps, a strip of output rows at a time.
+
+    For maps about as large as the output. Rows are mixed by a small matrix, a few at a time on a CPU; columns, which lie next
+    to each other in memory, by `F.interpolate`.
     """
 
     def __init__(self, size_in: Size, size_out: Size, *, device: torch.device | str) -> None:
-        self._rows, self._row_share = _bilinear_taps(size_in[0], size_out[0], device)
+        self._rows = bilinear_matrix(size_in[0], size_out[0], device=device)
+        self._spans = _spans(self._rows)
         self._width = size_out[1]
 
     def source_rows(self, rows: slice) -> slice:
         """Rows of the input that the output `rows` look at."""
-        return slice(int(self._rows[0, rows.start]), int(self._rows[1, rows.stop - 1]) + 1)
+        return _union(self._spans[rows])
 
     def __call__(self, band: Tensor, rows: slice) -> Tensor:
         """Output `rows` `[..., rows, width]` from the input's `source_rows(rows)` `[..., r, w]`."""
-        first, second = self._rows[:, rows] - self._rows[0, rows.start]
-        mixed = band[..., first, :].lerp(band[..., second, :], self._row_share[rows, None].to(band.dtype))
-        # Columns lie next to each other in memory, where picking them by index is several times as dear.
-        lines = mixed.flatten(0, -2)[None]
+        first = self.source_rows(rows).start
+        step = _ROWS if band.device.type == "cpu" else rows.stop - rows.start
+        mixed = []
+        for start in range(rows.start, rows.stop, step):
+            part = slice(start, min(start + step, rows.stop))
+            used = self.source_rows(part)
+            held = band[..., used.start - first : used.stop - first, :]
+            mixed.append(self._rows[part, used].to(band.dtype) @ held)
+        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-2)
+        lines = whole.flatten(0, -2)[None]
         return F.interpolate(lines, size=self._width, mode="linear", align_corners=False)[0].unflatten(
-            0, mixed.shape[:-1]
+            0, whole.shape[:-1]
         )
-
-
-def _bilinear_taps(size_in: int, size_out: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """The two places int64 `[2, size_out]` that each output place looks at, and the share of the second."""
-    place = torch.arange(size_out, device=device, dtype=torch.float32)
-    source = ((place + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
-    low = source.floor().long().clamp(max=size_in - 1)
-    return torch.stack([low, (low + 1).clamp(max=size_in - 1)]), source - low
 
 
 def _axis_matrix(grid: int, padded: int, image: int, output: int, device: torch.device | str) -> Tensor:

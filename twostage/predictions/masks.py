@@ -132,9 +132,18 @@ class MaskPrediction:
         at_image_size = self.resize_scores and image != tuple(size)
         resample = self.resampler(index, image if at_image_size else size)
         resize = RowwiseResize(image, size, device=device) if at_image_size else None
-        for rows in blocks.strips(size, floats_per_pixel):
-            source = rows if resize is None else resize.source_rows(rows)
-            masks = resample(logits, source.start, source.stop).sigmoid_()
-            if self.mask_threshold is not None:
-                masks = (masks > self.mask_threshold).to(masks.dtype)
-            yield rows, masks if resize is None else resize(masks, rows)
+        for strip in blocks.strips(size, floats_per_pixel):
+            height = blocks.cached_rows(len(logits) * size[1], device) or strip.stop - strip.start
+            if resize is None:
+                for rows, mask_logits in resample.strips(logits, strip, height):
+                    yield rows, self._probabilities(mask_logits)
+                continue
+            for start in range(strip.start, strip.stop, height):
+                rows = slice(start, min(start + height, strip.stop))
+                source = resize.source_rows(rows)
+                yield rows, resize(self._probabilities(resample(logits, source.start, source.stop)), rows)
+
+    def _probabilities(self, mask_logits: Tensor) -> Tensor:
+        """In place of the logits."""
+        masks = mask_logits.sigmoid_()
+        return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks.dtype)
