@@ -18,6 +18,7 @@ from twostage.checkpoint.safe_loading import check_same_tensors, load_tensors
 from twostage.checkpoint.torchscript import is_torchscript
 from twostage.clip.regions.mask_prompt import MASK_PROMPT_NAME, add_mask_prompts
 from twostage.errors import UserError, near_names
+from twostage.inference.rows import run_mlps_by_rows
 from twostage.weights.find import first_published, is_known, weights_file
 from twostage.weights.tags import open_clip_addresses
 
@@ -101,6 +102,7 @@ def load_network(
     untold = quick_gelu == "auto" and pretrained != "toybox" and not open_clip.get_pretrained_cfg(name, pretrained)
     content = _read_pretrained(name, pretrained) if pretrained and (load_weights or untold) else None
     model = _create(name, _force_quick_gelu(name, pretrained, quick_gelu, content))
+    run_mlps_by_rows(model.visual)
     prompts = _load_pretrained(model, name, pretrained, content) if load_weights and content is not None else None
     if mask_prompt_depth:
         add_mask_prompts(model.visual, mask_prompt_depth, prompts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.inference.rows import by_rows
 from twostage.recomputation import recomputable
 
 
@@ -77,6 +78,9 @@ class FeedForwardLayer(nn.Module):
         nn.init.xavier_uniform_(self.linear2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        return by_rows(self._forward, x, self.linear1.out_features)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.norm(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))
 
 

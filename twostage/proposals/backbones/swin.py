@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
+from twostage.inference.rows import RowMlp
 from twostage.inference.shape_cache import shape_cache
 from twostage.recomputation import recomputable
 
@@ -107,7 +108,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(width=width, heads=heads, window=window)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width)
+        self.mlp = RowMlp(width, 4 * width)
 
     @recomputable
     def forward(self, x: Tensor) -> Tensor:
