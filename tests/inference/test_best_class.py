@@ -31,11 +31,13 @@ def test_of_resized_logits(classes: int, output: tuple[int, int], monkeypatch: p
     assert float((labels == resample(logits).argmax(dim=0)).float().mean()) > 0.999
 
 
-@pytest.mark.parametrize("classes", [20, 300])
+@pytest.mark.parametrize("classes", [20, 70, 300])
 def test_the_first_of_equals_wins(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "CLASS_BLOCK", 128)
     values = torch.ones(2, 3000)
     assert best_class.best_of_products(torch.ones(classes, 2), values).eq(0).all()
+    # Nor does any of the classes win that are added to fill a block.
+    assert best_class.best_of_products(torch.zeros(classes, 2), values).eq(0).all()
     resample = Resampler(grid=(2, 2), padded=(9, 9), image=(9, 9), output=(9, 9))
     assert best_class.best_of_resized(resample, torch.ones(classes, 2, 2)).eq(0).all()
 

@@ -54,8 +54,7 @@ def best_of_products(weights: Tensor, values: Tensor) -> Tensor:
         int64 `[N]`.
     """
     if weights.device.type != "cpu" or len(weights) < _MANY_CLASSES:
-        classes = blocks.class_blocks(len(weights))
-        return blocks.running_argmax((c.start, weights[c] @ values) for c in classes)
+        return blocks.running_argmax((c.start, weights[c] @ values) for c in blocks.class_blocks(len(weights)))
     # Products are fastest where the width is a multiple of 16; a class of zeros comes last and so never wins.
     weights = F.pad(weights, (0, 0, 0, -len(weights) % _WIDTH))
     classes = list(blocks.class_blocks(len(weights)))

@@ -40,7 +40,7 @@ class RowMlp(Mlp):
     """timm's MLP of linear layers, by rows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(super().forward, x, self.fc1.out_features)
+        return by_rows(super().forward, x, hidden=len(self.fc1.weight))
 
 
 def run_mlps_by_rows(model: nn.Module) -> None:
