@@ -11,6 +11,8 @@ from twostage.clip.loading import load_clip
 from twostage.inference import rows
 from twostage.proposals.transformer import FeedForwardLayer
 
+LAYERS = rows.RowLayers(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +21,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("layer", [rows.RowMlp(16, 64), FeedForwardLayer(width=16, hidden=64)])
+@pytest.mark.parametrize("layer", [rows.RowMlp(16, 64), FeedForwardLayer(width=16, hidden=64), LAYERS])
 def test_numbers_are_those_of_the_whole(layer: nn.Module) -> None:
     x = torch.randn(2, 5, 7, 16)
     seen: list[int] = []

@@ -43,6 +43,14 @@ class RowMlp(Mlp):
         return by_rows(super().forward, x, hidden=len(self.fc1.weight))
 
 
+class RowLayers(nn.Sequential):
+    """Linear layers and activations, by rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = max(layer.out_features for layer in self if isinstance(layer, nn.Linear))
+        return by_rows(super().forward, x, hidden)
+
+
 def run_mlps_by_rows(model: nn.Module) -> None:
     """Let timm's MLPs in `model` that are made of linear layers go by rows."""
     for module in model.modules():

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.inference.rows import RowLayers
 from twostage.systems.one_stage.cost_aggregation.blocks import ClassBlocks, HeldBlocks, MadeBlocks
 
 _EPS = 1e-6
@@ -100,7 +101,7 @@ class ClassAggregation(nn.Module, abc.ABC):
         self.norm1 = nn.LayerNorm(channels)
         self.attention = attention
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = feed_forward or nn.Sequential(
+        self.mlp = feed_forward or RowLayers(
             nn.Linear(channels, 4 * channels), nn.ReLU(inplace=True), nn.Linear(4 * channels, channels)
         )
 

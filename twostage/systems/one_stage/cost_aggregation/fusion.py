@@ -49,12 +49,12 @@ class UpsamplingFusion(nn.Module):
         self.norm2 = nn.GroupNorm(groups, out_channels)
 
     def visual_term(self, visual: Tensor) -> Tensor:
-        """Share `[B, out, 2h, 2w]` of the first convolution that comes from visual guidance `[B, V, 2h, 2w]`.
+        """Share `[B, out, 2h, 2w]` of the first convolution that comes from visual guidance `[B, V, 2h, 2w]` and biases.
 
         It is the same for every class, so it is computed once per image.
         """
         weight = self.conv1.weight[:, self.upsampled : self.upsampled + self.visual]
-        return F.conv2d(visual, weight, padding=1)
+        return F.conv2d(channels_last(visual), weight, padding=1) + self._bias_term(visual)
 
     def upsample(self, x: Tensor) -> Tensor:
         """`[B, t, C, h, w]` -> `[B, t, U, 2h, 2w]`, which `forward` does without making it."""
@@ -69,11 +69,11 @@ class UpsamplingFusion(nn.Module):
             visual_term: see there.
             cost: guidance per class `[B, t, G, 2h, 2w]`.
         """
-        maps = x.flatten(0, 1)
-        y = self._upsampled_term(maps)
+        y = self._upsampled_term(channels_last(x.flatten(0, 1)))
         if cost is not None:
-            y += F.conv2d(cost.flatten(0, 1), self.conv1.weight[:, self.upsampled + self.visual :], padding=1)
-        y = y.unflatten(0, x.shape[:2]) + (visual_term + self._bias_term(maps))[:, None]
+            weight = self.conv1.weight[:, self.upsampled + self.visual :]
+            y += F.conv2d(channels_last(cost.flatten(0, 1)), weight, padding=1)
+        y = y.unflatten(0, x.shape[:2]) + visual_term[:, None]
         y = F.relu_(self.norm1(y.flatten(0, 1)))
         return F.relu_(self.norm2(self.conv2(y))).unflatten(0, x.shape[:2])
 
@@ -84,36 +84,30 @@ class UpsamplingFusion(nn.Module):
         takes half the work of going through the upsampled map.
         """
         kernel = merged_kernel(self.up.weight, self.conv1.weight[:, : self.upsampled])
-        # Position p of the convolution (it pads by one) gives the rows 2p - 1 and 2p of the finer grid.
-        return F.pixel_shuffle(F.conv2d(maps, kernel, padding=1), 2)[:, :, 1:-1, 1:-1]
+        return F.conv_transpose2d(maps, kernel, stride=2, padding=1)
 
-    def _bias_term(self, maps: Tensor) -> Tensor:
+    def _bias_term(self, visual: Tensor) -> Tensor:
         """What `up`'s bias adds to the first convolution: `[1, out, 2h, 2w]`, less at the border than inside."""
-        height, width = maps.shape[-2:]
         assert self.up.bias is not None
-        bias = self.up.bias.view(1, -1, 1, 1).expand(-1, -1, 2 * height, 2 * width)
+        bias = self.up.bias.view(1, -1, 1, 1).expand(-1, -1, *visual.shape[-2:])
         return F.conv2d(bias, self.conv1.weight[:, : self.upsampled], padding=1)
 
 
-def merged_kernel(up: Tensor, convolution: Tensor) -> Tensor:
-    """One 2x2 kernel `[4 O, C, 2, 2]` for a transposed convolution (kernel and stride 2) followed by a 3x3 convolution.
+def channels_last(maps: Tensor) -> Tensor:
+    """`[N, C, h, w]` with channels next to each other in memory on a CPU, where convolutions of few channels are faster so."""
+    if maps.device.type != "cpu" or torch.compiler.is_exporting():
+        return maps
+    return maps.contiguous(memory_format=torch.channels_last)
 
-    Its outputs are in the order that `pixel_shuffle` wants: for each of the O channels the odd then the even row, and of
-    these the odd then the even column, of the finer grid.
+
+def merged_kernel(up: Tensor, convolution: Tensor) -> Tensor:
+    """`[C, O, 4, 4]`: one transposed convolution (stride 2, padding 1) for a transposed one (kernel and stride 2) and a 3x3.
+
+    The pixel of the finer grid at row u of `up`'s kernel is read by row y of the 3x3 for the output at row u - y + 2 of the
+    merged kernel, which is a convolution of the two kernels.
 
     Args:
         up: `[C, M, 2, 2]`.
         convolution: `[O, M, 3, 3]`.
     """
-    # paths[r, t, k, u]: fine row r (0: odd, 1: even) sees coarse row t through kernel row k where it lies on fine row u.
-    paths = up.new_zeros(2, 2, 3, 2)
-    for fine, coarse, row, inside in (
-        (0, 0, 0, 0),
-        (0, 0, 1, 1),
-        (0, 1, 2, 0),
-        (1, 0, 0, 1),
-        (1, 1, 1, 0),
-        (1, 1, 2, 1),
-    ):
-        paths[fine, coarse, row, inside] = 1
-    return torch.einsum("omyx,ptyu,qsxv,cmuv->opqcts", convolution, paths, paths, up).flatten(0, 2)
+    return F.conv2d(up, convolution, padding=2)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.inference.rows import RowLayers
+
 # What a pixel's logit is lowered by for pixels that share its window only because of the cyclic shift (Swin, section 3.2).
 _OTHER_REGION = -100.0
 
@@ -98,7 +100,7 @@ class SpatialBlock(nn.Module):
             channels=channels, guidance_channels=guidance_channels, heads=heads, window=window, shift=shift
         )
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.mlp = RowLayers(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
 
     def forward(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         """Class maps `[B, t, h, w, C]`, guidance `[B, 1, h, w, G]` (normed)."""

@@ -54,9 +54,9 @@ class SameGridFusion(UpsamplingFusion):
     def _upsampled_term(self, maps: Tensor) -> Tensor:
         return F.conv2d(self.up(maps), self.conv1.weight[:, : self.upsampled], padding=1)
 
-    def _bias_term(self, maps: Tensor) -> Tensor:
+    def _bias_term(self, visual: Tensor) -> Tensor:
         """Nothing: the other term holds it."""
-        return maps.new_zeros(())
+        return visual.new_zeros(())
 
 
 class Aggregator(nn.Module):

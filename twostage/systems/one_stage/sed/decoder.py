@@ -25,6 +25,7 @@ from twostage.systems.one_stage.cost_aggregation.blocks import (
     held,
 )
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
+from twostage.systems.one_stage.cost_aggregation.fusion import channels_last
 from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 from twostage.systems.one_stage.sed.stage import DecoderStage
 
@@ -91,7 +92,7 @@ class CostGuidance(nn.Module):
 
         The steps before `stage` are run again: next to a stage they cost little, and kept they would fill memory.
         """
-        x = cost.flatten(0, 1)
+        x = channels_last(cost.flatten(0, 1))
         for up in self.ups[: stage + 1]:
             x = F.relu(up(x))
         return x.unflatten(0, cost.shape[:2])
@@ -185,7 +186,7 @@ class SEDDecoder(nn.Module):
 
     def embed_cost(self, cost: Tensor) -> Tensor:
         """`[B, t, P, h, w]` -> `[B, t, C, h, w]`"""
-        return self.embed(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
+        return self.embed(channels_last(cost.flatten(0, 1))).unflatten(0, cost.shape[:2])
 
     def head(self, index: int, x: Tensor) -> Tensor:
         """Logits `[B, t, h, w]` of head `index` from `[B, t, C, h, w]`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from twostage.inference.rows import run_mlps_by_rows
 from twostage.norms import DecayedLayerNorm
 from twostage.systems.one_stage.cost_aggregation.blocks import ClassBlocks, MadeBlocks, held
 from twostage.systems.one_stage.cost_aggregation.class_attention import ClassAggregation
@@ -22,6 +23,7 @@ class SpatialAggregation(nn.Module):
     def __init__(self, *, channels: int, kernel_size: int) -> None:
         super().__init__()
         self.block = ConvNeXtBlock(channels, kernel_size=kernel_size, ls_init_value=1.0, norm_layer=DecayedLayerNorm)
+        run_mlps_by_rows(self.block)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, t, C, h, w]` -> the same shape."""
