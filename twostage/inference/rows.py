@@ -11,9 +11,9 @@ import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-# Floats held between two layers that no longer stay in a cache (32 MiB), and rows of a piece: fewer would read the weights,
+# Floats held between two layers that no longer stay in a cache (16 MiB), and rows of a piece: fewer would read the weights,
 # which are as large, too often.
-_MANY_FLOATS = 8 * 1024 * 1024
+_MANY_FLOATS = 4 * 1024 * 1024
 _ROWS = 1024
 
 

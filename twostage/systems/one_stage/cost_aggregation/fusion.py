@@ -73,7 +73,7 @@ class UpsamplingFusion(nn.Module):
         if cost is not None:
             weight = self.conv1.weight[:, self.upsampled + self.visual :]
             y += F.conv2d(channels_last(cost.flatten(0, 1)), weight, padding=1)
-        y = y.unflatten(0, x.shape[:2]) + visual_term[:, None]
+        y = y.unflatten(0, x.shape[:2]).add_(visual_term[:, None])
         y = F.relu_(self.norm1(y.flatten(0, 1)))
         return F.relu_(self.norm2(self.conv2(y))).unflatten(0, x.shape[:2])
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from twostage.clip.towers.convnext import dense_embeddings
 from twostage.clip.towers.vit import Tower
+from twostage.inference.rows import run_mlps_by_rows
 from twostage.norms import ChannelLayerNorm, DecayedLayerNorm
 from twostage.systems.two_stage.heads import DenseCLIP
 
@@ -48,6 +49,7 @@ class MaskMaps(nn.Module):
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(width, ls_init_value=1e-6, norm_layer=DecayedLayerNorm) for _ in range(blocks)
         )
+        run_mlps_by_rows(self.blocks)
         self.norm = nn.LayerNorm(width)
         self.final = nn.Conv2d(width, maps, kernel_size=1)
 
