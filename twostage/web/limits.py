@@ -12,6 +12,7 @@ import numpy as np
 from twostage.data.images import open_image, read_rgb
 from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
+from twostage.words import split_words
 
 FILE_BYTES = 20 * 2**20
 PIXELS = 20_000_000
@@ -73,7 +74,7 @@ def parse_words(text: str | None, what: str = "words") -> Vocabulary:
     text = text or ""
     if len(text) > LETTERS:
         raise UserError(f"the {what} have {len(text)} letters; {LETTERS} are allowed")
-    names = [word for word in text.split(";" if ";" in text else ",") if word.strip(" ,\n")]
+    names = split_words(text)
     if not names:
         raise UserError(f"give {what}: names separated by commas, such as cat, sofa")
     if len(names) > WORDS:
