@@ -106,6 +106,14 @@ def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False, 
     """
     if not sets:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
+    for info in sets:
+        if info.unseen and Path(info.benchmark).is_absolute():
+            logger.warning(
+                "DATASETS.TRAIN: '%s' has labels of its %d unseen classes, which are learnt; '%s_seen' leaves them out",
+                info.name,
+                len(info.unseen),
+                info.name,
+            )
     lists = [dataset_records(info, skip_broken=skip_broken, panoptic=panoptic) for info in sets]
     if len(sets) > 1:
         _check_apart(sets, lists)
