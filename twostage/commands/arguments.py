@@ -281,6 +281,19 @@ def _add_listing(parser: Parser) -> Parser:
 def _add_preparing(parser: Parser) -> Parser:
     _add_checking(parser)
     parser.add_argument("--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets")
+    parser.add_argument(
+        "--coco",
+        type=expand_home,
+        metavar="FILE",
+        help="make the folder NAME, one of --splits, of a COCO json: instances, stuff or panoptic",
+    )
+    parser.add_argument("--pictures", type=expand_home, metavar="DIR", help="with --coco: where its file names lie")
+    parser.add_argument(
+        "--segments",
+        type=expand_home,
+        metavar="DIR",
+        help="with --coco: the PNGs of a panoptic json; default: beside it, called like it",
+    )
     parser.set_defaults(command="prepare")
     return parser
 

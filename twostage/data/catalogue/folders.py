@@ -12,6 +12,8 @@ Instead of classes.txt, classes.json says more: a list of names, or
 or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
 into indices by `twostage prepare my_set/`; "ignore_colors", a list, become the ignore label.
 
+`twostage prepare my_set/ --coco FILE` makes such a folder of a COCO json (`twostage.data.preparation.coco_json`).
+
 `"unseen": ["sofa", ...]` in classes.json names classes that are not to be trained on: seen and unseen ones are then reported
 apart, and `my_set_train_seen` is `my_set_train` for training, without them: their pixels are ignored, the others renumbered.
 """
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
 from twostage.data.labels import Color, is_color_picture, read_label_map
 from twostage.errors import UserError, shown
@@ -105,9 +108,20 @@ def _infos(name: str, folder: Path) -> list[DatasetInfo]:
             seen=tuple(c for c in range(len(classes.names)) if c not in classes.unseen) if classes.unseen else (),
             unseen=classes.unseen,
             zero_shot=bool(classes.unseen),
+            panoptic=_panoptic(root, split, len(classes.names)),
         )
         for split in splits or [""]
     ]
+
+
+def _panoptic(root: Path, split: str, classes: int) -> PanopticLabels | None:
+    """`panoptic/<split>.json`, whose categories are our classes, and the PNGs in `panoptic/<split>/`, where they are there."""
+    listed = root / "panoptic" / f"{split}.json"
+    if not split or not listed.is_file():
+        return None
+    return PanopticLabels(
+        folders=(str(root / "panoptic" / split),), files=(str(listed),), category_ids=tuple(range(classes))
+    )
 
 
 def seen_only(info: DatasetInfo) -> DatasetInfo:
@@ -123,6 +137,7 @@ def seen_only(info: DatasetInfo) -> DatasetInfo:
         seen=(),
         unseen=(),
         zero_shot=False,
+        panoptic=None,
         label_table=tuple(place.get(c, info.ignore_label) for c in range(len(info.class_names))),
     )
 
