@@ -45,6 +45,10 @@ class UserError(Exception):
         super().__init__(re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: f"{word[0][: _LONGEST_WORD - 3]}...", message))
 
 
+class DamagedFileError(UserError):
+    """A file is empty, cut off or damaged; another copy of it helps, or another file in its place."""
+
+
 def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close.
 

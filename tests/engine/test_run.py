@@ -13,7 +13,7 @@ from detectron2.engine import default_argument_parser
 
 from twostage.commands.arguments import train_parser
 from twostage.commands.launch import launch
-from twostage.commands.setup import set_aside_metrics
+from twostage.commands.setup import set_aside_earlier_run
 from twostage.commands.train import evaluate, run
 from twostage.engine.results_table import evaluation_table
 from twostage.errors import UserError
@@ -63,11 +63,17 @@ def test_output_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output folder '.*file' can't be written .* OUTPUT_DIR"):
         check_writable(tmp_path / "file")
-    (tmp_path / "metrics.json").write_text("old")
-    set_aside_metrics(tmp_path)
-    set_aside_metrics(tmp_path)
-    assert (tmp_path / "metrics.previous.json").read_text() == "old"
-    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path) -> None:
+    """Resumed before its first checkpoint, it must not go on from one of before."""
+    for name in ("metrics.json", "last_checkpoint"):
+        (tmp_path / name).write_text(f"old {name}")
+    set_aside_earlier_run(tmp_path)
+    set_aside_earlier_run(tmp_path)
+    assert (tmp_path / "metrics.previous.json").read_text() == "old metrics.json"
+    assert (tmp_path / "last_checkpoint.previous").read_text() == "old last_checkpoint"
+    assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "last_checkpoint").exists()
 
 
 def test_table_of_one_and_of_several_sets() -> None:

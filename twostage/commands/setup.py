@@ -13,11 +13,13 @@ from detectron2.utils.logger import setup_logger
 from twostage.files import check_writable
 
 
-def set_aside_metrics(folder: str | Path) -> None:
-    """A new run in an old folder begins its own metrics.json; the old one becomes metrics.previous.json."""
-    metrics = Path(folder) / "metrics.json"
-    if metrics.exists():
-        metrics.replace(metrics.with_name("metrics.previous.json"))
+def set_aside_earlier_run(folder: str | Path) -> None:
+    """A new run in an old folder begins its own metrics.json, and `--resume` takes its checkpoints, not those of before: the
+    old metrics become metrics.previous.json, and last_checkpoint last_checkpoint.previous."""
+    for name, aside in (("metrics.json", "metrics.previous.json"), ("last_checkpoint", "last_checkpoint.previous")):
+        file = Path(folder) / name
+        if file.exists():
+            file.replace(file.with_name(aside))
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from twostage.engine.optimizer import build_optimizer
 from twostage.engine.preemption import Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
-from twostage.errors import UserError
+from twostage.errors import DamagedFileError, UserError
 from twostage.evaluation.building import build_evaluator
 from twostage.recomputation import recompute_activations
 from twostage.systems.building import build_model
@@ -180,16 +180,31 @@ class Trainer(DefaultTrainer):
             UserError: the last checkpoint is missing or damaged, or does not fit the model.
         """
         if resume and self.checkpointer.has_checkpoint():
-            self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            last = self.checkpointer.get_checkpoint_file()
+            try:
+                self.checkpointer.load(last)
+            except DamagedFileError as error:
+                raise UserError(f"{str(error).partition(';')[0]}{self.checkpointer.other_checkpoints(last)}") from error
             self.start_iter = self.iter + 1
             self._apply_max_iter()
             self._count_old_checkpoints()
         else:
             if resume:
-                logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
+                self._tell_from_the_beginning()
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         if self.ema and not self.ema.loaded:
             self.ema.reset()
+
+    def _tell_from_the_beginning(self) -> None:
+        folder = Path(self.cfg.OUTPUT_DIR)
+        if not any(folder.glob("model_*.pth")):
+            logger.info("No checkpoint in '%s', starting from the beginning", folder)
+            return
+        logger.warning(
+            "Starting from the beginning: '%s' has checkpoints, but no last_checkpoint names one to go on from%s",
+            folder,
+            self.checkpointer.other_checkpoints(""),
+        )
 
     def _apply_max_iter(self) -> None:
         """WarmupPolyLR stores its length; where the config has another one by now, the config holds."""
