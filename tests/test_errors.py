@@ -33,8 +33,9 @@ def test_other_errors_stay_what_they_are():
         run_cli(lambda: 1 / 0)
 
 
-def test_found_in_the_text_of_a_spawned_worker():
-    text = f"-- Process 1 terminated --\nTraceback ...\n{UserError.__module__}.UserError: image 'a.jpg' is broken\n"
+@pytest.mark.parametrize("kind", ["UserError", "DamagedFileError"])
+def test_found_in_the_text_of_a_spawned_worker(kind):
+    text = f"-- Process 1 terminated --\nTraceback ...\n{UserError.__module__}.{kind}: image 'a.jpg' is broken\n"
     assert str(find_user_error(RuntimeError(text))) == "image 'a.jpg' is broken"
     assert find_user_error(RuntimeError("other")) is None
 

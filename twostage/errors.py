@@ -80,9 +80,10 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         # A worker process hands over the whole traceback as text; torch even puts it into an error of the same type.
-        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-        if marker in str(error):
-            return UserError(str(error).rsplit(marker, 1)[1].splitlines()[0])
+        kinds = (UserError, *UserError.__subclasses__())
+        told = re.split("|".join(rf"{re.escape(kind.__module__)}\.{kind.__qualname__}: " for kind in kinds), str(error))
+        if len(told) > 1:
+            return UserError(told[-1].splitlines()[0])
         if isinstance(error, UserError):
             return error
         error = error.__cause__ or error.__context__
