@@ -107,3 +107,13 @@ def test_checkpoints_that_nothing_names_are_told(data: Path, tmp_path: Path, cap
     assert (
         Checkpointer(trainer.module, str(tmp_path / "empty")).other_checkpoints("x").startswith("; put the file back")
     )
+
+
+def test_what_a_killed_run_was_writing_is_removed(data: Path, tmp_path: Path) -> None:
+    """It may be as large as a checkpoint, and its name is hidden."""
+    left = [tmp_path / ".model_0000003.pth.17-5.tmp", tmp_path / ".model_final.pth.17-5.tmp"]
+    kept = [tmp_path / "model_0000002.pth", tmp_path / ".config.yaml.17-5.tmp", tmp_path / ".model_notes"]
+    for file in (*left, *kept):
+        file.write_bytes(b"x")
+    tiny.build_trainer(tiny.tiny_config(data, tmp_path)).resume_or_load(resume=True)
+    assert [file.exists() for file in (*left, *kept)] == [False, False, True, True, True]

@@ -113,6 +113,14 @@ class Checkpointer(DetectionCheckpointer):
                 raise OSError(0, f"{str(error).splitlines()[0]} (is the disk full?)") from error
         self.tag_last_checkpoint(path.name)
 
+    def remove_partial(self) -> None:
+        """Delete what a run that was killed while it wrote a checkpoint has left in `save_dir` (rank 0)."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        for file in Path(self.save_dir).glob(".model_*.pth.*.tmp"):
+            logger.info("Removed '%s', a checkpoint that was never finished", file)
+            file.unlink(missing_ok=True)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note the newest checkpoint's name in `<save_dir>/last_checkpoint`."""
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)

@@ -179,6 +179,7 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: the last checkpoint is missing or damaged, or does not fit the model.
         """
+        self.checkpointer.remove_partial()
         if resume and self.checkpointer.has_checkpoint():
             last = self.checkpointer.get_checkpoint_file()
             try:
