@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -48,6 +49,16 @@ def test_found_as_the_cause():
             raise RuntimeError("outer") from error
     except RuntimeError as error:
         assert str(find_user_error(error)) == "inner"
+
+
+def test_ctrl_c_is_a_line_and_ends_the_process_by_the_signal():
+    """A shell's loop around the tool then ends as well; what is registered for the end still runs."""
+    script = (
+        "import atexit, os, signal; from twostage.errors import run_cli; signal.signal(2, signal.default_int_handler);"
+        "atexit.register(print, 'cleaned'); run_cli(lambda: os.kill(os.getpid(), signal.SIGINT))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "cleaned\n", "interrupted\n")
 
 
 def test_near_names():

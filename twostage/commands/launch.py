@@ -71,24 +71,31 @@ def launch(
 
 
 def _wait(context: Any) -> None:
-    """Wait for spawned processes; SIGTERM is theirs to handle, and when all have left this process leaves like them."""
-    asked = False
+    """Wait for spawned processes; SIGTERM and SIGINT are theirs to handle, and when all have left this one leaves alike."""
+    asked = 0
 
-    def pass_on(_number: int, _frame: Any) -> None:
+    def pass_on(number: int, _frame: Any) -> None:
         nonlocal asked
-        asked = True
+        asked = number
         for process in context.processes:
+            # Ctrl-C reaches all processes of a terminal by itself; once more does no harm.
             process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    caught = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in caught}
     try:
         while not context.join():
             pass
-    except mp.ProcessExitedException:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException):
         if not asked:
             raise
+        for process in context.processes:
+            process.join()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked == signal.SIGINT:
+        raise KeyboardInterrupt
     if asked:
         sys.exit(EXIT_TERMINATED)
 

@@ -27,7 +27,7 @@ from twostage.engine.ema import EmaHook, ModelEma
 from twostage.engine.evaluation import evaluate_dataset
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
-from twostage.engine.preemption import Preempted, PreemptionHook
+from twostage.engine.preemption import Interrupted, Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
 from twostage.errors import DamagedFileError, UserError
@@ -243,7 +243,7 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             except BaseException as error:
                 logger.error("Training stopped in iteration %d: %s", self.iter, str(error) or type(error).__name__)
-                if isinstance(error, Preempted):
+                if isinstance(error, Preempted | Interrupted):
                     self._save_preempted()
                 self._close()
                 raise
