@@ -85,10 +85,11 @@ def test_a_reader_that_goes_away():
     assert done.returncode == 141 and not done.stderr
 
 
-def test_a_full_disk_wherever_it_shows(capsys):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_wherever_it_shows(capsys, number):
     def main():
         try:
-            raise OSError(errno.ENOSPC, "No space left on device", "out/log.txt")
+            raise OSError(number, os.strerror(number), "out/log.txt")
         except OSError as error:
             raise RuntimeError("a library's own words") from error
 
@@ -96,7 +97,7 @@ def test_a_full_disk_wherever_it_shows(capsys):
         run_cli(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
-        "error: can't write 'out/log.txt': No space left on device; make room or choose another output folder\n"
+        f"error: can't write 'out/log.txt': {os.strerror(number)}; make room or choose another output folder\n"
     )
 
 

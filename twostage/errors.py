@@ -94,7 +94,7 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 def _disk_error(error: BaseException | None) -> UserError | None:
     """What a full or read-only disk means for the user, where that is why something failed, else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             where = f" '{error.filename}'" if error.filename else " a file"
             return UserError(f"can't write{where}: {error.strerror}; make room or choose another output folder")
         error = error.__cause__ or error.__context__
