@@ -75,6 +75,25 @@ def test_wrong_words(client: Client, examples: list[Example], words: str, more: 
         client.segment(picture, words, DENSE, *more)
 
 
+def test_what_scripts_send_in_place_of_text(client: Client, examples: list[Example]) -> None:
+    """A list of names, null for nothing; anything else is told, and never made into a word."""
+    picture = client.upload(Path(examples[0][0]))
+    answer = client.segment(picture, ["grass", ["water", "lake"]], DENSE, "words of mine", ["sky"], None)
+    assert (answer["names"], answer["others"]) == (["grass", "water, lake"], ["sky"])
+    for words, message in (
+        (5, "the words are 5; give names"),
+        ([5], "which is no name"),
+        ([], "give words"),
+        ({}, "are {}"),
+    ):
+        with pytest.raises(AskError, match=message):
+            client.segment(picture, words, DENSE)
+    with pytest.raises(AskError, match="give other words"):
+        client.segment(picture, "grass", DENSE, "words of mine", None)
+    with pytest.raises(AskError, match=r"the words have .* letters"):
+        client.segment(picture, ["x" * 3000, "y" * 3000], DENSE)
+
+
 @pytest.mark.parametrize("what", ["words", "other words"])
 def test_words_do_not_tell_which_files_there_are(tmp_path: Path, what: str) -> None:
     (tmp_path / "there.txt").write_text("cat")
