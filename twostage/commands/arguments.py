@@ -220,8 +220,8 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     add_config(parser)
     parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
     parser.add_argument("--output-size", default="512x683", help="size of the label map")
-    parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--classes", type=positive, nargs="+", default=[20, 150, 847])
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
     parser.add_argument(
         "--steps", nargs="+", choices=NAMES, default=NAMES, metavar="STEP",
