@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -20,6 +21,8 @@ from twostage.allocator import keep_freed_memory
 from twostage.errors import EXIT_TERMINATED, UserError
 from twostage.machine import available_cores
 
+# Linux's <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -63,7 +66,7 @@ def launch(
     context = mp.start_processes(
         _spawned,
         nprocs=processes,
-        args=(function, processes, machines, machine_rank, host, port, device, args),
+        args=(function, os.getpid(), processes, machines, machine_rank, host, port, device, args),
         start_method="spawn",
         join=False,
     )
@@ -86,7 +89,9 @@ def _wait(context: Any) -> None:
     try:
         while not context.join():
             pass
-    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        if not asked and isinstance(error, mp.ProcessExitedException) and error.exit_code < 0:
+            raise UserError(_ended_by_signal(error.error_index, -error.exit_code)) from error
         if not asked:
             raise
         for process in context.processes:
@@ -97,6 +102,27 @@ def _wait(context: Any) -> None:
     if asked == signal.SIGINT:
         raise KeyboardInterrupt
     if asked:
+        sys.exit(EXIT_TERMINATED)
+
+
+def _ended_by_signal(place: int, number: int) -> str:
+    """What to tell of a process that a signal ended."""
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    cause = (
+        "; most often the machine was out of memory, of which fewer processes take less" if name == "SIGKILL" else ""
+    )
+    return (
+        f"process {place} was ended by {name}, and the others with it{cause}; --resume goes on from the last checkpoint"
+    )
+
+
+def _leave_with(parent: int) -> None:
+    """Have SIGTERM end this process when its parent is gone, however that ended; on Linux."""
+    if sys.platform != "linux":
+        return
+    # torch asks for SIGINT, which is ignored where the parent was started in the background.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
         sys.exit(EXIT_TERMINATED)
 
 
@@ -116,6 +142,7 @@ def _parse_address(address: str, machines: int) -> tuple[str, int]:
 def _spawned(
     local_rank: int,
     function: Callable[..., object],
+    parent: int,
     processes: int,
     machines: int,
     machine_rank: int,
@@ -129,6 +156,7 @@ def _spawned(
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    _leave_with(parent)
     keep_freed_memory()
     _join(device)
     function(*args)
