@@ -46,6 +46,8 @@ def test_one_process_is_a_plain_call() -> None:
     ("changes", "message"),
     [
         ({"processes": 3, "device": "cuda"}, "--num-gpus is 3, but this machine has 2"),
+        ({"processes": -2}, "--num-gpus is -2, .* of 1 or more"),
+        ({"machines": 0}, "--num-machines 0; give"),
         ({"machines": 2}, "--dist-url tcp://HOST:PORT"),
         ({"address": "localhost:1"}, "--dist-url is 'localhost:1'"),
         ({"machines": 2, "machine_rank": 2, "address": "tcp://a:1"}, "--machine-rank is 2"),

@@ -54,6 +54,8 @@ def launch(
         function(*args)
         leave_process_group()
         return
+    if processes < 0 or machines < 1:
+        raise UserError(f"--num-gpus is {processes}, --num-machines {machines}; give numbers of 1 or more")
     processes = max(processes, 1)
     if device.startswith("cuda") and processes > torch.cuda.device_count():
         raise UserError(f"--num-gpus is {processes}, but this machine has {torch.cuda.device_count()} GPU(s)")
