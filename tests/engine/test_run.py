@@ -13,7 +13,7 @@ from detectron2.engine import default_argument_parser
 
 from twostage.commands.arguments import train_parser
 from twostage.commands.launch import launch
-from twostage.commands.setup import set_aside_earlier_run
+from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.commands.train import evaluate, run
 from twostage.engine.results_table import evaluation_table
 from twostage.errors import UserError
@@ -76,6 +76,19 @@ def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.previous.json").read_text() == "old metrics.json"
     assert (tmp_path / "last_checkpoint.previous").read_text() == "old last_checkpoint"
     assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "last_checkpoint").exists()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_evaluation_leaves_the_config_of_a_training_run(data: Path, tmp_path: Path, training: bool) -> None:
+    """`--resume` compares with it; an evaluation's own is in its results. Without a run it is written."""
+    cfg = tiny.tiny_config(data, tmp_path, SOLVER__BASE_LR=0.7)
+    args = argparse.Namespace(config_file="", eval_only=not training)
+    for begun, written in ((False, True), (True, training)):
+        (tmp_path / "config.yaml").write_text("SOLVER: {}\n")
+        if begun:
+            (tmp_path / "last_checkpoint").write_text("model_final.pth")
+        set_up(cfg, args)
+        assert ("BASE_LR: 0.7" in (tmp_path / "config.yaml").read_text()) == written
 
 
 def test_table_of_one_and_of_several_sets() -> None:

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import twostage
+from twostage.errors import UserError
+from twostage.web.available import asked_systems
 from twostage.web.limits import parse_words
 from twostage.web.requests import Desk, Request
 from web.client import AskError, Client
@@ -198,3 +200,8 @@ def test_files_of_results_do_not_pile_up(desk: Desk, examples: list[Example], mo
     asked = Request(picture=examples[0][0], words="sky, sand", system=DENSE)
     kept = [Path(desk.files(asked)[0]).parent for _ in range(4)]
     assert [folder.exists() for folder in kept] == [False, False, True, True]
+
+
+def test_weights_that_are_not_there_are_told_before_the_page_opens() -> None:
+    with pytest.raises(UserError, match=r"'nowhere\.pth'"):
+        asked_systems([DENSE], ["nowhere.pth"], "cpu")
