@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -33,8 +34,9 @@ def test_other_errors_stay_what_they_are():
         run_cli(lambda: 1 / 0)
 
 
-def test_found_in_the_text_of_a_spawned_worker():
-    text = f"-- Process 1 terminated --\nTraceback ...\n{UserError.__module__}.UserError: image 'a.jpg' is broken\n"
+@pytest.mark.parametrize("kind", ["UserError", "DamagedFileError"])
+def test_found_in_the_text_of_a_spawned_worker(kind):
+    text = f"-- Process 1 terminated --\nTraceback ...\n{UserError.__module__}.{kind}: image 'a.jpg' is broken\n"
     assert str(find_user_error(RuntimeError(text))) == "image 'a.jpg' is broken"
     assert find_user_error(RuntimeError("other")) is None
 
@@ -47,6 +49,16 @@ def test_found_as_the_cause():
             raise RuntimeError("outer") from error
     except RuntimeError as error:
         assert str(find_user_error(error)) == "inner"
+
+
+def test_ctrl_c_is_a_line_and_ends_the_process_by_the_signal():
+    """A shell's loop around the tool then ends as well; what is registered for the end still runs."""
+    script = (
+        "import atexit, os, signal; from twostage.errors import run_cli; signal.signal(2, signal.default_int_handler);"
+        "atexit.register(print, 'cleaned'); run_cli(lambda: os.kill(os.getpid(), signal.SIGINT))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "cleaned\n", "interrupted\n")
 
 
 def test_near_names():
@@ -73,10 +85,11 @@ def test_a_reader_that_goes_away():
     assert done.returncode == 141 and not done.stderr
 
 
-def test_a_full_disk_wherever_it_shows(capsys):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_wherever_it_shows(capsys, number):
     def main():
         try:
-            raise OSError(errno.ENOSPC, "No space left on device", "out/log.txt")
+            raise OSError(number, os.strerror(number), "out/log.txt")
         except OSError as error:
             raise RuntimeError("a library's own words") from error
 
@@ -84,7 +97,7 @@ def test_a_full_disk_wherever_it_shows(capsys):
         run_cli(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
-        "error: can't write 'out/log.txt': No space left on device; make room or choose another output folder\n"
+        f"error: can't write 'out/log.txt': {os.strerror(number)}; make room or choose another output folder\n"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from twostage.errors import UserError
 from twostage.vocabulary import Vocabulary
+from twostage.web.limits import parse_words
 
 
 @pytest.mark.parametrize("module", ["twostage.vocabulary", "twostage.data.loaders", "twostage.segmenter"])
@@ -191,3 +192,39 @@ def test_yaml_that_its_reader_trips_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "names.yaml").write_text(content)
     with pytest.raises(UserError, match=r"names\.yaml"):
         Vocabulary.from_file(tmp_path / "names.yaml")
+
+
+@pytest.mark.parametrize("word", ["cat\ndog", "cat\r\ndog", "cat\u2028dog", "sofa, cat\x85dog"])
+def test_a_name_over_several_lines(word: str) -> None:
+    """Pasted lines are no single class; line breaks around names are blanks. On every door alike."""
+    for read in (lambda: Vocabulary.from_words([word]), lambda: Vocabulary.parse(word), lambda: parse_words(word)):
+        with pytest.raises(UserError, match="a name over several lines; put commas"):
+            read()
+
+
+def test_line_breaks_around_names() -> None:
+    typed = "cat,\n sofa\n,\n"
+    assert Vocabulary.parse(typed).names == parse_words(typed).names == ("cat", "sofa")
+    assert Vocabulary.from_words(["cat\n", "\nsofa,\ncouch"]).names == ("cat", "sofa, couch")
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u2060", "\u00ad", "\u200e", "\u202a", "\u200d"])
+def test_invisible_letters_make_no_other_word(mark: str, tmp_path: Path) -> None:
+    """They come along with text copied from pages; the class is the one that people see."""
+    word = f"{mark}ca{mark}t{mark}"
+    (tmp_path / "names.txt").write_text(word, encoding="utf-8")
+    (tmp_path / "classes.json").write_text(f'["{word}"]', encoding="utf-8")
+    read = [Vocabulary.from_words([word]), Vocabulary.parse(word), parse_words(word)]
+    read += [Vocabulary.from_file(tmp_path / "names.txt"), Vocabulary.parse(str(tmp_path))]
+    assert {found.names for found in read} == {("cat",)}
+    with pytest.raises(UserError, match="'cat' twice"):
+        Vocabulary.from_words(["cat", word])
+    with pytest.raises(UserError, match="empty name"):
+        Vocabulary.from_words([mark])
+
+
+def test_joiners_are_spelling_in_scripts_that_have_them() -> None:
+    names = ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f468\u200d\U0001f469")
+    assert Vocabulary.from_words(names).names == names
+    assert Vocabulary.from_words([f"{names[0]}\u200c", "a\u200c\u0645"]).names == (names[0], "a\u0645")
+    assert Vocabulary.from_words(["polar\u00a0bear"]).names == ("polar bear",)

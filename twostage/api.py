@@ -56,6 +56,11 @@ class EncodedImage:
     pixels: np.ndarray
     features: Any
 
+    def __repr__(self) -> str:
+        """Without the arrays, which would fill pages."""
+        height, width = self.pixels.shape[:2]
+        return f"<EncodedImage of {width} x {height} pixels>"
+
 
 class Mapped(NamedTuple):
     """What `Segmenter.map` made of one picture: a result, or the error that says why there is none."""
@@ -73,6 +78,10 @@ class Segmenter:
         self.model = model.eval()
         self.cfg = cfg
         self._choice = OthersChoice(cfg.MODEL.CLIP.NAME, model.text)
+
+    def __repr__(self) -> str:
+        """Without the network, which would fill pages; `.model` shows it."""
+        return f"<Segmenter {type(self.model).__name__}>"
 
     def __call__(
         self,

@@ -7,6 +7,7 @@ their main function through `run_cli`, which prints that line and leaves with ex
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import errno
 import io
@@ -45,6 +46,10 @@ class UserError(Exception):
         super().__init__(re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: f"{word[0][: _LONGEST_WORD - 3]}...", message))
 
 
+class DamagedFileError(UserError):
+    """A file is empty, cut off or damaged; another copy of it helps, or another file in its place."""
+
+
 def near_names(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     """A suffix for error messages: ` (did you mean 'a' or 'b'?)`, or an empty string when nothing is close.
 
@@ -76,9 +81,10 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         # A worker process hands over the whole traceback as text; torch even puts it into an error of the same type.
-        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-        if marker in str(error):
-            return UserError(str(error).rsplit(marker, 1)[1].splitlines()[0])
+        kinds: list[type[UserError]] = [UserError, *UserError.__subclasses__()]
+        told = re.split("|".join(rf"{re.escape(kind.__module__)}\.{kind.__qualname__}: " for kind in kinds), str(error))
+        if len(told) > 1:
+            return UserError(told[-1].splitlines()[0])
         if isinstance(error, UserError):
             return error
         error = error.__cause__ or error.__context__
@@ -88,19 +94,27 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 def _disk_error(error: BaseException | None) -> UserError | None:
     """What a full or read-only disk means for the user, where that is why something failed, else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             where = f" '{error.filename}'" if error.filename else " a file"
             return UserError(f"can't write{where}: {error.strerror}; make room or choose another output folder")
         error = error.__cause__ or error.__context__
     return None
 
 
+def _end_by_interrupt() -> None:
+    """End this process by SIGINT, so that a shell's loop around it ends as well; what cleans up at the end runs before."""
+    atexit._run_exitfuncs()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def run_cli(main: Callable[[], object]) -> None:
     """Run a tool's `main()`; a `UserError` becomes `error: ...` on stderr and exit code 2.
 
-    What a terminal's encoding has no letter for is printed escaped. A reader that went away (`| head`) ends the tool quietly;
-    log lines that find no reader or no room on the disk are left out.
-    Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead. The process keeps freed memory (`twostage/allocator.py`).
+    What a terminal's encoding has no letter for is printed escaped. Ctrl-C ends the process by SIGINT, with a line in place of
+    a traceback. A reader that went away (`| head`) ends the tool quietly; log lines that find no reader or no room on the disk
+    are left out. Set `TWOSTAGE_TRACEBACK=1` to see the full traceback instead. The process keeps freed memory
+    (`twostage/allocator.py`).
     """
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
@@ -118,6 +132,12 @@ def run_cli(main: Callable[[], object]) -> None:
         # Nothing may be written any more, not even by the interpreter's own flush at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
+    except KeyboardInterrupt:
+        if os.environ.get("TWOSTAGE_TRACEBACK") == "1":
+            raise
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        _end_by_interrupt()
     except Exception as error:
         known = find_user_error(error) or _disk_error(error)
         if known is None or os.environ.get("TWOSTAGE_TRACEBACK") == "1":

@@ -11,7 +11,7 @@ from twostage.data.catalogue import DatasetInfo, benchmarks
 from twostage.data.catalogue.folders import read_folder_classes
 from twostage.data.views import dataset_info, registered_names
 from twostage.errors import UserError
-from twostage.words import class_names, looks_like_file, read_name_file
+from twostage.words import class_names, looks_like_file, read_name_file, split_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Vocabulary:
         >>> Vocabulary.parse("cat; sofa,couch").names
         ('cat', 'sofa, couch')
         """
-        if not text.strip(" ,;"):
+        if not text.replace(",", "").replace(";", "").strip():
             raise UserError(f"{text!r} names nothing; give words such as 'cat, sofa'")
         registered = registered_names()
         for name in (text, f"{text}_val", f"{text}_train", _published_as(text)):
@@ -118,8 +118,7 @@ class Vocabulary:
             return cls.from_file(path)
         if looks_like_file(text) and not {",", ";"} & set(text):
             raise UserError(f"'{text}' does not exist; give a file of names, a dataset folder, or the names themselves")
-        separator = ";" if ";" in text else ","
-        return cls.from_words([word for word in text.split(separator) if word.strip(" ,")])
+        return cls.from_words(split_words(text))
 
 
 def _published_as(text: str) -> str:

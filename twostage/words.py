@@ -23,6 +23,10 @@ _LONGEST_NUMBER = 10
 FILE_SUFFIXES = (".txt", ".names", ".csv", ".json", ".yaml", ".yml")
 # Control characters and halves of surrogate pairs: no text encoding or terminal takes them.
 _NO_LETTERS = ("Cc", "Cs")
+# Invisible format characters: byte-order marks, zero-width spaces, soft hyphens, marks of direction.
+_INVISIBLE = "Cf"
+# The two of them that spell words of some scripts, and join emoji: zero-width (non-)joiners.
+_JOINERS = "\u200c\u200d"
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -45,6 +49,11 @@ def class_name(entry: Any, *, source: str) -> str:
     if len(words) > 1 and not all(word.strip(" ,") for word in words):
         raise UserError(f"{source} has {shown(entry)} with an empty synonym; remove it")
     parts = [part for word in words for part in _plain(word).split(",")]
+    if any(len(part.strip().splitlines()) > 1 for part in parts):
+        raise UserError(
+            f"{source} has {shown(entry)}, a name over several lines; put commas (semicolons where names hold synonyms) "
+            "between names, or give a file with one name per line"
+        )
     name = ", ".join(" ".join(part.split()) for part in parts if part.strip())
     if not name:
         raise UserError(f"{source} has an empty name; remove it")
@@ -64,6 +73,16 @@ def class_names(entries: Iterable[Any], *, source: str) -> tuple[str, ...]:
         raise UserError(f"{source} is empty; give at least one class name")
     check_distinct(names, source=source)
     return names
+
+
+def split_words(text: str) -> list[str]:
+    """The names in a line that somebody typed: behind commas, or behind semicolons where names hold synonyms; empty ones are
+    left out.
+
+    >>> split_words("cat, sofa,"), split_words("cat; sofa, couch")
+    (['cat', ' sofa'], ['cat', ' sofa, couch'])
+    """
+    return [word for word in text.split(";" if ";" in text else ",") if word.replace(",", "").strip()]
 
 
 def check_distinct(names: Iterable[str], *, source: str) -> None:
@@ -132,10 +151,20 @@ def read_text(path: Path) -> str:
 
 
 def _plain(word: str) -> str:
-    """`word` composed (NFC), without byte-order marks, with bytes that an ASCII locale could not name read as UTF-8."""
+    """`word` composed (NFC), without invisible letters, with bytes that an ASCII locale could not name read as UTF-8.
+
+    Joiners stay between letters beyond ASCII, where they are spelling.
+    """
     if any("\udc80" <= letter <= "\udcff" for letter in word):
         word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return unicodedata.normalize("NFC", word.replace("\ufeff", ""))
+    neighbours = zip(["", *word], word, [*word[1:], ""], strict=False)
+    kept = [
+        letter
+        for before, letter, after in neighbours
+        if unicodedata.category(letter) != _INVISIBLE
+        or (letter in _JOINERS and before > "\x7f" and after > "\x7f" and not (before + after).isspace())
+    ]
+    return unicodedata.normalize("NFC", "".join(kept))
 
 
 def _listed(content: Any) -> list[Any] | None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from twostage.benchmark.cost import Cost, added_memory, measured, median
-from twostage.benchmark.ratios import regressions, store
+from twostage.benchmark.ratios import read_stored, regressions, store
 from twostage.benchmark.turns import ratio, take_turns
+from twostage.commands.main import run
 from twostage.errors import UserError
 
 
@@ -58,15 +59,33 @@ def test_ratios_are_taken_turn_by_turn():
 def test_worse_ratios_are_named(tmp_path):
     path, setting = tmp_path / "ratios.json", {"size": "64x64", "threads": 1}
     store(path, setting, {"whole": 2.0, "decode": 1.0})
-    assert regressions(path, setting, {"whole": 2.3, "decode": 0.1}, 0.2) == []
-    assert regressions(path, setting, {"whole": 2.5, "decode": 1.0}, 0.2) == ["whole: 2.50, was 2.00"]
+    stored = read_stored(path, setting)
+    assert regressions(stored, {"whole": 2.3, "decode": 0.1}, 0.2) == []
+    assert regressions(stored, {"whole": 2.5, "decode": 1.0}, 0.2) == ["whole: 2.50, was 2.00"]
+    with pytest.raises(UserError, match="does not have"):
+        regressions(stored, {"whole": 2.0}, 0.2)
     # A step that takes next to nothing may take several times that.
     store(path, setting, {"whole": 2.0, "decode": 0.0003})
-    assert regressions(path, setting, {"whole": 2.0, "decode": 0.002}, 0.2) == []
+    assert regressions(read_stored(path, setting), {"whole": 2.0, "decode": 0.002}, 0.2) == []
     with pytest.raises(UserError, match="threads 1, this run has 2"):
-        regressions(path, setting | {"threads": 2}, {"whole": 2.0, "decode": 1.0}, 0.2)
-    with pytest.raises(UserError, match="does not have"):
-        regressions(path, setting, {"whole": 2.0}, 0.2)
-    path.write_text("{}")
-    with pytest.raises(UserError, match="no file of ratios"):
-        regressions(path, setting, {"whole": 2.0}, 0.2)
+        read_stored(path, setting | {"threads": 2})
+    for content in ("{}", "[]", '{"ratios": {"whole": "x"}, "setting": {}}', '{"ratios": [1], "setting": {}}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match="no file of ratios"):
+            read_stored(path, setting)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--size", "0x3"], "size '0x3' is not HEIGHTxWIDTH"),
+        (["--output-size", "32"], "size '32' is not HEIGHTxWIDTH"),
+        (["--classes", "5", "0"], "'0' is no number of things"),
+        (["--repeats", "0"], "'0' is no number of things"),
+        (["--check-ratios", "nowhere.json"], "'nowhere.json' is no file of ratios"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(options, said, monkeypatch):
+    monkeypatch.setattr("twostage.commands.benchmark.take_turns", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match=said):
+        run(["benchmark", "--system", "toybox/san", *options, "MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu"])

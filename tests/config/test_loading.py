@@ -80,6 +80,10 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path):
         ("INPUT.CROP.TYPE", "nosuch", "'absolute'"),
         ("INPUT.RANDOM_FLIP", "sideways", "'horizontal', 'vertical', 'none'"),
         ("INPUT.PAD_VALUE", "900", "between 0 and 255"),
+        # Detectron2's defaults make the short edge 800.
+        ("INPUT.PAD_TO", "640", "INPUT.MIN_SIZE_TRAIN (800,) makes every picture larger"),
+        ("DATASETS.TRAIN", "('a','b','a')", "names 'a' twice"),
+        ("DATASETS.TEST", "('a','a')", "names 'a' twice"),
         ("MODEL.PIXEL_STD", "(0,1,1)", "above 0"),
         ("MODEL.MASK_LOSS.MASK_WEIGHT", "-1", "0 or more"),
         ("MODEL.MASK_LOSS.OVERSAMPLE_RATIO", "0.5", "at least 1"),
@@ -92,6 +96,15 @@ def test_bad_value_names_key_and_allowed(key, value, said):
     with pytest.raises(UserError) as error:
         load_config("", [key, value])
     assert key in str(error.value) and said in str(error.value)
+
+
+def test_padding_less_than_the_crop_is_told():
+    """A crop larger than what it is padded to contradicts it; pictures that only may be larger do not."""
+    crop = ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "(512,640)"]
+    with pytest.raises(UserError, match=r"INPUT\.PAD_TO is 512 and INPUT\.CROP\.SIZE \(512, 640\)"):
+        load_config("", [*crop, "INPUT.PAD_TO", "512"])
+    assert load_config("", [*crop, "INPUT.PAD_TO", "640"]).INPUT.PAD_TO == 640
+    assert load_config("", ["INPUT.MIN_SIZE_TRAIN", "(320,800)", "INPUT.PAD_TO", "640"]).INPUT.PAD_TO == 640
 
 
 def test_whole_numbers_are_fine_where_floats_are_meant():

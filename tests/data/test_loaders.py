@@ -152,6 +152,23 @@ def test_training_sets_share_their_classes(dataset: str) -> None:
         MetadataCatalog.remove(other)
 
 
+def test_a_training_set_under_two_names_is_told() -> None:
+    """It would weigh double; another split of the same folder is another set."""
+    names = ("loader_test_one", "loader_test_two", "loader_test_three")
+    try:
+        for name, labels in zip(names, ("a.png", "a.png", "b.png"), strict=True):
+            DatasetCatalog.register(name, lambda labels=labels: [{"file_name": "x.jpg", "sem_seg_file_name": labels}])
+            MetadataCatalog.get(name).set(stuff_classes=["a"], ignore_label=255)
+        infos = [dataset_info(name) for name in names]
+        assert len(loaders.training_records([infos[0], infos[2]])) == 2
+        with pytest.raises(UserError, match="'loader_test_one' and 'loader_test_two' are the same pictures and labels"):
+            loaders.training_records(infos)
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
 def test_empty_dataset_is_named(tmp_path: Path) -> None:
     DatasetCatalog.register("loader_test_empty", list)
     try:

@@ -21,8 +21,8 @@ from twostage.data.views import dataset_info
 from twostage.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-# Two objects of class 1, a crowd of it, stuff of class 2, void (0), and a segment that the json does not know (5).
-IDS = np.array([[7, 7, 70000, 70000], [300, 300, 0, 5], [255, 255, 255, 255]])
+# Two objects of class 1, a crowd of it, stuff of class 2, and void (0).
+IDS = np.array([[7, 7, 70000, 70000], [300, 300, 0, 0], [255, 255, 255, 255]])
 SEGMENTS = [
     {"id": 70000, "category_id": 1, "iscrowd": 0},
     {"id": 300, "category_id": 1, "iscrowd": 1},
@@ -78,6 +78,22 @@ def test_labels_of_another_size_are_named(tmp_path: Path) -> None:
     write_segment_map(record["pan_seg_file_name"], IDS[:2])
     with pytest.raises(UserError, match=r"panoptic label '.*pan\.png' is 2x4 .* its image is 3x4"):
         mapper()(record)
+
+
+@pytest.mark.parametrize(
+    ("ids", "segments", "wrong"),
+    [
+        (IDS, SEGMENTS[:3], r"pan\.png' holds id 7, which its json does not list"),
+        (np.where(IDS == 7, 0, IDS), SEGMENTS, r"pan\.png' has no pixel of segment 7, which its json lists"),
+        (np.where(IDS == 300, 0, IDS), SEGMENTS, r"pan\.png' has no pixel of segment 300"),
+    ],
+)
+def test_png_and_json_of_different_segments(
+    tmp_path: Path, ids: np.ndarray, segments: list[dict[str, Any]], wrong: str
+) -> None:
+    """Neither a mask without pixels nor pixels without a mask; a crowd's id counts as listed."""
+    with pytest.raises(UserError, match=wrong):
+        mapper()(record_of(tmp_path, ids, segments))
 
 
 def test_training_by_segment_sees_each_object_of_toybox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

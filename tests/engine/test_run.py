@@ -13,7 +13,7 @@ from detectron2.engine import default_argument_parser
 
 from twostage.commands.arguments import train_parser
 from twostage.commands.launch import launch
-from twostage.commands.setup import set_aside_metrics
+from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.commands.train import evaluate, run
 from twostage.engine.results_table import evaluation_table
 from twostage.errors import UserError
@@ -46,6 +46,8 @@ def test_one_process_is_a_plain_call() -> None:
     ("changes", "message"),
     [
         ({"processes": 3, "device": "cuda"}, "--num-gpus is 3, but this machine has 2"),
+        ({"processes": -2}, "--num-gpus is -2, .* of 1 or more"),
+        ({"machines": 0}, "--num-machines 0; give"),
         ({"machines": 2}, "--dist-url tcp://HOST:PORT"),
         ({"address": "localhost:1"}, "--dist-url is 'localhost:1'"),
         ({"machines": 2, "machine_rank": 2, "address": "tcp://a:1"}, "--machine-rank is 2"),
@@ -63,11 +65,30 @@ def test_output_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"output folder '.*file' can't be written .* OUTPUT_DIR"):
         check_writable(tmp_path / "file")
-    (tmp_path / "metrics.json").write_text("old")
-    set_aside_metrics(tmp_path)
-    set_aside_metrics(tmp_path)
-    assert (tmp_path / "metrics.previous.json").read_text() == "old"
-    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_new_run_sets_the_earlier_one_aside(tmp_path: Path) -> None:
+    """Resumed before its first checkpoint, it must not go on from one of before."""
+    for name in ("metrics.json", "last_checkpoint"):
+        (tmp_path / name).write_text(f"old {name}")
+    set_aside_earlier_run(tmp_path)
+    set_aside_earlier_run(tmp_path)
+    assert (tmp_path / "metrics.previous.json").read_text() == "old metrics.json"
+    assert (tmp_path / "last_checkpoint.previous").read_text() == "old last_checkpoint"
+    assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "last_checkpoint").exists()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_evaluation_leaves_the_config_of_a_training_run(data: Path, tmp_path: Path, training: bool) -> None:
+    """`--resume` compares with it; an evaluation's own is in its results. Without a run it is written."""
+    cfg = tiny.tiny_config(data, tmp_path, SOLVER__BASE_LR=0.7)
+    args = argparse.Namespace(config_file="", eval_only=not training)
+    for begun, written in ((False, True), (True, training)):
+        (tmp_path / "config.yaml").write_text("SOLVER: {}\n")
+        if begun:
+            (tmp_path / "last_checkpoint").write_text("model_final.pth")
+        set_up(cfg, args)
+        assert ("BASE_LR: 0.7" in (tmp_path / "config.yaml").read_text()) == written
 
 
 def test_table_of_one_and_of_several_sets() -> None:

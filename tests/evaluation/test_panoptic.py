@@ -208,3 +208,21 @@ def test_without_segments(make_dataset) -> None:
     ids = torch.zeros(dataset.predictions[0].shape, dtype=torch.int32)
     with pytest.raises(UserError, match="has no panoptic labels"):
         evaluator.process(dataset.records[:1], [{**dataset.outputs()[0], "panoptic_seg": (ids, [])}])
+
+
+def test_labels_that_contradict_themselves(make_dataset) -> None:
+    """A json that lists a segment which the PNG lacks: refused, or left out where broken files are."""
+    dataset = make_dataset(num_classes=2)
+    record, shape = dataset.records[0], dataset.predictions[0].shape
+    output = {**dataset.outputs()[0], "panoptic_seg": (torch.zeros(shape, dtype=torch.int32), [])}
+    record["pan_seg_file_name"] = record["sem_seg_file_name"].replace(".png", "_panoptic.png")
+    Image.fromarray(segment_map_to_rgb(np.full(shape, 3))).save(record["pan_seg_file_name"])
+    record["segments_info"] = [{"id": 3, "category_id": 0}, {"id": 4, "category_id": 1}]
+    info = dataset_info(dataset.name)
+    with pytest.raises(UserError, match=r"_panoptic\.png' has no pixel of segment 4, which its json lists"):
+        SemanticSegmentationEvaluator(info, measures=[PanopticMeasure]).process([record], [output])
+    evaluator = SemanticSegmentationEvaluator(info, measures=[PanopticMeasure], skip_broken=True)
+    evaluator.process([record], [output])
+    assert [entry["reason"].endswith("--skip-broken") for entry in evaluator.skipped] == [True]
+    with pytest.raises(UserError, match=r"gave no image to evaluate.* \(1 left out: panoptic label .* segment 4"):
+        evaluator.evaluate()

@@ -15,7 +15,7 @@ from twostage.api import find_config
 from twostage.commands import evaluate_eight
 from twostage.commands.evaluate import run_from_arguments
 from twostage.config import load_config
-from twostage.data.views import evaluated_view
+from twostage.data.views import dataset_info, evaluated_view
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.protocol import protocol_of, protocol_table
@@ -25,8 +25,7 @@ from twostage.evaluation.selection import select_datasets
 def settings(name: str, *opts: str) -> dict:
     cfg = load_config(find_config(name), ["MODEL.CLIP.TEXT_CACHE", "", *opts])
     (test_set,) = cfg.DATASETS.TEST
-    dataset = EvaluatedDataset.of(evaluated_view(cfg, test_set))
-    return protocol_of(cfg.dump(), dataset.prompt_names, background=dataset.background_class)
+    return protocol_of(cfg.dump(), EvaluatedDataset.of(evaluated_view(cfg, test_set)))
 
 
 def test_settings_are_those_of_the_config() -> None:
@@ -45,7 +44,21 @@ def test_settings_are_those_of_the_config() -> None:
     told = settings("toybox/maskclip")
     assert told["window"] == "whole picture" and told["resize"].startswith(f"pillow {PIL.__version__}, short side")
     assert settings("clip_diy")["resize"] == f"pillow {PIL.__version__}, stretched to 256 x 256"
-    assert protocol_of("", [], background=None) == {}
+    assert protocol_of("", EvaluatedDataset.of(dataset_info("toybox_val_open"))) == {}
+
+
+def test_names_are_those_that_were_asked_for() -> None:
+    """Not the key's value: "auto" is another list on every benchmark and under every registered name."""
+    asked = {
+        ("san_vitb", "ade20k_150_val"): "detectron2",
+        ("fcclip_r50", "ade20k_150_val"): "fcclip",
+        ("catseg_vitb", "ade20k_150_val"): "catseg",
+        ("toybox/san", "toybox_val_open"): "the dataset's own",
+    }
+    for (name, test_set), whose in asked.items():
+        assert settings(name, "DATASETS.TEST", f"('{test_set}',)")["names"] == whose
+    more = settings("toybox/san", "DATASETS.DISTRACTORS", "toybox:7")
+    assert more["names"] == "the dataset's own, and 7 that no label holds"
 
 
 # System -> its test sets without published settings.

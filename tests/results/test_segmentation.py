@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -187,3 +188,17 @@ def test_panoptic_segments_as_coco(result: Segmentation) -> None:
     ]
     with Image.open(io.BytesIO(panoptic._repr_png_())) as picture:
         assert picture.format == "PNG"
+
+
+def test_it_is_printed_in_a_line(result: Segmentation) -> None:
+    """Not as pages of numbers, and of many names the largest."""
+    areas, none = result.areas(), float((result.labels < 0).mean())
+    told = ", ".join(f"{name!r} {100 * share:.1f} %" for name, share in areas.items())
+    assert len(areas) == 3 and 0 < none < 0.1
+    line = f"<Segmentation of 40 x 30 pixels into 4 names: {told}, none of the words {100 * none:.1f} %"
+    assert repr(result) == f"{line}>"
+    assert repr(dataclasses.replace(result, others=("sky", "sea"))) == f"{line}; 2 other words competed>"
+    many = dataclasses.replace(result, names=tuple("abcdefgh"), labels=np.repeat(np.arange(8), 5).reshape(8, 5))
+    assert repr(many).endswith("'e' 12.5 %, 3 more>") and "none" not in repr(many)
+    segments = PanopticSegmentation(ids=result.labels, segments=({"id": 1},), names=NAMES, image=result.image)
+    assert repr(segments) == "<PanopticSegmentation of 40 x 30 pixels: 1 segments of 4 names>"

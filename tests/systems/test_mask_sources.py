@@ -225,3 +225,30 @@ def test_masks_from_elsewhere_need_clip_and_train_nothing() -> None:
     model = build_model(config(name="ovseg_superpixels")).train()
     with pytest.raises(UserError, match="named by CLIP alone and train nothing"):
         model.encode(model.preprocess([{"image": halves()}]))
+
+
+@torch.no_grad()
+def test_pixels_in_no_mask_are_none_of_the_words() -> None:
+    """Asked without contrast words and with them; a picture without any mask as well. Evaluation still names every pixel."""
+    torch.manual_seed(0)
+    model = build_model(config(name="ovseg_superpixels")).eval()
+    labels = torch.zeros(40, 60, dtype=torch.int64)
+    labels[:, :25], labels[:, 25:30] = 4, 9
+    asked = Vocabulary.from_words(["sky", "grass", "cat"])
+    entry = {"image": halves(80, 120), "original": halves(), "height": 40, "width": 60}
+    for masks, covered in ((labels, 30), (torch.zeros_like(labels), 0)):
+        model.masks = lambda _picture, _name, masks=masks: masks
+        encoded = model.encode(model.preprocess([entry]))
+        (alone,) = model.answer(encoded, asked).label_maps([(40, 60)])
+        assert (alone[:, covered:] == -1).all() and (alone[:, :covered] >= 0).all()
+        (among,) = model.answer(encoded, asked, ("star",)).label_maps([(40, 60)])
+        assert (among[:, covered:] == -1).all()
+        (named,) = model([{**entry, "vocabulary": asked}])
+        assert (named["sem_seg_labels"] >= 0).all()
+        assert torch.equal(named["sem_seg_labels"][:, :covered], alone[:, :covered])
+    # Masks that leave nothing out leave nothing unlabelled, on borders between three of them either, at any size.
+    whole = torch.ones(40, 60, dtype=torch.int64)
+    whole[20:, :33], whole[20:, 33:] = 2, 3
+    model.masks = lambda _picture, _name: whole
+    (found,) = model.answer(model.encode(model.preprocess([entry])), asked).label_maps([(57, 91)])
+    assert (found >= 0).all()

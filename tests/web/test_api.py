@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 import twostage
+from twostage.errors import UserError
+from twostage.web.available import asked_systems
 from twostage.web.limits import parse_words
 from twostage.web.requests import Desk, Request
 from web.client import AskError, Client
@@ -73,6 +75,25 @@ def test_wrong_words(client: Client, examples: list[Example], words: str, more: 
         return
     with pytest.raises(AskError, match=message):
         client.segment(picture, words, DENSE, *more)
+
+
+def test_what_scripts_send_in_place_of_text(client: Client, examples: list[Example]) -> None:
+    """A list of names, null for nothing; anything else is told, and never made into a word."""
+    picture = client.upload(Path(examples[0][0]))
+    answer = client.segment(picture, ["grass", ["water", "lake"]], DENSE, "words of mine", ["sky"], None)
+    assert (answer["names"], answer["others"]) == (["grass", "water, lake"], ["sky"])
+    for words, message in (
+        (5, "the words are 5; give names"),
+        ([5], "which is no name"),
+        ([], "give words"),
+        ({}, "are {}"),
+    ):
+        with pytest.raises(AskError, match=message):
+            client.segment(picture, words, DENSE)
+    with pytest.raises(AskError, match="give other words"):
+        client.segment(picture, "grass", DENSE, "words of mine", None)
+    with pytest.raises(AskError, match=r"the words have .* letters"):
+        client.segment(picture, ["x" * 3000, "y" * 3000], DENSE)
 
 
 @pytest.mark.parametrize("what", ["words", "other words"])
@@ -179,3 +200,8 @@ def test_files_of_results_do_not_pile_up(desk: Desk, examples: list[Example], mo
     asked = Request(picture=examples[0][0], words="sky, sand", system=DENSE)
     kept = [Path(desk.files(asked)[0]).parent for _ in range(4)]
     assert [folder.exists() for folder in kept] == [False, False, True, True]
+
+
+def test_weights_that_are_not_there_are_told_before_the_page_opens() -> None:
+    with pytest.raises(UserError, match=r"'nowhere\.pth'"):
+        asked_systems([DENSE], ["nowhere.pth"], "cpu")

@@ -23,25 +23,35 @@ def store(path: Path, setting: Mapping[str, Any], ratios: Ratios) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def regressions(path: Path, setting: Mapping[str, Any], ratios: Ratios, tolerance: float) -> list[str]:
-    """One line per ratio that is more than `tolerance` (a share) above the stored one.
+def read_stored(path: Path, setting: Mapping[str, Any]) -> dict[str, float]:
+    """The ratios that `store` wrote, to be read before anything is measured.
 
     Raises:
         UserError: no such file, another content, or one of another setting.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        stored, before = dict(content["ratios"]), dict(content["setting"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        stored = {str(name): float(value) for name, value in content["ratios"].items()}
+        before = dict(content["setting"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is no file of ratios ({error}); write one by --write-ratios") from error
     for name, value in before.items():
         if setting.get(name) != value:
             raise UserError(
                 f"'{path}' was measured with {name} {value}, this run has {setting.get(name)}; use the same"
             )
+    return stored
+
+
+def regressions(stored: Ratios, ratios: Ratios, tolerance: float) -> list[str]:
+    """One line per ratio that is more than `tolerance` (a share) above the stored one.
+
+    Raises:
+        UserError: a stored ratio that was not measured.
+    """
     missing = [name for name in stored if name not in ratios]
     if missing:
-        raise UserError(f"'{path}' has a ratio {missing[0]!r}, which this run does not have; write it anew")
+        raise UserError(f"the stored ratios have {missing[0]!r}, which this run does not have; write them anew")
     return [
         f"{name}: {ratios[name]:.2f}, was {value:.2f}"
         for name, value in stored.items()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from twostage.checkpoint.renaming import CheckpointTable, check_complete
 from twostage.checkpoint.safe_loading import load_checkpoint_file, model_tensors
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.files import atomic_path, write_text
 from twostage.systems.cards import cards_of, recognise_checkpoint
 from twostage.weights.find import weights_file
@@ -113,9 +113,41 @@ class Checkpointer(DetectionCheckpointer):
                 raise OSError(0, f"{str(error).splitlines()[0]} (is the disk full?)") from error
         self.tag_last_checkpoint(path.name)
 
+    def remove_partial(self) -> None:
+        """Delete what a run that was killed while it wrote a checkpoint has left in `save_dir` (rank 0)."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        for file in Path(self.save_dir).glob(".model_*.pth.*.tmp"):
+            logger.info("Removed '%s', a checkpoint that was never finished", file)
+            file.unlink(missing_ok=True)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note the newest checkpoint's name in `<save_dir>/last_checkpoint`."""
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def get_checkpoint_file(self) -> str:
+        """The file that `<save_dir>/last_checkpoint` names.
+
+        Raises:
+            UserError: it names none, or one that is not there.
+        """
+        note = Path(self.save_dir) / "last_checkpoint"
+        try:
+            name = note.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            name = ""
+        if name and "\0" not in name and (note.parent / name).is_file():
+            return str(note.parent / name)
+        what = f"names {shown(name)}, which is not there" if name else "names no file"
+        raise UserError(f"'{note}' {what}{self.other_checkpoints(name)}")
+
+    def other_checkpoints(self, name: str) -> str:
+        """What to do where the checkpoint `name` in `save_dir` can't be gone on from, as the end of a sentence."""
+        folder = Path(self.save_dir)
+        files = sorted(p.name for p in folder.glob("model_" + 7 * "[0-9]" + ".pth") if p.name != Path(name).name)
+        if not files:
+            return f"; put the file back, or train without --resume, from the beginning (OUTPUT_DIR {folder})"
+        return f"; to go on from another checkpoint, write its name, such as {files[-1]}, into '{folder / 'last_checkpoint'}'"
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load `path` into the model and the checkpointables; returns what nobody took (e.g. `iteration`).

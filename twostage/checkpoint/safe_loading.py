@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from twostage.checkpoint.tensor_reader import is_archive
 from twostage.checkpoint.torchscript import is_torchscript, load_torchscript_tensors
 from twostage.checkpoint.trainer_files import is_trainer_file, load_trainer_tensors
-from twostage.errors import UserError
+from twostage.errors import DamagedFileError, UserError
 
 # Keys under which training frameworks keep the model's tensors inside a checkpoint.
 # The last is FOUND's.
@@ -39,7 +39,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist; check MODEL.WEIGHTS")
     if path.stat().st_size == 0:
-        raise UserError(f"checkpoint '{path}' is empty; copy or download it again")
+        raise DamagedFileError(f"checkpoint '{path}' is empty; copy or download it again")
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))
@@ -69,7 +69,7 @@ def _load_torch(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint '{path}' is not a checkpoint file (or is damaged); get it again") from error
     # A damaged pickle makes torch fail in any way: RuntimeError, EOFError, TypeError, AttributeError and others.
     except Exception as error:
-        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+        raise DamagedFileError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
     _check_sums(path)
     if not isinstance(content, dict):
         raise UserError(f"checkpoint '{path}' holds a {type(content).__name__}, not a dictionary of tensors")

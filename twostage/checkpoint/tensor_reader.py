@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twostage.errors import UserError
+from twostage.errors import DamagedFileError, UserError
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -54,7 +54,7 @@ def read_archive(path: Path, stand_in: StandIn) -> Any:
         raise
     # A damaged pickle calls its few names with anything: TypeError, IndexError, AttributeError, OverflowError and others.
     except Exception as error:
-        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+        raise DamagedFileError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
 
 
 class _Reader(pickle.Unpickler):

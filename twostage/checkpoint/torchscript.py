@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from twostage.checkpoint.tensor_reader import is_archive, read_archive
-from twostage.errors import UserError
+from twostage.errors import DamagedFileError, UserError
 
 _LISTS = tuple(f"build_{kind}list" for kind in ("int", "double", "bool", "tensor"))
 
@@ -32,7 +32,7 @@ def is_torchscript(path: Path) -> bool:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     # A damaged list of parts: UnicodeDecodeError, NotImplementedError, struct.error and others besides BadZipFile.
     except Exception as error:
-        raise UserError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
+        raise DamagedFileError(f"checkpoint '{path}' is truncated or damaged; copy or download it again") from error
 
 
 def load_torchscript_tensors(path: Path) -> dict[str, Tensor]:

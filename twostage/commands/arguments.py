@@ -220,8 +220,8 @@ def benchmark_parser(text: str | None = None, prog: str | None = None) -> Parser
     add_config(parser)
     parser.add_argument("--size", default="640x854", help="image fed to the model, height x width")
     parser.add_argument("--output-size", default="512x683", help="size of the label map")
-    parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--classes", type=positive, nargs="+", default=[20, 150, 847])
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--random-text", action="store_true", help="random prompts' embeddings, no text tower")
     parser.add_argument(
         "--steps", nargs="+", choices=NAMES, default=NAMES, metavar="STEP",
@@ -281,6 +281,19 @@ def _add_listing(parser: Parser) -> Parser:
 def _add_preparing(parser: Parser) -> Parser:
     _add_checking(parser)
     parser.add_argument("--source", metavar="DIR", help="the unpacked download; default: the folder of all datasets")
+    parser.add_argument(
+        "--coco",
+        type=expand_home,
+        metavar="FILE",
+        help="make the folder NAME, one of --splits, of a COCO json: instances, stuff or panoptic",
+    )
+    parser.add_argument("--pictures", type=expand_home, metavar="DIR", help="with --coco: where its file names lie")
+    parser.add_argument(
+        "--segments",
+        type=expand_home,
+        metavar="DIR",
+        help="with --coco: the PNGs of a panoptic json; default: beside it, called like it",
+    )
     parser.set_defaults(command="prepare")
     return parser
 

@@ -17,7 +17,7 @@ from twostage.api import build_from_config
 from twostage.benchmark.arithmetic import best_rate, operations
 from twostage.benchmark.cost import added_memory, median, peak_bytes
 from twostage.benchmark.names import NAMES
-from twostage.benchmark.ratios import regressions, store
+from twostage.benchmark.ratios import read_stored, regressions, store
 from twostage.benchmark.steps import Steps, named_parts, skip_text_tower, system_steps
 from twostage.benchmark.tables import print_pair, print_single
 from twostage.benchmark.training import training_steps
@@ -36,13 +36,18 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """
     if "whole" not in args.steps:
         raise UserError(f"--steps {' '.join(args.steps)} leaves out the whole, which ratios are of; add it")
+    size, output = parse_size(args.size), parse_size(args.output_size)
     contenders = _contenders(args)
     configs = [_config(config, opts, random_text=args.random_text) for _, config, opts in contenders]
     models = [_build(cfg, random_text=args.random_text) for cfg in configs]
     labels = [label for label, _, _ in contenders]
+    setting = {
+        "systems": labels, "size": args.size, "output size": args.output_size, "classes": args.classes,
+        "threads": torch.get_num_threads(), "device": str(next(models[0].parameters()).device.type),
+    }  # fmt: skip
+    stored = read_stored(Path(args.check_ratios), setting) if args.check_ratios else {}
     noise = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, *parse_size(args.size)), dtype=torch.uint8, generator=noise)
-    size, output = parse_size(args.size), parse_size(args.output_size)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=noise)
 
     def steps_of(model: Any, cfg: CfgNode, classes: int) -> Steps:
         if args.training:
@@ -62,16 +67,12 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         precision = models[0].precision or torch.float32
         rate = best_rate(precision, next(models[0].parameters()).device)
         ratios = print_single(rows, rate, random_text=args.random_text)
-    setting = {
-        "systems": labels, "size": args.size, "output size": args.output_size, "classes": args.classes,
-        "threads": torch.get_num_threads(), "device": str(next(models[0].parameters()).device.type),
-    }  # fmt: skip
     if args.json:
         write_text(args.json, json.dumps({"setting": setting, "ratios": ratios, "rows": rows}, indent=1) + "\n")
     if args.write_ratios:
         store(Path(args.write_ratios), setting, ratios)
     if args.check_ratios:
-        worse = regressions(Path(args.check_ratios), setting, ratios, args.tolerance)
+        worse = regressions(stored, ratios, args.tolerance)
         print("\n" + "\n".join(worse or [f"no ratio is more than {args.tolerance:.0%} above '{args.check_ratios}'"]))
         if worse:
             sys.exit(1)
@@ -149,6 +150,6 @@ def _agreement(systems: list[Steps]) -> float:
 def parse_size(text: str) -> tuple[int, int]:
     """ "640x854" -> (640, 854)"""
     height, cross, width = text.partition("x")
-    if not (cross and height.isdigit() and width.isdigit()):
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise UserError(f"size {text!r} is not HEIGHTxWIDTH, like 640x854")
     return int(height), int(width)

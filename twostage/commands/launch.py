@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -20,6 +21,8 @@ from twostage.allocator import keep_freed_memory
 from twostage.errors import EXIT_TERMINATED, UserError
 from twostage.machine import available_cores
 
+# Linux's <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -51,6 +54,8 @@ def launch(
         function(*args)
         leave_process_group()
         return
+    if processes < 0 or machines < 1:
+        raise UserError(f"--num-gpus is {processes}, --num-machines {machines}; give numbers of 1 or more")
     processes = max(processes, 1)
     if device.startswith("cuda") and processes > torch.cuda.device_count():
         raise UserError(f"--num-gpus is {processes}, but this machine has {torch.cuda.device_count()} GPU(s)")
@@ -63,7 +68,7 @@ def launch(
     context = mp.start_processes(
         _spawned,
         nprocs=processes,
-        args=(function, processes, machines, machine_rank, host, port, device, args),
+        args=(function, os.getpid(), processes, machines, machine_rank, host, port, device, args),
         start_method="spawn",
         join=False,
     )
@@ -71,25 +76,55 @@ def launch(
 
 
 def _wait(context: Any) -> None:
-    """Wait for spawned processes; SIGTERM is theirs to handle, and when all have left this process leaves like them."""
-    asked = False
+    """Wait for spawned processes; SIGTERM and SIGINT are theirs to handle, and when all have left this one leaves alike."""
+    asked = 0
 
-    def pass_on(_number: int, _frame: Any) -> None:
+    def pass_on(number: int, _frame: Any) -> None:
         nonlocal asked
-        asked = True
+        asked = number
         for process in context.processes:
+            # Ctrl-C reaches all processes of a terminal by itself; once more does no harm.
             process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    caught = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in caught}
     try:
         while not context.join():
             pass
-    except mp.ProcessExitedException:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        if not asked and isinstance(error, mp.ProcessExitedException) and error.exit_code < 0:
+            raise UserError(_ended_by_signal(error.error_index, -error.exit_code)) from error
         if not asked:
             raise
+        for process in context.processes:
+            process.join()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked == signal.SIGINT:
+        raise KeyboardInterrupt
     if asked:
+        sys.exit(EXIT_TERMINATED)
+
+
+def _ended_by_signal(place: int, number: int) -> str:
+    """What to tell of a process that a signal ended."""
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    cause = (
+        "; most often the machine was out of memory, of which fewer processes take less" if name == "SIGKILL" else ""
+    )
+    return (
+        f"process {place} was ended by {name}, and the others with it{cause}; --resume goes on from the last checkpoint"
+    )
+
+
+def _leave_with(parent: int) -> None:
+    """Have SIGTERM end this process when its parent is gone, however that ended; on Linux."""
+    if sys.platform != "linux":
+        return
+    # torch asks for SIGINT, which is ignored where the parent was started in the background.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:
         sys.exit(EXIT_TERMINATED)
 
 
@@ -109,6 +144,7 @@ def _parse_address(address: str, machines: int) -> tuple[str, int]:
 def _spawned(
     local_rank: int,
     function: Callable[..., object],
+    parent: int,
     processes: int,
     machines: int,
     machine_rank: int,
@@ -122,6 +158,7 @@ def _spawned(
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    _leave_with(parent)
     keep_freed_memory()
     _join(device)
     function(*args)

@@ -115,7 +115,10 @@ COMMANDS = {
         "make the labels of a dataset from its download",
         f"{_ARGUMENTS}:prepare_parser",
         _DATASETS,
-        "twostage prepare ade20k_150 --source downloads/\n\nLabels that exist already are kept.",
+        "twostage prepare ade20k_150 --source downloads/\n"
+        "twostage prepare shapes/                    (labels in the colours of its classes.json become indices)\n"
+        "twostage prepare pets/ --coco instances.json --pictures photos/ --splits train\n\n"
+        "Labels that exist already are kept.",
     ),
     "verify": Command(
         "check the files of a dataset; exit code 1 where something is wrong", f"{_ARGUMENTS}:verify_parser", _DATASETS

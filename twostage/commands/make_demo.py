@@ -17,7 +17,7 @@ from PIL import Image
 
 from twostage.api import find_config
 from twostage.commands.arguments import train_parser
-from twostage.commands.setup import set_aside_metrics, set_up
+from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
@@ -61,7 +61,7 @@ def train(output: Path, *, seed: int, max_iter: int) -> CfgNode:
     for name in (*cfg.DATASETS.TRAIN, DATASET):
         check_dataset(dataset_view(cfg, name))
     set_up(cfg, train_parser().parse_args([]))
-    set_aside_metrics(cfg.OUTPUT_DIR)
+    set_aside_earlier_run(cfg.OUTPUT_DIR)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks, find_benchmark
 from twostage.data.catalogue.folders import folder_infos
+from twostage.data.preparation.coco_json import prepare_coco
 from twostage.data.preparation.colored import ORIGINALS, prepare_folder
 from twostage.data.preparation.jobs import Report
 from twostage.data.preparation.prepare import prepare
@@ -73,6 +74,9 @@ def print_facts(benchmark: Benchmark) -> None:
 
 def run_prepare(args: argparse.Namespace) -> None:
     """Make labels and print what was done."""
+    if args.coco or args.pictures or args.segments:
+        make_folder(Path(args.name), args)
+        return
     if args.name == TOYBOX:
         for split in ("train", "val"):
             if not args.splits or split in args.splits:
@@ -108,6 +112,33 @@ def prepare_own_folder(folder: Path, args: argparse.Namespace) -> None:
         print(f"  left out: {line}")
     if report.written or report.broken:
         print(f"  the colour pictures are in {folder / ORIGINALS}")
+    print(f"check it by: twostage verify {folder}")
+
+
+def make_folder(folder: Path, args: argparse.Namespace) -> None:
+    """Make a split of a dataset folder of a COCO json and print what was done."""
+    if not (args.coco and args.pictures and len(args.splits) == 1):
+        raise UserError(
+            "a COCO json needs its pictures and the name of one split: --coco FILE --pictures DIR --splits train"
+        )
+    (split,) = args.splits
+    if Path(split).name != split or split.startswith("."):
+        raise UserError(f"--splits {split!r} is no name of a folder; give one like train or val")
+    report = prepare_coco(
+        folder,
+        Path(args.coco),
+        Path(args.pictures),
+        split=split,
+        segments=Path(args.segments) if args.segments else None,
+        workers=args.workers,
+        skip_broken=args.skip_broken,
+    )
+    print(
+        f"{folder} {split}: {report.written} label maps written, {report.kept} kept from before, {report.left_out} pictures "
+        f"without annotations left out, {len(report.broken)} broken"
+    )
+    for line in report.broken:
+        print(f"  skipped: {line}")
     print(f"check it by: twostage verify {folder}")
 
 

@@ -52,7 +52,7 @@ def benchmark_diffusion_parser(text: str | None = None, prog: str | None = None)
     """Of `tools/benchmark_diffusion.py`."""
     parser = Parser(text, prog)
     parser.add_argument("--crops", type=int, default=4, help="a picture of 1024 x 1024 has 4")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=positive, default=1)
     return parser
 
 

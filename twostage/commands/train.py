@@ -13,12 +13,13 @@ from detectron2.utils import comm
 from twostage.checkpoint.checkpointer import Checkpointer
 from twostage.checkpoint.untrained import warn_if_untrained
 from twostage.commands.launch import launch
-from twostage.commands.setup import set_aside_metrics, set_up
+from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.config import load_config
 from twostage.data.loaders import check_dataset
 from twostage.data.views import dataset_view, evaluated_view
 from twostage.engine.ema import ModelEma
 from twostage.engine.results_table import evaluation_table
+from twostage.engine.resuming import check_same_run
 from twostage.engine.trainer import Trainer
 from twostage.errors import UserError
 from twostage.files import check_writable
@@ -70,12 +71,16 @@ def run(cfg: CfgNode, args: argparse.Namespace, trainer: type[Trainer] = Trainer
     Returns:
         The results as `Trainer.test` gives them, on rank 0.
     """
+    # Before the config of this run is written over that of the earlier one.
+    changes = check_same_run(cfg) if args.resume and not args.eval_only and comm.is_main_process() else []
     set_up(cfg, args)
+    if changes:
+        logger.warning("Resumed with another config than the run began with: %s", ", ".join(changes))
     if args.eval_only:
         results: dict[str, Any] | None = evaluate(cfg, trainer, resume=args.resume)
     else:
         if not args.resume and comm.is_main_process():
-            set_aside_metrics(cfg.OUTPUT_DIR)
+            set_aside_earlier_run(cfg.OUTPUT_DIR)
         training = trainer(cfg)
         training.resume_or_load(resume=args.resume)
         results = training.train()

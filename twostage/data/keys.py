@@ -46,6 +46,7 @@ def _add_data(cfg: CN) -> None:
     # A crop in which one category covers more than this share of the pixels is drawn again (1.0: any crop).
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Training images are padded right and bottom to this size in pixels (0: not), with this value before normalisation.
+    # Larger ones stay as they are.
     cfg.INPUT.PAD_TO = 0
     cfg.INPUT.PAD_VALUE = 128
 
@@ -83,9 +84,42 @@ def _check_training_views(cfg: CN) -> None:
         raise UserError(f"INPUT.PAD_VALUE is {cfg.INPUT.PAD_VALUE}; it must lie between 0 and 255")
 
 
+def _check_padding(cfg: CN) -> None:
+    """UserError where padding has nothing to do, since what it gets is larger."""
+    crop, wanted = cfg.INPUT.CROP, cfg.INPUT.PAD_TO
+    if not wanted:
+        return
+    if crop.ENABLED and crop.TYPE == "absolute":
+        if max(crop.SIZE) > wanted:
+            raise UserError(
+                f"INPUT.PAD_TO is {wanted} and INPUT.CROP.SIZE {tuple(crop.SIZE)}: crops are larger than what they are padded "
+                "to; make PAD_TO the crop's longer side, or 0"
+            )
+    elif (
+        not crop.ENABLED
+        and not cfg.INPUT.SCALE_JITTER
+        and min(*cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN) > wanted
+    ):
+        raise UserError(
+            f"INPUT.PAD_TO is {wanted}, and INPUT.MIN_SIZE_TRAIN {tuple(cfg.INPUT.MIN_SIZE_TRAIN)} makes every picture "
+            "larger; set a PAD_TO that is not smaller, 0, or crop before (INPUT.CROP.ENABLED True)"
+        )
+
+
+def _check_named_once(cfg: CN) -> None:
+    """UserError where a dataset is named twice: it would weigh double, or be evaluated double."""
+    for key in ("TRAIN", "TEST"):
+        names = tuple(cfg.DATASETS[key])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"DATASETS.{key} names '{twice}' twice; name every dataset once")
+
+
 def _check_data(cfg: CN) -> None:
+    _check_named_once(cfg)
     _check_size(cfg)
     _check_training_views(cfg)
+    _check_padding(cfg)
     _check_jitter(cfg)
 
 

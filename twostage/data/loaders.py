@@ -102,11 +102,21 @@ def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False, 
     """The records of all training sets, in their order; `skip_broken` and `panoptic` as in `dataset_records`.
 
     Raises:
-        UserError: none given, or sets that do not share class list and ignore label.
+        UserError: none given, the same set under two names, or sets that do not share class list and ignore label.
     """
     if not sets:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
-    records = [record for info in sets for record in dataset_records(info, skip_broken=skip_broken, panoptic=panoptic)]
+    for info in sets:
+        if info.unseen and Path(info.benchmark).is_absolute():
+            logger.warning(
+                "DATASETS.TRAIN: '%s' has labels of its %d unseen classes, which are learnt; '%s_seen' leaves them out",
+                info.name,
+                len(info.unseen),
+                info.name,
+            )
+    lists = [dataset_records(info, skip_broken=skip_broken, panoptic=panoptic) for info in sets]
+    if len(sets) > 1:
+        _check_apart(sets, lists)
     first = sets[0]
     for other in sets[1:]:
         if (other.kind == CAPTIONS) != (first.kind == CAPTIONS):
@@ -118,7 +128,21 @@ def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False, 
             raise UserError(
                 f"DATASETS.TRAIN: '{other.name}' and '{first.name}' differ in classes or ignore label; train on one"
             )
-    return records
+    return [record for listed in lists for record in listed]
+
+
+def _check_apart(sets: Sequence[DatasetInfo], lists: Sequence[list[Record]]) -> None:
+    """UserError where two training sets are the same pictures and labels under two names, and so would weigh double."""
+    known: dict[frozenset[tuple[str, str]], str] = {}
+    for info, records in zip(sets, lists, strict=True):
+        files = frozenset(
+            (str(r.get("file_name")), str(r.get("sem_seg_file_name") or r.get("caption"))) for r in records
+        )
+        if files in known:
+            raise UserError(
+                f"DATASETS.TRAIN: '{known[files]}' and '{info.name}' are the same pictures and labels; name one of them"
+            )
+        known[files] = info.name
 
 
 def entry_facts(info: DatasetInfo) -> Record:

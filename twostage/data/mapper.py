@@ -42,15 +42,19 @@ class SemanticTrainingMapper:
         num_classes: int,
         ignore_label: int,
         colors: Sequence[Color] | None = None,
+        label_table: Sequence[int] | None = None,
     ) -> None:
         """
         Args:
-            colors: of the classes, where they are known; see `read_label_map`.
+            num_classes: of the values that label files hold.
+            colors: of these, where they are known; see `read_label_map`.
+            label_table: the class of each value, where that is not itself (`DatasetInfo.label_table`).
         """
         self.augmentations = T.AugmentationList(list(augmentations))
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.colors = colors
+        self.label_table = None if label_table is None else np.asarray(label_table)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> SemanticTrainingMapper:
@@ -58,9 +62,10 @@ class SemanticTrainingMapper:
         info = dataset_view(cfg, cfg.DATASETS.TRAIN[0])
         return cls(
             augmentations=training_augmentations(cfg, info.ignore_label),
-            num_classes=len(info.class_names),
+            num_classes=len(info.label_table or info.class_names),
             ignore_label=info.ignore_label,
             colors=info.colors,
+            label_table=info.label_table,
         )
 
     def __call__(self, record: Record) -> Record:
@@ -96,6 +101,9 @@ class SemanticTrainingMapper:
                 f"label map '{file_name}' holds the value {int(wrong[0])}; allowed are the {self.num_classes} classes "
                 f"0..{self.num_classes - 1} and {self.ignore_label} (ignore)"
             )
+        if self.label_table is not None:
+            labelled = labels != self.ignore_label
+            labels[labelled] = self.label_table[labels[labelled]]
         return self._resizable(labels, largest=largest)
 
     @staticmethod

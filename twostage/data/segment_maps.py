@@ -8,7 +8,7 @@ A segment map holds one id per pixel, 0 for none; on disk a PNG with id = R + 25
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ Segment = Mapping[str, Any]
 Ids = TypeVar("Ids", int, np.ndarray)
 # The ids that we give ourselves: 1000 * (class + 1) + number, which tells the class again.
 _PER_CLASS = 1000
+# What to do where a segment map and its json tell of different segments.
+_AGREE = "PNG and json must be of one version: prepare the dataset again, or leave such pictures out by --skip-broken"
 
 
 def segment_id(category: Ids, number: Ids) -> Ids:
@@ -43,6 +45,26 @@ def read_segment_map(path: str | Path) -> np.ndarray:
             raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
         values = np.asarray(image.convert("RGB")).astype(np.int64)
     return values @ np.array([1, 256, 65536])
+
+
+def check_segments(present: Iterable[int], segments: Sequence[Segment], path: str | Path) -> None:
+    """See that the segment map in `path` and what its json lists are the same segments, as panopticapi does.
+
+    Args:
+        present: the ids in the map.
+
+    Raises:
+        UserError: an id that is not listed (its pixels would be in no mask), or a listed one without a pixel (an empty mask).
+    """
+    found, listed = set(present) - {0}, {int(segment["id"]) for segment in segments}
+    if found - listed:
+        raise UserError(
+            f"panoptic label '{path}' holds id {min(found - listed)}, which its json does not list; {_AGREE}"
+        )
+    if listed - found:
+        raise UserError(
+            f"panoptic label '{path}' has no pixel of segment {min(listed - found)}, which its json lists; {_AGREE}"
+        )
 
 
 def write_segment_map(path: str | Path, ids: np.ndarray) -> None:

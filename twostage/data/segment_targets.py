@@ -9,7 +9,7 @@ from fvcore.transforms.transform import TransformList
 from torch import Tensor
 
 from twostage.data.mapper import Record, SemanticTrainingMapper
-from twostage.data.segment_maps import read_segment_map
+from twostage.data.segment_maps import check_segments, read_segment_map
 from twostage.errors import UserError
 
 
@@ -17,7 +17,7 @@ class PanopticTrainingMapper(SemanticTrainingMapper):
     """`SemanticTrainingMapper` whose `instances` hold a mask per segment.
 
     Segments of crowds are left out; one that the crop cut away altogether stays as an empty mask, as published (Mask2Former
-    facts, ODISE facts: training data).
+    facts, ODISE facts: training data). A PNG and a json that tell of different segments are refused (`check_segments`).
     """
 
     def _targets(self, record: Record, sem_seg: Tensor, transforms: TransformList) -> Instances:
@@ -44,6 +44,7 @@ class PanopticTrainingMapper(SemanticTrainingMapper):
                 f"{record['height']}x{record['width']}; they must agree"
             )
         values, inverse = np.unique(found, return_inverse=True)
+        check_segments(values.tolist(), record["segments_info"], path)
         mark_of = dict(zip(ids, self._marks(len(ids)).tolist(), strict=True))
         marks = np.array([mark_of.get(value, self.ignore_label) for value in values.tolist()])
         return self._resizable(marks[inverse].reshape(found.shape), largest=max(len(ids), self.ignore_label))

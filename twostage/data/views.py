@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from twostage.data.catalogue import Benchmark, DatasetInfo, benchmarks
-from twostage.data.catalogue.folders import folder_infos
+from twostage.data.catalogue.folders import folder_infos, seen_only
 from twostage.data.distractors import read_distractors, with_distractors
 from twostage.data.metadata import info_of
 from twostage.data.registration import foreign_records, register_catalogue
@@ -89,21 +89,27 @@ def evaluated_view(cfg: CfgNode, name: str) -> DatasetInfo:
     """A dataset as evaluation sees it: `dataset_view`, a set of `DATASETS.TEST` with `DATASETS.DISTRACTORS`.
 
     Raises:
-        UserError: see `dataset_view`; or distractors that can't be read.
+        UserError: see `dataset_view`; or distractors that can't be read, or a set that is for training alone.
     """
     info = dataset_view(cfg, name)
+    if info.label_table is not None:
+        raise UserError(
+            f"dataset '{name}' is for training; evaluate on '{name.removesuffix('_seen')}', which reports seen and unseen "
+            "classes apart"
+        )
     if not cfg.DATASETS.DISTRACTORS or name not in cfg.DATASETS.TEST:
         return info
     return with_distractors(info, read_distractors(cfg.DATASETS.DISTRACTORS))
 
 
 def own_folders(cfg: CfgNode) -> dict[str, DatasetInfo]:
-    """The datasets of `DATASETS.FOLDERS` by name.
+    """The datasets of `DATASETS.FOLDERS` by name; of those with unseen classes also the part to train on (`seen_only`).
 
     Raises:
         UserError: a folder that is no dataset, or whose name is taken.
     """
-    own = {info.name: info for info in folder_infos(cfg.DATASETS.FOLDERS)}
+    infos = folder_infos(cfg.DATASETS.FOLDERS)
+    own = {info.name: info for info in [*(seen_only(info) for info in infos if info.unseen), *infos]}
     for name, info in own.items():
         if name in registered_names():
             raise UserError(

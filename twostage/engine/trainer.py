@@ -27,10 +27,10 @@ from twostage.engine.ema import EmaHook, ModelEma
 from twostage.engine.evaluation import evaluate_dataset
 from twostage.engine.hooks import ProgressBar, on_terminal
 from twostage.engine.optimizer import build_optimizer
-from twostage.engine.preemption import Preempted, PreemptionHook
+from twostage.engine.preemption import Interrupted, Preempted, PreemptionHook
 from twostage.engine.results_table import evaluation_table
 from twostage.engine.step import NonFiniteLossError, TrainingStep
-from twostage.errors import UserError
+from twostage.errors import DamagedFileError, UserError
 from twostage.evaluation.building import build_evaluator
 from twostage.recomputation import recompute_activations
 from twostage.systems.building import build_model
@@ -179,17 +179,33 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: the last checkpoint is missing or damaged, or does not fit the model.
         """
+        self.checkpointer.remove_partial()
         if resume and self.checkpointer.has_checkpoint():
-            self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            last = self.checkpointer.get_checkpoint_file()
+            try:
+                self.checkpointer.load(last)
+            except DamagedFileError as error:
+                raise UserError(f"{str(error).partition(';')[0]}{self.checkpointer.other_checkpoints(last)}") from error
             self.start_iter = self.iter + 1
             self._apply_max_iter()
             self._count_old_checkpoints()
         else:
             if resume:
-                logger.info("No checkpoint in '%s', starting from the beginning", self.cfg.OUTPUT_DIR)
+                self._tell_from_the_beginning()
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         if self.ema and not self.ema.loaded:
             self.ema.reset()
+
+    def _tell_from_the_beginning(self) -> None:
+        folder = Path(self.cfg.OUTPUT_DIR)
+        if not any(folder.glob("model_*.pth")):
+            logger.info("No checkpoint in '%s', starting from the beginning", folder)
+            return
+        logger.warning(
+            "Starting from the beginning: '%s' has checkpoints, but no last_checkpoint names one to go on from%s",
+            folder,
+            self.checkpointer.other_checkpoints(""),
+        )
 
     def _apply_max_iter(self) -> None:
         """WarmupPolyLR stores its length; where the config has another one by now, the config holds."""
@@ -227,7 +243,7 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             except BaseException as error:
                 logger.error("Training stopped in iteration %d: %s", self.iter, str(error) or type(error).__name__)
-                if isinstance(error, Preempted):
+                if isinstance(error, Preempted | Interrupted):
                     self._save_preempted()
                 self._close()
                 raise

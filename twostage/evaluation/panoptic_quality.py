@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from twostage.data.segment_maps import Segment, read_segment_map
+from twostage.data.segment_maps import Segment, check_segments, read_segment_map
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.measures import Counts, EvaluatedImage, Measure
@@ -142,6 +142,7 @@ class PanopticMeasure(Measure):
             raise UserError(
                 f"panoptic label '{file_name}' is {labels.shape}, its prediction {ids.shape} (height, width)"
             )
+        check_segments(np.unique(labels).tolist(), image.record["segments_info"], file_name)
         return match_segments(ids, segments, labels, image.record["segments_info"])
 
     def _predicted(self, output: Mapping[str, Any]) -> tuple[np.ndarray, list[Segment]]:

@@ -9,6 +9,9 @@ import cv2
 import PIL
 import yaml
 
+from twostage.data.catalogue import DatasetInfo, benchmarks
+from twostage.evaluation.dataset import EvaluatedDataset
+
 # Systems whose scores have rules of their own: architecture -> block of its keys, and which of them.
 _RULES = {
     "Talk2Dino": ("TALK2DINO", ("BACKGROUND_SCORE", "CLEANING", "PAMR_STEPS")),
@@ -26,13 +29,12 @@ _BORROWING = ("ProxyClip", "CorrClip", "Trident", "Talk2Dino", "ClipDiy")
 _WORDLESS = ("GroupViT", "SegCLIP")
 
 
-def protocol_of(config_text: str, prompt_names: Sequence[str], *, background: int | None) -> dict[str, Any]:
+def protocol_of(config_text: str, dataset: EvaluatedDataset) -> dict[str, Any]:
     """The settings of one evaluation, in the words of a paper's table; {} without the config of a system.
 
     Args:
         config_text: the config as yaml.
-        prompt_names: the classes as they were asked for, synonyms joined by commas.
-        background: the class of pixels that no name fits; None where the dataset has none.
+        dataset: as it was evaluated, with the names that were asked for.
     """
     if not config_text:
         return {}
@@ -45,9 +47,9 @@ def protocol_of(config_text: str, prompt_names: Sequence[str], *, background: in
         "resize": _resize(cfg["INPUT"]),
         "window": sliding["TILE"] if sliding["ENABLED"] else "whole picture",
         "stride": sliding["STRIDE"] if sliding["ENABLED"] else None,
-        "names": cfg["DATASETS"]["CLASS_NAMES"],
+        "names": names_of(dataset.info),
         "templates": model["CLIP"]["TEMPLATES"],
-        "background": _background(model, architecture, prompt_names) if background == 0 else None,
+        "background": _background(model, architecture, dataset.prompt_names) if dataset.background_class == 0 else None,
         "precision": _precision(cfg),
         "foundation": model["FOUNDATION"]["NAME"] if architecture in _BORROWING else None,
         "masks": None if model["MASKS"]["SOURCE"] == "own" else model["MASKS"]["SOURCE"],
@@ -59,6 +61,16 @@ def protocol_of(config_text: str, prompt_names: Sequence[str], *, background: in
         settings |= {name.lower(): keys[name] for name in ("PROBABILITY_THRESHOLD", "AREA_THRESHOLD", "PAMR_STEPS")}
     block, names = _RULES.get(architecture, ("", ()))
     return settings | {_CALLED.get(name, name.lower()): model[block][name] for name in names}
+
+
+def names_of(info: DatasetInfo) -> str:
+    """Whose class names were asked for: the variant of a benchmark's list, or the names that a dataset brings itself.
+
+    >>> names_of(benchmarks()["ade20k_150"].infos()[0])
+    'catseg'
+    """
+    whose = info.names_variant if info.benchmark in benchmarks() else "the dataset's own"
+    return f"{whose}, and {info.distractors} that no label holds" if info.distractors else whose
 
 
 def _resize(keys: Mapping[str, Any]) -> str:

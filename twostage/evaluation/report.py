@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from twostage.evaluation.dataset import EvaluatedDataset
-from twostage.evaluation.protocol import protocol_of
+from twostage.evaluation.protocol import names_of, protocol_of
 from twostage.evaluation.results import shown_figures, tables, text_hash, versions, without_nan, write_json
 from twostage.files import write_text
 
@@ -91,6 +91,8 @@ class Report:
             "figures": shown_figures(figures),
             "rules": {"mIoU": "gt-present", "mIoU-pred-or-gt": "pred-or-gt"},
             "class_names": dataset.class_names,
+            "prompt_names": dataset.prompt_names,
+            "names": names_of(dataset.info),
             "class_colors": dataset.info.colors,
             "seen_classes": dataset.seen,
             "unseen_classes": dataset.unseen,
@@ -107,7 +109,7 @@ class Report:
             "class_names_sha256": text_hash("\n".join(dataset.class_names)),
             "prompts_sha256": text_hash("\n".join(dataset.prompt_names)),
             "weights_sha256": self.subject.get("weights_sha256"),
-            "protocol": protocol_of(self.config_text, dataset.prompt_names, background=dataset.background_class),
+            "protocol": protocol_of(self.config_text, dataset),
             "versions": versions(),
             **self.measured,
         }

@@ -161,13 +161,13 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             prediction = self.dataset.to_classes(_predicted_labels(output))
             try:
-                image = self._beside_label(record, output, prediction)
+                entry = self._entry(self._beside_label(record, output, prediction))
             except UserError as error:
                 if not self._skip_broken:
                     raise
                 self.skip(record, str(error))
                 continue
-            self._finish(self._entry(image))
+            self._finish(entry)
 
     def skip(self, record: Mapping[str, Any], reason: str) -> None:
         """Leave an image out of the figures and list it under `skipped`."""
@@ -255,7 +255,8 @@ class SemanticSegmentationEvaluator(DatasetEvaluator):
             self.skipped += skipped
         self.images.sort(key=lambda image: image.file_name)
         if not self.images:
-            raise UserError(f"dataset '{self.dataset.name}' gave no image to evaluate; check its folder")
+            left_out = f" ({len(self.skipped)} left out: {self.skipped[0]['reason']})" if self.skipped else ""
+            raise UserError(f"dataset '{self.dataset.name}' gave no image to evaluate; check its folder{left_out}")
         results: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
         for measure in self.measures:
             results.setdefault(measure.task, OrderedDict()).update(measure.figures())

@@ -17,6 +17,9 @@ from twostage.inference.resampling import Resampler, RowwiseResize, Size
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.prediction import UNLABELLED, TopScores
 
+# A pixel on the border of the masks lies in them by a half, up to rounding.
+_HALF = 0.5 - 1e-4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskPrediction:
@@ -37,6 +40,7 @@ class MaskPrediction:
             them soft.
         num_named: where given, the label maps say `UNLABELLED` for classes from this one on (rivals of the words asked
             for) and for pixels that no mask with a class weight covers.
+        only_covered: the label maps say `UNLABELLED` for pixels that lie in masks with a class weight by less than half.
     """
 
     mask_logits: Tensor
@@ -46,6 +50,7 @@ class MaskPrediction:
     resize_scores: bool = False
     mask_threshold: float | None = None
     num_named: int | None = None
+    only_covered: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -96,6 +101,8 @@ class MaskPrediction:
                 if self.num_named is not None:
                     covered = masks[weights.any(dim=0)].any(dim=0)
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
+                if self.only_covered:
+                    best = torch.where(masks[weights.any(dim=0)].sum(dim=0) >= _HALF, best, UNLABELLED)
                 labels[rows] = best
             result.append(labels)
         return result

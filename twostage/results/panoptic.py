@@ -33,6 +33,11 @@ class PanopticSegmentation:
     names: tuple[str, ...]
     image: np.ndarray
 
+    def __repr__(self) -> str:
+        """In a line: the arrays would fill pages."""
+        height, width = self.ids.shape
+        return f"<PanopticSegmentation of {width} x {height} pixels: {len(self.segments)} segments of {len(self.names)} names>"
+
     def overlay(self) -> np.ndarray:
         """uint8 RGB picture with the segments painted over it and a legend."""
         from twostage.visualization.panoptic_overlay import draw_panoptic

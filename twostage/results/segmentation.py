@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from twostage.errors import UserError, near_names
+from twostage.errors import UserError, near_names, shown
 from twostage.files import write_text
 from twostage.predictions.contrasted import masks_of
 from twostage.predictions.prediction import Prediction, TopScores
@@ -22,6 +22,9 @@ from twostage.results.coco import Part, coco_json
 from twostage.results.formats import parse_formats
 from twostage.results.panoptic import PanopticSegmentation
 from twostage.results.saving import save_arrays, save_label_map, save_picture
+
+# Names that a result tells in a line.
+_TOLD = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,17 @@ class Segmentation:
     image: np.ndarray
     prediction: Prediction
     others: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """In a line: arrays and the system's output would fill pages."""
+        areas = self.areas()
+        told = [f"{shown(name)} {100 * share:.1f} %" for name, share in [*areas.items()][:_TOLD]]
+        told += [f"{len(areas) - _TOLD} more"] if len(areas) > _TOLD else []
+        none = float((self.labels < 0).mean())
+        told += [f"none of the words {100 * none:.1f} %"] if none else []
+        rivals = f"; {len(self.others)} other words competed" if self.others else ""
+        height, width = self.labels.shape
+        return f"<Segmentation of {width} x {height} pixels into {len(self.names)} names: {', '.join(told)}{rivals}>"
 
     def mask(self, name: str) -> np.ndarray:
         """bool `[H, W]`: where `name` is.

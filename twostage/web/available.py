@@ -13,6 +13,7 @@ from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.systems.cards import all_cards
 from twostage.web.served import Served
+from twostage.weights.find import check_named
 from twostage.weights.names import address_of, find_published, official_weights
 from twostage.weights.store import place_of
 from twostage.weights.tags import open_clip_addresses
@@ -36,7 +37,8 @@ def asked_systems(
     for index, system in enumerate(systems):
         file = weights[index] if index < len(weights) else None
         # Everything but the model itself is looked at before the page opens.
-        load_config(find_config(system), [*opts, *([] if file is None else ["MODEL.WEIGHTS", file])])
+        cfg = load_config(find_config(system), [*opts, *([] if file is None else ["MODEL.WEIGHTS", file])])
+        check_named(cfg.MODEL.WEIGHTS)
         served.append(Served(system, functools.partial(load, system, weights=file, device=device, opts=opts)))
     return served
 

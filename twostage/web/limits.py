@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from twostage.data.images import open_image, read_rgb
-from twostage.errors import UserError
+from twostage.errors import UserError, shown
 from twostage.vocabulary import Vocabulary
+from twostage.words import split_words
 
 FILE_BYTES = 20 * 2**20
 PIXELS = 20_000_000
@@ -59,21 +60,23 @@ def read_upload(path: str | None) -> Upload:
     return Upload(content, hashlib.sha256(content).hexdigest())
 
 
-def parse_words(text: str | None, what: str = "words") -> Vocabulary:
-    """Names separated by commas, or by semicolons where names hold synonyms ("cat; sofa, couch").
+def parse_words(given: object, what: str = "words") -> Vocabulary:
+    """Names separated by commas, or by semicolons where names hold synonyms ("cat; sofa, couch"); scripts may send a list.
 
     Unlike `Vocabulary.parse` this never takes them for a file, a folder or a dataset of this machine.
 
     Raises:
-        UserError: none, too many, or a name twice.
+        UserError: none, too many, something else, or a name twice.
 
-    >>> parse_words("cat; sofa,couch").names
-    ('cat', 'sofa, couch')
+    >>> parse_words("cat; sofa,couch").names, parse_words(["cat", ["sofa", "couch"]]).names
+    (('cat', 'sofa, couch'), ('cat', 'sofa, couch'))
     """
-    text = text or ""
-    if len(text) > LETTERS:
-        raise UserError(f"the {what} have {len(text)} letters; {LETTERS} are allowed")
-    names = [word for word in text.split(";" if ";" in text else ",") if word.strip(" ,\n")]
+    if not isinstance(given, str | list | None):
+        raise UserError(f"the {what} are {shown(given)}; give names separated by commas, such as cat, sofa")
+    letters = len(given if isinstance(given, str) else str(given or ""))
+    if letters > LETTERS:
+        raise UserError(f"the {what} have {letters} letters; {LETTERS} are allowed")
+    names = given if isinstance(given, list) else split_words(given or "")
     if not names:
         raise UserError(f"give {what}: names separated by commas, such as cat, sofa")
     if len(names) > WORDS:

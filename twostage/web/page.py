@@ -64,6 +64,9 @@ def build_page(desk: Desk) -> gr.Blocks:
                 files = gr.File(
                     label="Overlay, label map, COCO's json", file_count="multiple", visible=False, elem_id="ts-files"
                 )
+        for box in (words, others, things):
+            # Gradio would make text of whatever a script sends.
+            box.preprocess = lambda payload: payload  # type: ignore[method-assign]
         fields = [picture, words, system, mode, others, things]
         gr.Examples(toybox_examples(desk.folder), [picture, words], label="Examples")
         mode.change(
@@ -145,7 +148,7 @@ def _shown(desk: Desk) -> Callable[..., Any]:
         picture: str | None, words: str, system: str, mode: str, others: str, things: str, second: str
     ) -> tuple[Any, Any]:
         # A picture without words yet, or words without a picture: nothing to do, and nothing wrong.
-        if not picture or not (words or "").strip():
+        if not picture or not words or not words.strip():
             return gr.skip(), gr.skip()
 
         def ask(name: str) -> str:

@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         picture: where the uploaded file is; None without one.
-        words: names separated by commas.
+        words: names separated by commas; scripts may send a list (`parse_words`), here and below, or null for nothing.
         system: name of a served system.
         mode: `AUTOMATIC`, `NOTHING` or `OWN`.
         others: the words of `OWN`.
@@ -39,11 +39,16 @@ class Request:
     """
 
     picture: str | None
-    words: str
+    words: str | list | None
     system: str
     mode: str = AUTOMATIC
-    others: str = ""
-    things: str = ""
+    others: str | list | None = ""
+    things: str | list | None = ""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether objects are asked for."""
+        return bool(self.things.strip() if isinstance(self.things, str) else self.things)
 
 
 class Desk:
@@ -73,7 +78,7 @@ class Desk:
     def view(self, request: Request) -> str:
         """HTML of the answer, for the page."""
         answer = self.answer(request)
-        if not request.things.strip():
+        if not request.told_apart:
             return view(answer, word_layer(answer))
         things = parse_words(request.things, "objects").names
         layer = self.systems[request.system].in_turn(lambda: object_layer(answer, things))
@@ -84,7 +89,7 @@ class Desk:
         answer = self.answer(request)
         folder = self._result_folder()
         paths = answer.result.save(folder, _STEM, format=("png", "coco"))
-        if request.things.strip():
+        if request.told_apart:
             things = parse_words(request.things, "objects").names
             served = self.systems[request.system]
             paths += served.in_turn(lambda: answer.result.panoptic(things)).save(folder, _STEM)
@@ -121,7 +126,7 @@ def _others(request: Request) -> Others:
 
 
 def _check_things(request: Request, words: Vocabulary) -> None:
-    if not request.things.strip():
+    if not request.told_apart:
         return
     for name in parse_words(request.things, "objects").names:
         if name not in words.names:

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from detectron2.config import CfgNode
 from PIL import Image
 
 from twostage.config import load_config
 from twostage.data.catalogue.folders import folder_infos, read_folder_classes
-from twostage.data.loaders import check_dataset
+from twostage.data.loaders import build_train_loader, check_dataset
 from twostage.data.metadata import metadata_of
-from twostage.data.views import dataset_view
+from twostage.data.views import dataset_view, evaluated_view
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
+from twostage.evaluation.semantic import SemanticSegmentationEvaluator
 from twostage.vocabulary import Vocabulary
 
 
@@ -109,6 +112,9 @@ def test_classes_json(folder: Path) -> None:
         ({"classes": [{"label": "cat"}]}, "must have 'name'"),
         ({"classes": [["", "cat"]]}, "an empty synonym"),
         ({"names": ["cat"]}, "list 'classes'"),
+        ({"classes": ["cat"], "unseen": "cat"}, "give a list of names"),
+        ({"classes": ["cat"], "unseen": ["dog"]}, "'dog', which is none of its classes"),
+        ({"classes": ["cat", "dog"], "unseen": ["Dog", "cat"]}, "all classes are unseen"),
         ("cat", "list of names"),
     ],
 )
@@ -196,3 +202,46 @@ def test_two_pictures_of_one_label_are_not_chosen_from(folder: Path) -> None:
     broken: list[str] = []
     assert [Path(record["file_name"]).name for record in info.records(broken=broken)] == ["b.png"]
     assert len(broken) == 1
+
+
+@pytest.fixture
+def with_unseen(folder: Path) -> CfgNode:
+    """`pets` with "sofa, couch" and "lawn" (values 1 and 3) unseen, and a label map of all classes and ignored pixels."""
+    content = {
+        "classes": [{"name": name, "thing": name != "lawn"} for name in ("cat", "sofa, couch", "dog", "lawn")],
+        "unseen": ["Sofa", "lawn"],
+    }
+    (folder / "classes.json").write_text(json.dumps(content))
+    for name in ("a", "b"):
+        Image.fromarray(np.array([[0, 1, 2, 3, 255]] * 6, np.uint8)).save(folder / "labels" / f"{name}.png")
+        Image.fromarray(np.zeros((6, 5, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+    opts = ["DATASETS.FOLDERS", f"('{folder}',)", "DATASETS.TRAIN", "('pets_seen',)", "DATASETS.TEST", "('pets',)"]
+    return load_config(opts=[*opts, "INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(5,)"])
+
+
+def test_unseen_classes_are_reported_apart(with_unseen: CfgNode) -> None:
+    dataset = EvaluatedDataset.of(evaluated_view(with_unseen, "pets"))
+    assert (dataset.seen, dataset.unseen) == ((0, 2), (1, 3))
+    evaluator = SemanticSegmentationEvaluator(dataset.info)
+    record = dataset.info.records()[0]
+    prediction = torch.tensor([[0, 1, 2, 2, 0]] * 6)
+    evaluator.process([record], [{"sem_seg_labels": prediction}])
+    figures = evaluator.evaluate()["sem_seg"]
+    # cat 1, dog 1/2; sofa 1, lawn 0.
+    assert figures["mIoU-seen"] == pytest.approx(75.0) and figures["mIoU-unseen"] == pytest.approx(50.0)
+    assert figures["mIoU-harmonic"] == pytest.approx(60.0)
+
+
+def test_training_does_not_see_unseen_classes(with_unseen: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither their labels nor their names; the others are numbered anew, things among them."""
+    loader = build_train_loader(with_unseen)
+    assert loader.facts["vocabulary"].names == ("cat", "dog") and loader.facts["things"] == (0, 1)
+    entry = loader.stream[0]
+    assert entry["sem_seg"].tolist() == [[0, 255, 1, 255, 255]] * 6
+    assert entry["instances"].gt_classes.tolist() == [0, 1]
+    assert "unseen" not in caplog.text
+    with pytest.raises(UserError, match="'pets_seen' is for training; evaluate on 'pets'"):
+        evaluated_view(with_unseen, "pets_seen")
+    with_unseen.DATASETS.TRAIN = ("pets",)
+    assert build_train_loader(with_unseen).stream[0]["sem_seg"].tolist() == [[0, 1, 2, 3, 255]] * 6
+    assert "'pets' has labels of its 2 unseen classes, which are learnt; 'pets_seen' leaves them out" in caplog.text

@@ -37,7 +37,7 @@ _ODD: tuple[Any, ...] = (
     None, 1, 0.5, float("nan"), True, "", " ", ",", ["sofa", "couch"], [], [[]], [["deep", ["er"]]], {"name": "cat"},
     {"name": None}, {"name": "cat", "synonyms": "x"}, {"name": "cat", "synonyms": 3}, {"name": "cat", "synonyms": ["kitten"]},
     {"name": "cat", "color": [1, 2, 300]}, {"name": "cat", "color": "red"}, {"name": "a", "id": "x"}, {"nme": "cat"},
-    "\ufeff", "\u200b", "a\tb", "a\x07b", "\ud800", 10**400,
+    "\ufeff", "\u200b", "a\tb", "a\nb", "ca\u200bt", "a\x07b", "\ud800", 10**400,
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def _check(names: Sequence[str]) -> None:
     for name in names:
         require(isinstance(name, str) and bool(name.strip(" ,")), f"{name!r} is no name")
         require(name == name.strip() and not name.endswith(","), f"{name!r} has something around it")
-        require(not any(letter in name for letter in "\ufeff\0\n\r"), f"{name!r} holds a mark that is no letter")
+        require(not any(letter in name for letter in "\ufeff\u200b\0\n\r"), f"{name!r} holds a mark that is no letter")
         require(unicodedata.is_normalized("NFC", name), f"{name!r} is not composed")
     require(len({name.casefold() for name in names}) == len(names), "a name stands twice")
 

@@ -11,6 +11,11 @@ Instead of classes.txt, classes.json says more: a list of names, or
 `{"classes": [{"name": "sofa", "synonyms": ["couch"], "color": [200, 40, 40], "thing": true}, ...], "ignore_label": 255}`,
 or `{"classes": ["cat", ["sofa", "couch"]], "palette": [[0, 90, 200], [200, 40, 40]]}`. Labels in these colours are turned
 into indices by `twostage prepare my_set/`; "ignore_colors", a list, become the ignore label.
+
+`twostage prepare my_set/ --coco FILE` makes such a folder of a COCO json (`twostage.data.preparation.coco_json`).
+
+`"unseen": ["sofa", ...]` in classes.json names classes that are not to be trained on: seen and unseen ones are then reported
+apart, and `my_set_train_seen` is `my_set_train` for training, without them: their pixels are ignored, the others renumbered.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from twostage.data.catalogue.info import DatasetInfo
+from twostage.data.catalogue.panoptic_labels import PanopticLabels
 from twostage.data.catalogue.records import LABEL_SUFFIXES, files_by_key
 from twostage.data.labels import Color, is_color_picture, read_label_map
 from twostage.errors import UserError, shown
@@ -31,6 +37,8 @@ from twostage.words import check_distinct, class_name, read_text, with_synonyms
 
 # So many label maps of a folder are looked at before a run starts; usually the first settles it.
 _SEEN_FILES = 32
+# What a classes.json may hold.
+_KEYS = ("classes", "palette", "ignore_label", "ignore_colors", "unseen")
 # Parts of a dataset that must not be mixed.
 _USUAL_SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -44,6 +52,7 @@ class FolderClasses:
         colors: RGB per class, None where the file gives none.
         things: indices of the classes marked as things; None where the file marks none.
         ignore_colors: colours that stand for no class in labels that are colour pictures.
+        unseen: indices of the classes that are not to be trained on.
     """
 
     names: tuple[str, ...]
@@ -51,6 +60,7 @@ class FolderClasses:
     things: tuple[int, ...] | None = None
     ignore_label: int = 255
     ignore_colors: tuple[Color, ...] = ()
+    unseen: tuple[int, ...] = ()
 
 
 def folder_infos(entries: Sequence[str]) -> list[DatasetInfo]:
@@ -95,9 +105,41 @@ def _infos(name: str, folder: Path) -> list[DatasetInfo]:
             label_bits=16 if max(len(classes.names) - 1, classes.ignore_label) > 255 else 8,
             things=classes.things,
             colors=classes.colors,
+            seen=tuple(c for c in range(len(classes.names)) if c not in classes.unseen) if classes.unseen else (),
+            unseen=classes.unseen,
+            zero_shot=bool(classes.unseen),
+            panoptic=_panoptic(root, split, len(classes.names)),
         )
         for split in splits or [""]
     ]
+
+
+def _panoptic(root: Path, split: str, classes: int) -> PanopticLabels | None:
+    """`panoptic/<split>.json`, whose categories are our classes, and the PNGs in `panoptic/<split>/`, where they are there."""
+    listed = root / "panoptic" / f"{split}.json"
+    if not split or not listed.is_file():
+        return None
+    return PanopticLabels(
+        folders=(str(root / "panoptic" / split),), files=(str(listed),), category_ids=tuple(range(classes))
+    )
+
+
+def seen_only(info: DatasetInfo) -> DatasetInfo:
+    """`<name>_seen`: the set for training on its seen classes, numbered 0, 1, ...; pixels of unseen ones are ignored."""
+    names = tuple(info.class_names[c] for c in info.seen)
+    place = {c: index for index, c in enumerate(info.seen)}
+    return dataclasses.replace(
+        info,
+        name=f"{info.name}_seen",
+        class_names=names,
+        prompts=names,
+        things=None if info.things is None else tuple(place[c] for c in info.things if c in place),
+        seen=(),
+        unseen=(),
+        zero_shot=False,
+        panoptic=None,
+        label_table=tuple(place.get(c, info.ignore_label) for c in range(len(info.class_names))),
+    )
 
 
 def _splits(folder: Path) -> list[str]:
@@ -203,11 +245,9 @@ def read_folder_classes(folder: Path) -> FolderClasses:
 
 
 def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
-    unknown = sorted(set(content) - {"classes", "palette", "ignore_label", "ignore_colors"})
+    unknown = sorted(set(content) - set(_KEYS))
     if unknown:
-        raise UserError(
-            f"class list '{path}' has the unknown key '{unknown[0]}'; known: classes, palette, ignore_label, ignore_colors"
-        )
+        raise UserError(f"class list '{path}' has the unknown key '{unknown[0]}'; known: {', '.join(_KEYS)}")
     entries = [_entry(entry, path) for entry in content["classes"]]
     names = tuple(name for name, _, _ in entries)
     if not names:
@@ -227,6 +267,7 @@ def _checked(content: dict[str, Any], path: Path) -> FolderClasses:
         things=things if any(thing is not None for _, _, thing in entries) else None,
         ignore_label=ignore_label,
         ignore_colors=_ignored(content.get("ignore_colors", []), path),
+        unseen=_unseen(content.get("unseen", []), names, path),
     )
 
 
@@ -245,6 +286,23 @@ def _entry(entry: Any, path: Path) -> tuple[str, Any, bool | None]:
         if thing not in (True, False, None):
             raise UserError(f"class list '{path}': {shown(entry)} has 'thing' {shown(thing)}; it is true or false")
     return class_name(words, source=f"class list '{path}'"), color, thing
+
+
+def _unseen(listed: Any, names: Sequence[str], path: Path) -> tuple[int, ...]:
+    """Indices of the classes that "unseen" names, each by its whole entry or its first synonym."""
+    if not isinstance(listed, list):
+        raise UserError(f"class list '{path}': unseen is {shown(listed)}; give a list of names that stand in 'classes'")
+    by_name = {name.split(", ")[0].casefold(): index for index, name in enumerate(names)}
+    by_name |= {name.casefold(): index for index, name in enumerate(names)}
+    found = set()
+    for entry in listed:
+        name = class_name(entry, source=f"class list '{path}', unseen")
+        if name.casefold() not in by_name:
+            raise UserError(f"class list '{path}': unseen names '{name}', which is none of its classes")
+        found.add(by_name[name.casefold()])
+    if len(found) == len(names):
+        raise UserError(f"class list '{path}': all classes are unseen; leave some to train on")
+    return tuple(sorted(found))
 
 
 def _is_color(value: Any) -> bool:

@@ -49,6 +49,8 @@ class DatasetInfo:
         ensure: called before the files are listed; toybox writes itself.
         panoptic: labels of segments, where the dataset has them.
         kind: what its labels are, Detectron2's `evaluator_type`: "sem_seg", or "captions" for image-caption pairs.
+        label_table: the class that each value of a label file counts as (or the ignore label), for training on a part of the
+            classes; None: values are classes. `colors` are then of the values.
         load: gives the records of a dataset that other code has registered; None: the files of the folders are listed.
     """
 
@@ -82,6 +84,7 @@ class DatasetInfo:
     ensure: Callable[[], object] | None = None
     panoptic: PanopticLabels | None = None
     kind: str = "sem_seg"
+    label_table: tuple[int, ...] | None = None
     load: Callable[[], list[dict[str, Any]]] | None = dataclasses.field(default=None, compare=False)
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from twostage.data.catalogue import DatasetInfo
 from twostage.data.labels import read_label_map
 from twostage.data.preparation.jobs import parallel
-from twostage.data.segment_maps import read_segment_map
+from twostage.data.segment_maps import check_segments, read_segment_map
 from twostage.errors import UserError
 
 # Label maps and segments of the same data may differ (ADE20K's were drawn apart), but not by more than this share.
@@ -96,12 +96,7 @@ def _facts(record: dict[str, Any], things: frozenset[int], ignore: int) -> Panop
         raise UserError(f"panoptic label '{path}' is {ids.shape}, its label map {labels.shape} (height, width)")
     class_of = {int(segment["id"]): int(segment["category_id"]) for segment in segments}
     present, place = np.unique(ids, return_inverse=True)
-    unlisted = [i for i in present.tolist() if i and i not in class_of]
-    if unlisted:
-        raise UserError(f"panoptic label '{path}' holds id {unlisted[0]}, which its json does not list")
-    empty = sorted(set(class_of) - set(present.tolist()))
-    if empty:
-        raise UserError(f"panoptic label '{path}' has no pixel of segment {empty[0]}, which its json lists")
+    check_segments(present.tolist(), segments, path)
     classes = np.array([class_of.get(i, -1) for i in present.tolist()])[place].reshape(ids.shape)
     both = (classes >= 0) & (labels != ignore)
     countable = sum(class_of[int(segment["id"])] in things for segment in segments)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +26,10 @@ from twostage.clip.towers.pyramid import require_convolutional
 from twostage.clip.towers.vit import Tower, require_vit
 from twostage.data.views import dataset_view
 from twostage.errors import UserError
+from twostage.predictions.contrasted import ContrastedPrediction
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
+from twostage.predictions.prediction import Prediction
 from twostage.proposals.backbones import build_backbone
 from twostage.proposals.losses import MaskLosses
 from twostage.proposals.maskformer import MaskFormer
@@ -221,10 +224,24 @@ class OVSeg(OpenVocabularySegmenter[EncodedMasks, AskedText]):
             num_named=text.asked if self.best_proposals_only else None,
         )
 
+    def answer(self, encoded: EncodedMasks, vocabulary: Vocabulary, others: Sequence[str] = ()) -> Prediction:
+        """As every system's; pixels in no mask from elsewhere are none of the words."""
+        answer = super().answer(encoded, vocabulary, others)
+        if self.masks is None:
+            return answer
+        if isinstance(answer, ContrastedPrediction):
+            return dataclasses.replace(answer, asked=_only_covered(answer.asked))
+        return _only_covered(answer)
+
     def losses(
         self, encoded: EncodedMasks, text: AskedText, batch: list[dict[str, Any]], images: Pictures
     ) -> dict[str, Tensor]:
         return mask_losses(self.criterion, encoded, self.classifier(text.text), batch)
+
+
+def _only_covered(prediction: Prediction) -> MaskPrediction:
+    assert isinstance(prediction, MaskPrediction), "what `decode` makes"
+    return dataclasses.replace(prediction, only_covered=True)
 
 
 def _check_tower(visual: Tower, regions: str) -> None:
