@@ -63,7 +63,37 @@ def test_polygons_without_holes_cover_the_same_pixels(seed: int) -> None:
     mask = cv2.GaussianBlur(noise, (0, 0), 0.7 * seed + 0.01) > 0.5
     rings = simple_polygons(mask)
     np.testing.assert_array_equal(covered(rings, mask.shape), mask)
-    assert len(rings) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
+    assert len(rings) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_readers_of_yolo_see_the_same_pixels(seed: int, result: Segmentation, tmp_path: Path) -> None:
+    """As Ultralytics draws polygons, and as supervision reads them where it is installed; also single pixels and lines."""
+    noise = np.random.default_rng(seed).random((41, 157))
+    labels = np.digitize(cv2.GaussianBlur(noise, (0, 0), 0.5 * seed + 0.01), [0.4, 0.5, 0.55]) - 1
+    labels[:2], labels[10], labels[20, 30:60] = -1, 3, 4
+    labels[5:8, 5:8], labels[6, 6] = -1, 2
+    odd = dataclasses.replace(result, labels=labels)
+    drawn = np.full(labels.shape, -1)
+    for line in to_yolo(odd).splitlines():
+        index, *numbers = line.split()
+        corners = (np.array(numbers, np.float32).reshape(-1, 2) * labels.shape[::-1]).astype(np.int32)
+        part = np.zeros(labels.shape, np.uint8)
+        cv2.fillPoly(part, [corners], 1)
+        assert len(corners) >= 3 and (labels[part == 1] == int(index)).all()
+        drawn[part == 1] = int(index)
+    np.testing.assert_array_equal(drawn, labels)
+    np.testing.assert_array_equal(from_yolo(to_yolo(odd), labels.shape), labels)
+    supervision = pytest.importorskip("supervision", reason="needs supervision")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", labels.shape[::-1]).save(tmp_path / "images/a.png")
+    write_yolo([("a.png", odd)], tmp_path, WORDS)
+    folders = [str(tmp_path / name) for name in ("images", "labels", "data.yaml")]
+    ((_, _, read),) = supervision.DetectionDataset.from_yolo(*folders, force_masks=True)
+    found = np.full(labels.shape, -1)
+    for mask, index in zip(read.mask, read.class_id, strict=True):
+        found[mask] = index
+    np.testing.assert_array_equal(found, labels)
 
 
 def test_supervision(result: Segmentation) -> None:
@@ -124,7 +154,11 @@ def test_yolo(result: Segmentation, tmp_path: Path) -> None:
     np.testing.assert_array_equal(from_yolo(to_yolo(result), result.labels.shape), result.labels)
     paths = write_yolo([("photos/a.jpg", result)], tmp_path, WORDS)
     assert paths[1] == tmp_path / "labels/a.txt"
-    assert yaml.safe_load(paths[0].read_text())["names"] == dict(enumerate(WORDS))
+    assert yaml.safe_load(paths[0].read_text()) == {
+        "train": "images",
+        "val": "images",
+        "names": dict(enumerate(WORDS)),
+    }
     with pytest.raises(UserError, match="there already"):
         write_yolo([], tmp_path, WORDS)
     with pytest.raises(UserError, match="line 1 is no polygon"):
