@@ -36,16 +36,21 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         UserError: the folder or file can't be written.
     """
-    path = Path(path)
-    # Of this thread alone: others may write the same file at the same time, and the last one wins.
-    temporary = path.with_name(_temporary_name(path.name))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(Path(path)) as temporary:
         yield temporary
         if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    # Of this thread alone: others may write the same file at the same time, and the last one wins.
+    temporary = path.with_name(_temporary_name(path.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"can't write '{path}': {reason}; make room or choose another output folder") from error
@@ -77,7 +82,7 @@ def remove_leftovers(folder: str | Path) -> None:
             found = _TEMPORARY.fullmatch(entry.name) if entry.name.endswith(".tmp") else None
             with suppress(OSError):  # gone in the meantime, or not ours to remove
                 if found and not _may_be_written(found["host"], int(found["process"]), entry.stat().st_mtime):
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
 
 
 def _may_be_written(host: str, process: int, changed: float) -> bool:
@@ -117,6 +122,25 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
     """
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_new_text(path: str | Path, text: str) -> bool:
+    """As `write_text`, where no file is there; returns whether it was written. Of several at the same time one writes.
+
+    Raises:
+        UserError: that is not possible.
+    """
+    with _temporary(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            if Path(path).exists():
+                return False
+            temporary.replace(path)
+    return True
 
 
 def check_writable(

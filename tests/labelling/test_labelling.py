@@ -22,7 +22,8 @@ from twostage.labelling.formats import parse_formats
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output, read_rows
-from twostage.labelling.sources import Item, units_hash, units_of
+from twostage.labelling.sources import units_hash, units_of
+from twostage.labelling.units import Item
 
 WORDS = ("grass", "sky", "water", "blue star")
 PICTURES = 9
