@@ -47,7 +47,11 @@ def open_image(source: Source, *, what: str = "image", cure: str = "replace or r
     Raises:
         UserError: missing, empty, cut off, damaged, too large or no picture; names the file.
     """
-    with _one_error(_named(source, what), cure), Image.open(source) as image:
+    name = _named(source, what)
+    # A pipe would be waited for.
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_file():
+        raise UserError(f"{name} is no file; {cure}")
+    with _one_error(name, cure), Image.open(source) as image:
         yield image
 
 
@@ -237,6 +241,8 @@ def is_own_output(path: Path) -> bool:
         return False
     # Not by Pillow, which takes a minute for a million files.
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:

@@ -72,7 +72,9 @@ class RowGroup:
     def _rows(self) -> Iterator[tuple[Any, Any]]:
         """What stands in "path", None without such a column, and in the pictures' column."""
         columns = [self.column, "path"] if self.named else [self.column]
-        with import_parquet().ParquetFile(self.path, buffer_size=_BYTES, pre_buffer=False, page_checksum_verification=True) as file:
+        with import_parquet().ParquetFile(
+            self.path, buffer_size=_BYTES, pre_buffer=False, page_checksum_verification=True
+        ) as file:
             for batch in file.iter_batches(batch_size=_ROWS, row_groups=[self.group], columns=columns):
                 values = batch.column(self.column).to_pylist()
                 own = batch.column("path").to_pylist() if self.named else [None] * len(values)
