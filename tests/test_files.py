@@ -12,7 +12,7 @@ import pytest
 
 from twostage import files
 from twostage.errors import UserError
-from twostage.files import atomic_path, check_writable, remove_leftovers, write_text
+from twostage.files import atomic_path, check_writable, remove_leftovers, temporary_folder, write_text
 
 _WRITES_AND_WAITS = (
     "import sys, time\n"
@@ -50,6 +50,19 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
             process.kill()
             process.wait()
             process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_a_temporary_folder_goes_with_its_block_and_with_its_killed_process(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "a.onnx") as folder:
+        (folder / "b").touch()
+        remove_leftovers(tmp_path)
+        assert (folder / "b").exists() and folder.parent == tmp_path
+    assert not list(tmp_path.iterdir())
+    folder.mkdir()
+    (folder / "b").touch()
+    os.utime(folder, (0, 0))
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_temporaries_of_other_machines_go_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

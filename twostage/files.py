@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tempfile
 import threading
@@ -59,6 +60,26 @@ def _temporary(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a new hidden folder beside `path`, for files that are looked at before they are moved to where they belong.
+
+    It goes with the block, and with `remove_leftovers` where the process was killed.
+
+    Raises:
+        UserError: the folder can't be made.
+    """
+    folder = Path(path).with_name(_temporary_name(Path(path).name))
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"can't write '{folder.parent}': {error.strerror}; choose another output folder") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _temporary_name(name: str) -> str:
     """Says which process of which machine writes it, for `remove_leftovers`."""
     encoded = name.encode("utf-8", "surrogateescape")
@@ -82,7 +103,8 @@ def remove_leftovers(folder: str | Path) -> None:
             found = _TEMPORARY.fullmatch(entry.name) if entry.name.endswith(".tmp") else None
             with suppress(OSError):  # gone in the meantime, or not ours to remove
                 if found and not _may_be_written(found["host"], int(found["process"]), entry.stat().st_mtime):
-                    Path(entry.path).unlink()
+                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.remove
+                    remove(entry.path)
 
 
 def _may_be_written(host: str, process: int, changed: float) -> bool:
