@@ -89,6 +89,8 @@ def written(labels, count, path):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     network, about = load(sys.argv[1])
     if about["outside"]:
         sys.exit(f"this script lacks {', '.join(about['outside'])}: use twostage segment --engine onnx")
