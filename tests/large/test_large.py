@@ -174,7 +174,7 @@ def test_a_picture_of_few_bits_is_told_of(
     path = write_tif("dark.tif", picture[:60, :70].transpose(2, 0, 1).astype(np.uint16) * 16)
     words = ["--words", "sky; sand", "--system", "toybox/maskclip", "--others", "none"]
     run(["large", str(path), *words, "--output", str(tmp_path / "out.tif"), "--set", "MODEL.CLIP.TEXT_CACHE", ""])
-    share = picture[:60, :70].max() * 16 / 65535
+    share = int(picture[:60, :70].max()) * 16 / 65535
     assert f"no pixel is brighter than {100 * share:.0f} % of what its bits hold" in capsys.readouterr().out
 
 
