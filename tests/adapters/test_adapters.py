@@ -8,6 +8,7 @@ import io
 import json
 import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ import yaml
 from PIL import Image
 
 import twostage
-from twostage.adapters import cvat, label_studio
+from twostage.adapters import cvat, label_studio, label_studio_pictures
 from twostage.adapters.coco_panoptic import read_panoptic, write_panoptic
 from twostage.adapters.fiftyone import FiftyOneModel
 from twostage.adapters.labelme import from_labelme, write_labelme
@@ -258,7 +259,58 @@ def test_label_studio_answers_in_its_own_labels_and_says_what_is_wrong(
             backend.answer("/predict", request)
     for address in ("data:image/png;base64,草", "ftp://a/b", "http://[", "http://a b"):
         with pytest.raises(UserError, match="picture"):
-            label_studio.read_picture(address)
+            label_studio_pictures.read_picture(address, label_studio_pictures.Origin())
+
+
+@pytest.mark.parametrize(("key", "sent"), [("abc", "Token abc"), ("a.b.c", "Bearer short-lived")])
+def test_uploads_are_fetched_from_label_studio(key: str, sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the key is told to nobody else, also where Label Studio sends the file's reader on."""
+    seen: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("Authorization")))
+            if self.path == "/data/upload/sent-on.png":
+                self.send_response(302)
+                self.send_header("Location", f"http://127.0.0.1:{other.server_port}/storage.png")
+                self.end_headers()
+                return
+            self._send(b"picture" if self.path.endswith(".png") else b"")
+
+        def do_POST(self) -> None:
+            assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == {"refresh": key}
+            self._send(b'{"access": "short-lived"}')
+
+        def _send(self, content: bytes) -> None:
+            self.send_response(200 if content else 404)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+    ours, other = servers
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{ours.server_port}"
+    monkeypatch.setenv("LABEL_STUDIO_URL", f"{address}/")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    origin, read = label_studio_pictures.Origin.from_environment(), label_studio_pictures.read_picture
+    try:
+        for asked in ("/data/upload/1/a.png", f"{address}/data/upload/1/a.png", "/data/upload/sent-on.png"):
+            assert read(asked, origin) == b"picture"
+        assert read(f"http://127.0.0.1:{other.server_port}/b.png", origin) == b"picture"
+        with pytest.raises(UserError, match="can't be fetched"):
+            read("/data/upload/missing", origin)
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert [header for path, header in seen if path.startswith("/data/")] == [sent] * 4
+    assert [header for path, header in seen if not path.startswith("/data/")] == [None] * 2
+    with pytest.raises(UserError, match="set LABEL_STUDIO_URL"):
+        read("/data/upload/1/a.png", label_studio_pictures.Origin())
 
 
 def test_cvat_function(segmenter: Segmenter, picture: np.ndarray) -> None:
