@@ -119,6 +119,24 @@ def test_pipeline(result: Segmentation) -> None:
         assert 0 < entry["score"] <= 1
 
 
+def test_pipeline_says_what_transformers_own_says(result: Segmentation, picture: np.ndarray) -> None:
+    """A tiny model of theirs in their pipeline: the same keys, and masks of the same kind."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'sam'")
+    config = transformers.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3
+    )
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    size = {"height": 32, "width": 32}
+    pipeline = transformers.pipeline(
+        "image-segmentation", model=model, image_processor=transformers.SegformerImageProcessor(size=size)
+    )
+    theirs, ours = pipeline(Image.fromarray(picture)), to_pipeline(result)
+    assert theirs and set(theirs[0]) == set(ours[0])
+    for entry in (*theirs, *ours):
+        assert isinstance(entry["label"], str) and entry["mask"].size == picture.shape[1::-1]
+        assert entry["mask"].mode == "L" and set(np.unique(entry["mask"])) <= {0, 255}
+
+
 def panoptic(result: Segmentation) -> PanopticSegmentation:
     ids = np.zeros(result.labels.shape, np.int32)
     ids[result.labels == 0], ids[result.labels == 3] = 300, 7

@@ -33,6 +33,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         UserError: anything wrong in config, words or source, or an output folder of another run.
     """
     rank = local.rank_of(os.environ)
+    # Before anything is loaded, here or by torchrun's other processes on this machine.
+    local.use_own_gpu(local.gpu_number(os.environ) * args.processes)
     if args.engine == "ray" and rank.total > 1:
         raise UserError("--engine ray is started once and brings its own processes; start it without torchrun or srun")
     if "parquet" in args.format:

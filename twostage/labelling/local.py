@@ -56,6 +56,22 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     return Rank()
 
 
+def gpu_number(environment: Mapping[str, str]) -> int:
+    """Which of the processes of its machine a launcher says this is; 0 where there is no launcher.
+
+    >>> gpu_number({"SLURM_LOCALID": "3"}), gpu_number({})
+    (3, 0)
+    """
+    numbers = [environment[name] for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in environment]
+    return int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+
+
+def use_own_gpu(number: int) -> None:
+    """Let process `number` of this machine compute on a GPU of its own, where there are enough."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes: int) -> None:
     """Label the units that fall to this launcher's process, by so many processes of its own.
 
@@ -69,7 +85,10 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
         return
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=_spawned, args=(labeller, units, output, rank, threads)) for rank in ranks]
+    started = [
+        context.Process(target=_spawned, args=(labeller, units, output, rank, threads, number))
+        for number, rank in enumerate(ranks, start=gpu_number(os.environ) * processes)
+    ]
     for process in started:
         process.start()
     try:
@@ -97,13 +116,12 @@ def _say_what_failed(codes: Sequence[int]) -> None:
         sys.exit(max(codes))
 
 
-def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int) -> None:
+def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int, number: int) -> None:
     from twostage.errors import run_cli
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank.number % torch.cuda.device_count())
+    use_own_gpu(number)
     run_cli(lambda: work(labeller, units, output, rank))
 
 
