@@ -89,6 +89,8 @@ def written(labels, count, path):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     network, about = load(sys.argv[1])
     if about["outside"]:
         sys.exit(f"this script lacks {', '.join(about['outside'])}: use twostage segment --engine onnx")
@@ -100,7 +102,10 @@ if __name__ == "__main__":
     picture = ImageOps.exif_transpose(Image.open(sys.argv[2]))
     if picture.mode[0] in "IF":
         sys.exit("this script reads pictures of 8 bits: use twostage segment --engine onnx")
-    rows = embed(groups, about["text"], *load(sys.argv[1].removesuffix(".onnx") + ".text.onnx"))
+    tower, about_text = load(sys.argv[1].removesuffix(".onnx") + ".text.onnx")
+    if about["text_tower"] != about_text["text_tower"]:
+        sys.exit("the two files are not of one export")
+    rows = embed(groups, about["text"], tower, about_text)
     labels = scores(picture.convert("RGB"), groups, rows, network, about).argmax(0)
     written(labels, len(groups), sys.argv[4])
     print(*(f"{', '.join(group)}: {(labels == at).mean():.1%}" for at, group in enumerate(groups)), sep="\n")

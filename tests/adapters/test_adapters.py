@@ -8,6 +8,7 @@ import io
 import json
 import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ import yaml
 from PIL import Image
 
 import twostage
-from twostage.adapters import cvat, label_studio
+from twostage.adapters import cvat, label_studio, label_studio_pictures
 from twostage.adapters.coco_panoptic import read_panoptic, write_panoptic
 from twostage.adapters.fiftyone import FiftyOneModel
 from twostage.adapters.labelme import from_labelme, write_labelme
@@ -63,7 +64,37 @@ def test_polygons_without_holes_cover_the_same_pixels(seed: int) -> None:
     mask = cv2.GaussianBlur(noise, (0, 0), 0.7 * seed + 0.01) > 0.5
     rings = simple_polygons(mask)
     np.testing.assert_array_equal(covered(rings, mask.shape), mask)
-    assert len(rings) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
+    assert len(rings) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_readers_of_yolo_see_the_same_pixels(seed: int, result: Segmentation, tmp_path: Path) -> None:
+    """As Ultralytics draws polygons, and as supervision reads them where it is installed; also single pixels and lines."""
+    noise = np.random.default_rng(seed).random((41, 157))
+    labels = np.digitize(cv2.GaussianBlur(noise, (0, 0), 0.5 * seed + 0.01), [0.4, 0.5, 0.55]) - 1
+    labels[:2], labels[10], labels[20, 30:60] = -1, 3, 4
+    labels[5:8, 5:8], labels[6, 6] = -1, 2
+    odd = dataclasses.replace(result, labels=labels)
+    drawn = np.full(labels.shape, -1)
+    for line in to_yolo(odd).splitlines():
+        index, *numbers = line.split()
+        corners = (np.array(numbers, np.float32).reshape(-1, 2) * labels.shape[::-1]).astype(np.int32)
+        part = np.zeros(labels.shape, np.uint8)
+        cv2.fillPoly(part, [corners], 1)
+        assert len(corners) >= 3 and (labels[part == 1] == int(index)).all()
+        drawn[part == 1] = int(index)
+    np.testing.assert_array_equal(drawn, labels)
+    np.testing.assert_array_equal(from_yolo(to_yolo(odd), labels.shape), labels)
+    supervision = pytest.importorskip("supervision", reason="needs supervision")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", labels.shape[::-1]).save(tmp_path / "images/a.png")
+    write_yolo([("a.png", odd)], tmp_path, WORDS)
+    folders = [str(tmp_path / name) for name in ("images", "labels", "data.yaml")]
+    ((_, _, read),) = supervision.DetectionDataset.from_yolo(*folders, force_masks=True)
+    found = np.full(labels.shape, -1)
+    for mask, index in zip(read.mask, read.class_id, strict=True):
+        found[mask] = index
+    np.testing.assert_array_equal(found, labels)
 
 
 def test_supervision(result: Segmentation) -> None:
@@ -86,6 +117,24 @@ def test_pipeline(result: Segmentation) -> None:
     for entry in entries:
         np.testing.assert_array_equal(np.asarray(entry["mask"]) == 255, result.mask(entry["label"]))
         assert 0 < entry["score"] <= 1
+
+
+def test_pipeline_says_what_transformers_own_says(result: Segmentation, picture: np.ndarray) -> None:
+    """A tiny model of theirs in their pipeline: the same keys, and masks of the same kind."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'sam'")
+    config = transformers.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, num_labels=3
+    )
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    size = {"height": 32, "width": 32}
+    pipeline = transformers.pipeline(
+        "image-segmentation", model=model, image_processor=transformers.SegformerImageProcessor(size=size)
+    )
+    theirs, ours = pipeline(Image.fromarray(picture)), to_pipeline(result)
+    assert theirs and set(theirs[0]) == set(ours[0])
+    for entry in (*theirs, *ours):
+        assert isinstance(entry["label"], str) and entry["mask"].size == picture.shape[1::-1]
+        assert entry["mask"].mode == "L" and set(np.unique(entry["mask"])) <= {0, 255}
 
 
 def panoptic(result: Segmentation) -> PanopticSegmentation:
@@ -124,7 +173,11 @@ def test_yolo(result: Segmentation, tmp_path: Path) -> None:
     np.testing.assert_array_equal(from_yolo(to_yolo(result), result.labels.shape), result.labels)
     paths = write_yolo([("photos/a.jpg", result)], tmp_path, WORDS)
     assert paths[1] == tmp_path / "labels/a.txt"
-    assert yaml.safe_load(paths[0].read_text())["names"] == dict(enumerate(WORDS))
+    assert yaml.safe_load(paths[0].read_text()) == {
+        "train": "images",
+        "val": "images",
+        "names": dict(enumerate(WORDS)),
+    }
     with pytest.raises(UserError, match="there already"):
         write_yolo([], tmp_path, WORDS)
     with pytest.raises(UserError, match="line 1 is no polygon"):
@@ -224,7 +277,58 @@ def test_label_studio_answers_in_its_own_labels_and_says_what_is_wrong(
             backend.answer("/predict", request)
     for address in ("data:image/png;base64,草", "ftp://a/b", "http://[", "http://a b"):
         with pytest.raises(UserError, match="picture"):
-            label_studio.read_picture(address)
+            label_studio_pictures.read_picture(address, label_studio_pictures.Origin())
+
+
+@pytest.mark.parametrize(("key", "sent"), [("abc", "Token abc"), ("a.b.c", "Bearer short-lived")])
+def test_uploads_are_fetched_from_label_studio(key: str, sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the key is told to nobody else, also where Label Studio sends the file's reader on."""
+    seen: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("Authorization")))
+            if self.path == "/data/upload/sent-on.png":
+                self.send_response(302)
+                self.send_header("Location", f"http://127.0.0.1:{other.server_port}/storage.png")
+                self.end_headers()
+                return
+            self._send(b"picture" if self.path.endswith(".png") else b"")
+
+        def do_POST(self) -> None:
+            assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == {"refresh": key}
+            self._send(b'{"access": "short-lived"}')
+
+        def _send(self, content: bytes) -> None:
+            self.send_response(200 if content else 404)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+    ours, other = servers
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{ours.server_port}"
+    monkeypatch.setenv("LABEL_STUDIO_URL", f"{address}/")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", key)
+    origin, read = label_studio_pictures.Origin.from_environment(), label_studio_pictures.read_picture
+    try:
+        for asked in ("/data/upload/1/a.png", f"{address}/data/upload/1/a.png", "/data/upload/sent-on.png"):
+            assert read(asked, origin) == b"picture"
+        assert read(f"http://127.0.0.1:{other.server_port}/b.png", origin) == b"picture"
+        with pytest.raises(UserError, match="can't be fetched"):
+            read("/data/upload/missing", origin)
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert [header for path, header in seen if path.startswith("/data/")] == [sent] * 4
+    assert [header for path, header in seen if not path.startswith("/data/")] == [None] * 2
+    with pytest.raises(UserError, match="set LABEL_STUDIO_URL"):
+        read("/data/upload/1/a.png", label_studio_pictures.Origin())
 
 
 def test_cvat_function(segmenter: Segmenter, picture: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -49,6 +50,15 @@ def broken_files(folder: Path) -> list[Path]:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return [folder / name for name in contents]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png' is no file"):
+        read_rgb(tmp_path / "a.png")
+    assert not images.is_own_output(tmp_path / "a.png")
+    assert images.list_images([tmp_path]) == [tmp_path / "a.png"]
 
 
 @pytest.mark.parametrize("read", [read_rgb, read_label_map, read_segment_map])

@@ -77,3 +77,12 @@ def test_docker_files_pass_the_linter(name: str) -> None:
         [linter, "--no-color", str(ROOT / f"docker/{name}.Dockerfile")], capture_output=True, text=True
     )
     assert found.returncode == 0, found.stdout
+
+
+def test_the_workflow_builds_every_docker_file() -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["containers"]
+    kinds = [path.name.removesuffix(".Dockerfile") for path in sorted((ROOT / "docker").glob("*.Dockerfile"))]
+    assert job["strategy"]["matrix"]["kind"] == kinds == ["cpu", "cuda"]
+    build, use = (step["run"].replace("${{ matrix.kind }}", "cpu").split() for step in job["steps"][1:])
+    assert build[:2] == ["docker", "build"] and (ROOT / build[build.index("-f") + 1]).is_file()
+    assert use[:3] == ["docker", "run", "--rm"] and use[3] == build[build.index("-t") + 1] and use[4] in COMMANDS

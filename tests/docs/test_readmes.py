@@ -34,7 +34,10 @@ NOT_OURS = (
 # Python's and the house's own words in capitals.
 WORDS = {"CARDS", "SYSTEMS", "GROUPS", "RECIPES", "META_ARCH_REGISTRY", "KEY"}
 # Of the environment.
-VARIABLES = {"TWOSTAGE_HOME", "TWOSTAGE_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "RAY_ADDRESS"}
+VARIABLES = {
+    "TWOSTAGE_HOME", "TWOSTAGE_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "RAY_ADDRESS", "LOCAL_RANK", "SLURM_LOCALID",
+    "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY",
+}  # fmt: skip
 KEY = re.compile(r"\b(?:[A-Z][A-Z0-9_]*\.)+[A-Z][A-Z0-9_]*\b")
 DIARY = re.compile(
     r"\b(no longer|used to be|was wrong|were wrong|at first|formerly|previously|any ?more|not yet|so far|yesterday|today)\b",

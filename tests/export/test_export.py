@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from twostage.commands.tool_arguments import benchmark_runtimes_parser
 from twostage.errors import UserError
 from twostage.export.comparison import Comparison, compare, toybox_pictures
 from twostage.export.half import halve_weights
+from twostage.export.network import _check_size
 from twostage.export.text_tower import merges_of, tokenizer_of, tokenizer_rule
 from twostage.vocabulary import Vocabulary
 
@@ -123,6 +125,75 @@ def test_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(UserError, match=r"scores by up to 0.002 \(allowed 0.001\).*not kept"):
             run([*words, *more, *CACHE])
     assert asked == [False, True] and not list(tmp_path.iterdir())
+
+
+def test_nobody_elses_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
+    monkeypatch.setattr(command, "export", lambda *_, **__: pytest.fail("it is written all the same"))
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "theirs", [], []))
+    for name, content in (("a.onnx", foreign.SerializeToString()), ("a.text.onnx", b"notes"), ("a.onnx", None)):
+        path = tmp_path / name
+        path.mkdir() if content is None else path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}' would be replaced, and twostage has not written it"):
+            run(["export", "--system", "toybox/maskclip", "--output", str(tmp_path / "a.onnx"), *CACHE])
+        assert [entry.name for entry in tmp_path.iterdir()] == [name]
+        path.rmdir() if content is None else path.unlink()
+
+
+def changed(source: Path, target: Path, change: Any) -> Path:
+    """A copy of a network and its text tower; `change` is given the network's metadata."""
+    import onnx
+
+    from twostage.export.engine import text_file
+    from twostage.export.session import METADATA
+
+    text_file(target).write_bytes(text_file(source).read_bytes())
+    model = onnx.load(source)
+    about = json.loads(model.metadata_props[0].value)
+    change(about)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.slow
+def test_files_that_are_damaged_or_do_not_belong_together(exported: Path, tmp_path: Path) -> None:
+    from twostage.export.engine import load_onnx, text_file
+    from twostage.export.session import is_exported
+
+    assert is_exported(exported) and is_exported(text_file(exported))
+    path = tmp_path / "a.onnx"
+    for key, reason in (("form", "lacks form in"), ("pixel_mean", "lacks pixel_mean"), ("config", "lacks config")):
+        with pytest.raises(UserError, match=reason):
+            load_onnx(changed(exported, path, lambda about, key=key: about.pop(key)))
+    for config in ("A: 1", "- 1", "MODEL: [", "MODEL:\n  CLIP: 3"):
+        with pytest.raises(UserError, match="config of another version"):
+            load_onnx(changed(exported, path, lambda about, config=config: about.update(config=config)))
+    with pytest.raises(UserError, match="another system's text tower"):
+        load_onnx(changed(exported, path, lambda about: about.update(text_tower="0" * 64)))
+    # Of files from before it was written down nothing is said.
+    load_onnx(changed(exported, path, lambda about: about.pop("text_tower")))
+    text_file(path).write_bytes(exported.read_bytes())
+    with pytest.raises(UserError, match=r"a\.text\.onnx' lacks merges"):
+        load_onnx(path)
+    path.write_bytes(exported.read_bytes()[:100_000])
+    with pytest.raises(UserError, match="can't be read"):
+        load_onnx(path)
+    text_file(path).unlink()
+    path.write_bytes(exported.read_bytes())
+    with pytest.raises(UserError, match=r"a\.text\.onnx' does not exist"):
+        load_onnx(path)
+
+
+def test_weights_that_no_file_holds_are_said_before_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Linear(1000, 1000)
+    monkeypatch.setattr("twostage.export.network._LARGEST", 3_000_000)
+    _check_size(network, half=True)
+    with pytest.raises(UserError, match="less than 2; try --precision float16"):
+        _check_size(network, half=False)
+    monkeypatch.setattr("twostage.export.network._LARGEST", 1_000_000)
+    with pytest.raises(UserError, match=r"less than 2$"):
+        _check_size(network, half=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -22,7 +23,8 @@ from twostage.labelling.formats import parse_formats
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output, read_rows
-from twostage.labelling.sources import Item, units_hash, units_of
+from twostage.labelling.sources import units_hash, units_of
+from twostage.labelling.units import Item
 
 WORDS = ("grass", "sky", "water", "blue star")
 PICTURES = 9
@@ -220,6 +222,31 @@ def test_launchers_say_which_process_this_is() -> None:
     assert local.rank_of({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}) == (1, 4)
     with pytest.raises(UserError, match="RANK is 4"):
         local.rank_of({"RANK": "4", "WORLD_SIZE": "4"})
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    started: list[tuple[int, int]] = []
+
+    class Context:
+        class Process:
+            exitcode, is_alive, join, start = 0, bool, bool, bool
+
+            def __init__(self, target: Any, args: tuple[Any, ...]) -> None:
+                started.append((args[3].number, args[5]))
+
+    monkeypatch.setattr(local.multiprocessing, "get_context", lambda kind: Context)
+    # Machine 1 of torchrun's, with two launched processes of two each.
+    for rank, place in ((2, 0), (3, 1)):
+        monkeypatch.setattr("os.environ", {"RANK": str(rank), "WORLD_SIZE": "4", "LOCAL_RANK": str(place)})
+        local.run(None, [], None, processes=2)  # type: ignore[arg-type]
+    assert started == [(4, 0), (5, 1), (6, 2), (7, 3)]
+    for _, number in [*started, (0, 6)]:
+        local.use_own_gpu(number)
+    assert chosen == [0, 1, 2, 3, 2]
 
 
 def test_progress_says_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from twostage.api import Segmenter
 from twostage.commands.main import run
 from twostage.data.toybox.dataset import plan_scenes, render
 from twostage.errors import UserError
+from twostage.video.frames import read_frames
 from twostage.video.labels import flicker, label_frames
 from twostage.visualization.overlay import draw_frame
 from twostage.visualization.palette import palette
@@ -85,6 +87,71 @@ def test_the_overlay_keeps_its_size_whatever_is_found(frames: list[np.ndarray]) 
     labels = np.arange(frames[0].shape[0] * frames[0].shape[1]).reshape(frames[0].shape[:2]) % 9
     shapes = {draw_frame(frames[0], np.minimum(labels, most), names, colors).shape for most in (1, 8)}
     assert len(shapes) == 1
+
+
+def write_video(path: Path, pictures: list[np.ndarray]) -> bytes:
+    """An mp4 of pictures; returns its content."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("turn", "matrix"), [(0, (1, 0, 0, 1)), (3, (0, 1, -1, 0)), (2, (-1, 0, 0, -1))])
+def test_videos_of_telephones_are_turned(
+    turn: int, matrix: tuple[int, ...], frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """By quarters counter-clockwise, as the matrix of the track (ISO 14496-12) says."""
+    pytest.importorskip("av", reason="needs the extra 'video'")
+    content = bytearray(write_video(tmp_path / "a.mp4", frames))
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = (value * 65536 for value in matrix)
+    content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)
+    plain = [frame.pixels for frame in read_frames(tmp_path / "a.mp4").frames]
+    (tmp_path / "turned.mp4").write_bytes(content)
+    turned = [frame.pixels for frame in read_frames(tmp_path / "turned.mp4").frames]
+    assert len(turned) == len(frames)
+    for one, other in zip(plain, turned, strict=True):
+        np.testing.assert_array_equal(np.rot90(one, turn), other)
+
+
+def test_a_video_that_is_damaged_or_empty_replaces_nothing(frames: list[np.ndarray], tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs the extra 'video'")
+    content = bytearray(write_video(tmp_path / "a.mp4", frames * 3))
+    start, end = content.index(b"mdat"), content.index(b"moov")
+    middle = (start + end) // 2
+    content[middle : end - 8] = b"\xff\0" * ((end - 8 - middle) // 2) + bytes((end - 8 - middle) % 2)
+    (tmp_path / "damaged.mp4").write_bytes(content)
+    write_video(tmp_path / "none.mkv", frames)
+    # A header and the beginning of the first frame.
+    whole = (tmp_path / "none.mkv").read_bytes()
+    (tmp_path / "none.mkv").write_bytes(whole[: whole.index(b"\x1f\x43\xb6\x75") + 100])
+    words = ["--words", "sky; sand", "--system", "toybox/maskclip", "--others", "none"]
+    run(["video", str(tmp_path / "a.mp4"), *words, "--output", str(tmp_path / "out")])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for name, reason in (("damaged.mp4", r"is damaged behind \d+ frames"), ("none.mkv", "holds no frames")):
+        with pytest.raises(UserError, match=reason):
+            run(["video", str(tmp_path / name), *words, "--output", str(tmp_path / "out")])
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_nobody_elses_video_is_replaced(frames: list[np.ndarray], tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs the extra 'video'")
+    write_video(tmp_path / "overlay.mp4", frames)
+    words = ["--words", "sky; sand", "--system", "toybox/maskclip", "--others", "none", "--output", str(tmp_path)]
+    with pytest.raises(UserError, match=r"overlay\.mp4' would be replaced, and twostage has not written it"):
+        run(["video", str(tmp_path / "overlay.mp4"), *words])
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (1, 2, 10, 9):
+        Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"frame{number}.png")
+    assert [int(frame.pixels[0, 0, 0]) for frame in read_frames(tmp_path).frames] == [1, 2, 9, 10]
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

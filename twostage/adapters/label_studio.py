@@ -2,15 +2,13 @@
 
 `python -m twostage.adapters.label_studio --system san_vitb --weights official --port 9090`, then in the project's settings
 under "Model" add http://localhost:9090. The labelling configuration needs an Image and BrushLabels; the labels are the words.
+For pictures that were uploaded, set LABEL_STUDIO_URL (http://localhost:8080) and LABEL_STUDIO_API_KEY (an access token).
 """
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
 import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from twostage import __version__
+from twostage.adapters.label_studio_pictures import Origin, read_picture
 from twostage.api import Segmenter, load
 from twostage.commands.parser import Parser
 from twostage.errors import UserError, run_cli
@@ -79,8 +78,10 @@ def mask_of(rle: Sequence[int], size: tuple[int, int]) -> np.ndarray:
 class Backend:
     """Answers Label Studio's requests; pictures are segmented one at a time."""
 
-    def __init__(self, segmenter: Segmenter, name: str) -> None:
+    def __init__(self, segmenter: Segmenter, name: str, origin: Origin | None = None) -> None:
+        """`origin` is where uploads lie, by default what the environment says."""
         self.segmenter = segmenter
+        self.origin = origin or Origin.from_environment()
         self.version = f"twostage {__version__} {name}"
         self._lock = Lock()
 
@@ -104,7 +105,7 @@ class Backend:
     def _predict(self, task: dict[str, Any], image: tuple[str, str], brush: str, names: list[str]) -> dict[str, Any]:
         name, field = image
         with self._lock:
-            result = self.segmenter(read_picture(_address(task, field)), names)
+            result = self.segmenter(read_picture(_address(task, field), self.origin), names)
         height, width = result.labels.shape
         indices = [result.names.index(found) for found in result.areas()]
         scores = mean_scores(result, indices)
@@ -154,22 +155,6 @@ def _address(task: Any, field: str) -> str:
     if not isinstance(address, str):
         raise UserError(f"a task has no picture in its field {field!r}, which the configuration's Image names")
     return address
-
-
-def read_picture(address: str) -> bytes:
-    """The bytes of a picture by web address or data address. Raises UserError where there are none."""
-    if address.startswith("data:"):
-        try:
-            return base64.b64decode(address.partition(",")[2], validate=True)
-        except ValueError as error:
-            raise UserError(f"the picture's data address is damaged ({error})") from error
-    if not address.startswith(("http://", "https://")):
-        raise UserError(f"picture '{address[:80]}' has no web address; serve it from Label Studio's storage")
-    try:
-        with urllib.request.urlopen(address, timeout=60) as reply:
-            return reply.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UserError(f"picture '{address[:80]}' can't be fetched ({error})") from error
 
 
 def serve(backend: Backend, host: str, port: int) -> ThreadingHTTPServer:

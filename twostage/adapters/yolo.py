@@ -16,17 +16,28 @@ from twostage.files import write_text
 from twostage.results.segmentation import Segmentation
 from twostage.words import class_name
 
+# Where in its pixel a corner lies: readers cut fractions off (Ultralytics) or round them (supervision).
+_INSIDE = 0.25
+# Corners more, in the same pixel, of what has too few for a polygon.
+_MORE = np.array([[0.2, 0.0], [0.2, 0.2]])
+
 
 def to_yolo(result: Segmentation) -> str:
-    """The lines of one picture; a name in several parts has a line per part, holes are cut open."""
+    """The lines of one picture; a name in several parts has a line per part, holes are cut open.
+
+    Corners are pixels of the mask's border, as readers draw them.
+    """
     height, width = result.labels.shape
-    # As many digits as put a corner back on its place.
+    # As many digits as put a corner back into its pixel.
     digits = 2 + math.ceil(math.log10(max(height, width)))
     lines = []
     for name in result.areas():
         index = result.names.index(name)
         for ring in simple_polygons(result.mask(name)):
-            numbers = (ring / (width, height)).round(digits).flatten()
+            corners = ring + _INSIDE
+            if len(corners) < 3:
+                corners = np.concatenate([corners, corners[-1] + _MORE])
+            numbers = (corners / (width, height)).round(digits).flatten()
             lines.append(f"{index} {' '.join(f'{number:.{digits}f}' for number in numbers)}\n")
     return "".join(lines)
 
@@ -42,7 +53,8 @@ def from_yolo(text: str, size: tuple[int, int]) -> np.ndarray:
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             index, *numbers = line.split()
-            ring = np.array(numbers, float).reshape(-1, 2) * (width, height)
+            # Ends of pictures are no pixels: a polygon of somebody else's may have corners there.
+            ring = np.minimum(np.array(numbers, float).reshape(-1, 2) * (width, height), (width - 1, height - 1))
             labels[covered([ring], size)] = int(index)
         except ValueError as error:
             raise UserError(
@@ -67,7 +79,8 @@ def write_yolo(results: Iterable[tuple[str, Segmentation]], folder: Path, names:
         paths.append(folder / "labels" / f"{Path(picture).stem}.txt")
         refuse_to_replace(paths[-1])
         write_text(paths[-1], to_yolo(result))
-    content = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(names))}
+    # Without "path", which Ultralytics would look for below the folder it runs in: so it is this file's own.
+    content = {"train": "images", "val": "images", "names": dict(enumerate(names))}
     write_text(paths[0], yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return paths
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from twostage.api import Segmenter, build_from_config
@@ -14,14 +14,16 @@ from twostage.export.comparison import compare, toybox_pictures
 from twostage.export.engine import load_onnx, text_file
 from twostage.export.exporting import export
 from twostage.export.forms import form_of
-from twostage.files import check_writable
+from twostage.export.session import is_exported
+from twostage.files import check_writable, temporary_folder
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
     """Export, compare with torch, and print the comparison; a file that differs does not stay.
 
     Raises:
-        UserError: anything wrong in config or size, a system that is not exported, or files that differ from torch.
+        UserError: anything wrong in config or size, a system that is not exported, files that differ from torch, or one of
+            somebody else's where they would go.
     """
     output = Path(args.output)
     if output.suffix != ".onnx":
@@ -33,22 +35,29 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         stretch = ["INPUT.RESIZE_TEST", "stretch", "INPUT.SIZE_TEST", f"({height}, {width})"]
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu", *stretch])
     check_writable(output.parent, "choose another --output")
+    _say_what_is_replaced((output, text_file(output)))
     segmenter = Segmenter(build_from_config(cfg), cfg)
     # The first picture is traced with; the others have other sizes.
     first, *pictures = toybox_pictures(1 + args.pictures)
     # Beside the place where it goes, so that nobody takes it for one that was compared.
-    unchecked = output.with_name(f".{output.stem}.unchecked.onnx")
-    paths = (unchecked, text_file(unchecked))
-    try:
+    with temporary_folder(output) as folder:
+        unchecked = folder / output.name
         export(segmenter, unchecked, dynamic=dynamic, picture=first, half=args.precision == "float16")
         result = compare(segmenter, load_onnx(unchecked), pictures=pictures, strays=form_of(cfg).strays)
         print(result.summary())
         result.check()
+        # A network beside a tower of another export is noticed when it is loaded.
         text_file(unchecked).replace(text_file(output))
         unchecked.replace(output)
-    finally:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink()
     for path in (output, text_file(output)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def _say_what_is_replaced(files: Sequence[Path]) -> None:
+    """A line about an earlier export. Raises UserError where a file is somebody else's."""
+    there = [path for path in files if path.exists()]
+    for path in there:
+        if not is_exported(path):
+            raise UserError(f"'{path}' would be replaced, and twostage has not written it; choose another --output")
+    if there:
+        print(f"note: {', '.join(map(str, there))} of an earlier export will be replaced")

@@ -16,7 +16,11 @@ from twostage.errors import UserError
 from twostage.files import check_writable
 from twostage.large.geotiff import GeoTiff, label_writer
 from twostage.large.tiling import ArraySource, Tiling, label_blocks
+from twostage.predictions.prediction import UNLABELLED
 from twostage.results.saving import save_label_map
+
+# Sensors of 10 to 14 bits leave the upper part of 16 empty; photographs do not.
+_DARK = 0.3
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -42,19 +46,25 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     keys = cfg.TEST.LARGE
     tiling = Tiling(keys.TILE, keys.OVERLAP, keys.MEMORY * 2**20)
     blocks = label_blocks(segmenter, source, vocabulary, tiling, others=parse_others(args.others))
-    counts = np.zeros(len(vocabulary) + 1, np.int64)
+    counts = np.zeros(len(vocabulary) + 2, np.int64)
     if isinstance(source, GeoTiff):
         with label_writer(output, source.size, vocabulary.names, source.place) as write:
             for window, labels in blocks:
-                write(window, labels)
-                counts += np.bincount(labels.flatten() + 1, minlength=len(counts))
+                valid = source.valid(window)
+                write(window, np.where(valid, labels, UNLABELLED))
+                counts += np.bincount(np.where(valid, labels + 2, 0).flatten(), minlength=len(counts))
         source.close()
+        if source.brightest < _DARK:
+            print(
+                f"note: no pixel is brighter than {100 * source.brightest:.0f} % of what its bits hold, so that the picture "
+                "was taken for a dark one; scale it first (gdal_translate -scale)"
+            )
     else:
-        whole = np.empty(source.size, np.int64)
+        whole = np.empty(source.size, np.int32)
         for window, labels in blocks:
             whole[window.top : window.top + window.height, window.left : window.left + window.width] = labels
-        counts = np.bincount(whole.flatten() + 1, minlength=len(counts))
+            counts += np.bincount(labels.flatten() + 2, minlength=len(counts))
         save_label_map(whole, vocabulary.names, output)
-    for name, count in zip(("none of the words", *vocabulary.names), counts, strict=True):
+    for name, count in zip(("no data", "none of the words", *vocabulary.names), counts, strict=True):
         if count:
             print(f"{name}: {100 * count / counts.sum():.1f} %")

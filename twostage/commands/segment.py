@@ -14,11 +14,12 @@ from tqdm import tqdm
 from twostage.api import Segmentation, Segmenter, build_from_config
 from twostage.config import load_config
 from twostage.contrast.choice import parse_others
-from twostage.data.images import is_own_output, list_images, unique_stems
+from twostage.data.images import list_images, unique_stems
 from twostage.data.views import find_info, own_folders, with_class_names
 from twostage.errors import UserError, near_names
 from twostage.files import check_writable, write_text
 from twostage.results.coco import joined
+from twostage.results.own import is_own_result
 from twostage.vocabulary import Vocabulary
 
 # Of all pictures of a run.
@@ -141,11 +142,11 @@ def say_what_is_replaced(output: Path, files: Sequence[Path]) -> None:
     """A line about results of an earlier run.
 
     Raises:
-        UserError: a picture of somebody else's has the name of a result.
+        UserError: a file of somebody else's has the name of a result.
     """
     there = [path for path in files if path.exists()]
     for path in there:
-        if path.suffix == ".png" and not is_own_output(path):
+        if not is_own_result(path):
             raise UserError(f"'{path}' would be replaced, and twostage has not written it; choose another --output")
     if there:
         print(f"note: {len(there)} files of an earlier run in '{output}' are replaced, such as '{there[0].name}'")

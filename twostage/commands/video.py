@@ -64,6 +64,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             write_overlay(draw_frame(result.image, result.labels, result.names, colors))
             row = {"frame": number, "seconds": times[number], "segments": segments(result)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    if not times:
-        raise UserError(f"'{args.source}' holds no frames")
+        # Inside, so that nothing of an earlier run is replaced by nothing.
+        if not times:
+            raise UserError(f"'{args.source}' holds no frames that can be decoded")
     print(f"{len(times)} frames in '{output}'; names: {', '.join(vocabulary.names)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from torch import Tensor
+from yaml import YAMLError
 
 from twostage.api import Segmenter
 from twostage.clip.statistics import Pictures
@@ -20,6 +21,9 @@ from twostage.export.text_tower import OnnxTextEmbedder
 from twostage.predictions.outputs import OutputSettings
 from twostage.predictions.prediction import Prediction
 from twostage.segmenter import OpenVocabularySegmenter
+
+# Of a network's metadata, what running it needs.
+_ENTRIES = ("config", "form", "pixel_mean", "pixel_std", "size_divisibility", "reads_padding")
 
 
 def text_file(path: Path) -> Path:
@@ -81,15 +85,25 @@ def load_onnx(path: str | Path, *, runtime: str = "onnxruntime", threads: int = 
     """The segmenter of a file that `twostage export` wrote, with its text tower beside it.
 
     Raises:
-        UserError: a file is missing or another's, or the extra "export" is not installed.
+        UserError: a file is missing, damaged or another's, or the extra "export" is not installed.
     """
     path = Path(path)
     session = Session(path, runtime=runtime, threads=threads)
-    if "config" not in session.about:
+    if "merges" in session.about:
         raise UserError(f"'{path}' is a text tower; give the network's file, whose name lacks '.text'")
+    session.require(_ENTRIES)
     cfg = default_config()
-    # Keys that came later have their defaults.
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(session.about["config"]))
+    try:
+        # Keys that came later have their defaults.
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(session.about["config"]))
+    except (KeyError, ValueError, AttributeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"'{path}' holds a config of another version ({reason}); export it again") from error
     form = form_of(cfg)
     text = OnnxTextEmbedder.of_file(text_file(path), cfg, form.embedder_options())
+    if text.tower_hash != session.about.get("text_tower", text.tower_hash):
+        raise UserError(
+            f"'{text_file(path)}' is another system's text tower than that of '{path}'; the two files of one export belong "
+            "together"
+        )
     return Segmenter(OnnxSystem(session=session, text=text, form=form, cfg=cfg), cfg)

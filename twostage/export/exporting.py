@@ -15,6 +15,7 @@ from torch import Tensor
 
 from twostage import __version__
 from twostage.api import Segmenter
+from twostage.checkpoint.fingerprint import weights_sha256
 from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.export.engine import text_file
@@ -56,7 +57,9 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
         # Not made in inference mode, so that tracing may use them.
         words = form.tensors(form.text(model.text, Vocabulary(_TRACED_WORDS), cfg, form.about(model, cfg)))
         image = traced_image(segmenter, picture, form)
-    about = describe(segmenter, form, fixed=None if dynamic else image.shape[-2:])
+    # Which text tower belongs to which network.
+    tower = {"text_tower": weights_sha256(model.text.tower)}
+    about = describe(segmenter, form, fixed=None if dynamic else image.shape[-2:]) | tower
     free: list[dict[int, str]] = [{2: "height", 3: "width"} if dynamic else {}]
     free += [{0: "names"} for _ in words]
     with atomic_path(path) as temporary, atomic_path(text_file(path)) as text:
@@ -79,7 +82,7 @@ def export(segmenter: Segmenter, path: Path, *, dynamic: bool, picture: np.ndarr
             inputs=("tokens",),
             outputs=("features",),
             dynamic=[{0: "prompts"}],
-            metadata={METADATA: json.dumps(describe_text(segmenter, words[0].shape[-1]))},
+            metadata={METADATA: json.dumps(describe_text(segmenter, words[0].shape[-1]) | tower)},
             half=half,
         )
     return [path, text_file(path)]

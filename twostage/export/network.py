@@ -20,6 +20,8 @@ from twostage.segmenter import OpenVocabularySegmenter
 
 # Kernels of one runtime and another differ by what this opset says alone.
 _OPSET = 18
+# Bytes of weights; a protobuf holds 2 GiB, of which the graph and the metadata need some.
+_LARGEST = 2**31 - 2**25
 
 
 class TracedPictures(Pictures):
@@ -82,13 +84,15 @@ def write_network(
         half: whether weights are stored in half precision.
 
     Raises:
-        UserError: torch can't trace the network with these axes, or the extra "export" is not installed.
+        UserError: torch can't trace the network with these axes, its weights are too large for a file, or the extra "export"
+            is not installed.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("exporting needs onnx and onnxscript: pip install 'twostage[export]'") from error
+    _check_size(network, half)
     free: Any = torch.export.Dim.DYNAMIC
     axes = tuple(dict.fromkeys(part, free) for part in dynamic)
     shapes = (axes[0], axes[1:]) if len(axes) > 1 else axes
@@ -114,6 +118,14 @@ def write_network(
         halve_weights(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
     onnx.save_model(proto, path)
+
+
+def _check_size(network: nn.Module, half: bool) -> None:
+    """Before anything is traced. Raises UserError where the weights are more than a file holds."""
+    size = sum(weight.numel() for weight in network.parameters()) * (2 if half else 4)
+    if size > _LARGEST:
+        cure = "" if half else "; try --precision float16, which halves them"
+        raise UserError(f"the weights take {size / 2**30:.1f} GiB, and an ONNX file holds less than 2{cure}")
 
 
 def _simplify(model: Any) -> None:

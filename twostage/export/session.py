@@ -49,20 +49,37 @@ class Session:
         options.log_severity_level = 3
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            self.about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        except (KeyError, ValueError) as error:
+            self.about: dict[str, Any] = dict(json.loads(session.get_modelmeta().custom_metadata_map[METADATA]))
+        except (KeyError, ValueError, TypeError) as error:
             raise UserError(f"'{path}' is no file of `twostage export`; export the system again") from error
         except Exception as error:  # onnxruntime has a type for every reason, none of them public
             raise UserError(f"'{path}' can't be read: {str(error).splitlines()[0][:200]}; export it again") from error
+        self._path = path
         self.inputs = frozenset(entry.name for entry in session.get_inputs())
         self._run: _Backend = lambda arrays: session.run(None, arrays)
         if runtime == "openvino":
             self._run = _openvino(path, options.intra_op_num_threads)
 
+    def require(self, entries: Sequence[str]) -> None:
+        """Raises UserError where an entry of the metadata is missing."""
+        missing = [name for name in entries if name not in self.about]
+        if missing:
+            raise UserError(f"'{self._path}' lacks {', '.join(missing)} in its metadata; export the system again")
+
     def __call__(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The outputs in the file's order; inputs that the network does not read are left out."""
         arrays = {name: value.contiguous().numpy() for name, value in tensors.items() if name in self.inputs}
         return tuple(torch.from_numpy(np.array(array)) for array in self._run(arrays))
+
+
+def is_exported(path: Path) -> bool:
+    """Whether `twostage export` has written a file."""
+    onnx = _imported("onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # protobuf has errors of its own; whatever it is, it is not ours
+        return False
+    return any(entry.key == METADATA for entry in model.metadata_props)
 
 
 def _imported(name: str) -> Any:

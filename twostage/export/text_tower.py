@@ -111,6 +111,7 @@ class OnnxTextEmbedder(TextEmbedder):
     def of_file(cls, path: Path, cfg: CfgNode, options: Mapping[str, Any]) -> OnnxTextEmbedder:
         """Of a file that `twostage export` wrote, for a config's way with words."""
         session = Session(path)
+        session.require(("merges", "context_length"))
         keys = cfg.MODEL.CLIP
         by_keys = {
             "templates": TEMPLATES[keys.TEMPLATES],
@@ -120,6 +121,11 @@ class OnnxTextEmbedder(TextEmbedder):
             "batch_size": keys.TEXT_BATCH_SIZE,
         }
         return cls(session, tokenizer_of(session.about["merges"]), **(by_keys | dict(options)))
+
+    @property
+    def tower_hash(self) -> str:
+        """Which text tower it is, "" for files of before it was written down."""
+        return self._session.about.get("text_tower", "")
 
     @property
     def _reads_end_of_text(self) -> bool:

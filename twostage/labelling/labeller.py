@@ -17,7 +17,7 @@ from twostage.checkpoint.fingerprint import weights_sha256
 from twostage.config import load_config
 from twostage.contrast.choice import Others
 from twostage.errors import UserError
-from twostage.labelling.sources import Item
+from twostage.labelling.units import Item
 from twostage.pictures import read_ahead
 from twostage.results.mean_scores import mean_scores
 from twostage.results.saving import label_map_png

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from twostage.errors import EXIT_TERMINATED, UserError
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output
-from twostage.labelling.sources import Unit
+from twostage.labelling.units import Unit
 
 # What launchers call the number of a process, and how many there are; the first that is there counts.
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
@@ -35,18 +37,39 @@ def rank_of(environment: Mapping[str, str]) -> Rank:
     """Which process a launcher says this is; the only one where there is no launcher.
 
     Raises:
-        UserError: the variables contradict each other.
+        UserError: the variables are no numbers, or contradict each other.
 
     >>> rank_of({"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}), rank_of({})
     (Rank(number=3, total=8), Rank(number=0, total=1))
     """
     for number, count in _LAUNCHERS:
         if number in environment and count in environment:
-            rank = Rank(int(environment[number]), int(environment[count]))
+            try:
+                rank = Rank(int(environment[number]), int(environment[count]))
+            except ValueError:
+                rank = Rank(-1)
             if not 0 <= rank.number < rank.total:
-                raise UserError(f"{number} is {rank.number} and {count} is {rank.total}; unset them, or start anew")
+                raise UserError(
+                    f"{number} is {environment[number]} and {count} is {environment[count]}; unset them, or start anew"
+                )
             return rank
     return Rank()
+
+
+def gpu_number(environment: Mapping[str, str]) -> int:
+    """Which of the processes of its machine a launcher says this is; 0 where there is no launcher.
+
+    >>> gpu_number({"SLURM_LOCALID": "3"}), gpu_number({})
+    (3, 0)
+    """
+    numbers = [environment[name] for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in environment]
+    return int(numbers[0]) if numbers and numbers[0].isdecimal() else 0
+
+
+def use_own_gpu(number: int) -> None:
+    """Let process `number` of this machine compute on a GPU of its own, where there are enough."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes: int) -> None:
@@ -62,7 +85,10 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
         return
     threads = max(1, torch.get_num_threads() // processes)
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=_spawned, args=(labeller, units, output, rank, threads)) for rank in ranks]
+    started = [
+        context.Process(target=_spawned, args=(labeller, units, output, rank, threads, number))
+        for number, rank in enumerate(ranks, start=gpu_number(os.environ) * processes)
+    ]
     for process in started:
         process.start()
     try:
@@ -73,18 +99,38 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
             if process.is_alive():
                 process.terminate()
                 process.join()
-    failed = [process.exitcode for process in started if process.exitcode]
-    if failed:
-        sys.exit(EXIT_TERMINATED if EXIT_TERMINATED in failed else 1)
+    _say_what_failed([process.exitcode or 0 for process in started])
 
 
-def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int) -> None:
+def _say_what_failed(codes: Sequence[int]) -> None:
+    if EXIT_TERMINATED in codes:
+        sys.exit(EXIT_TERMINATED)
+    killed = [-code for code in codes if code < 0]
+    if killed:
+        raise UserError(
+            f"{len(killed)} of {len(codes)} processes were killed (signal {killed[0]}; 9 is often for want of memory); the "
+            "same command goes on where they stopped"
+        )
+    # Whoever failed has said why.
+    if any(codes):
+        sys.exit(max(codes))
+
+
+def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int, number: int) -> None:
     from twostage.errors import run_cli
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank.number % torch.cuda.device_count())
+    use_own_gpu(number)
     run_cli(lambda: work(labeller, units, output, rank))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is killed, so that nobody labels on whom nothing stops."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only processes that were started run this"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def work(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank) -> None:
@@ -101,5 +147,6 @@ def work(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank) 
         for row in labeller(units[number].items()):
             rows.append(row)
             progress.add(1, bool(row["error"]))
+        progress.settle(len(units[number]), len(rows))
         output.write(number, rows, labeller.words)
     print(progress.line(), flush=True)

@@ -33,6 +33,10 @@ class Progress:
             self._said = self._clock()
             print(self.line(), flush=True)
 
+    def settle(self, guessed: int, found: int) -> None:
+        """A part of the total was guessed, and is done now."""
+        self.total += found - guessed
+
     def line(self) -> str:
         """Pictures so far, pictures per second, time left."""
         seconds = max(self._clock() - self._start, 1e-9)

@@ -16,11 +16,11 @@ from twostage.errors import UserError
 from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output
-from twostage.labelling.sources import Unit
+from twostage.labelling.units import Unit
 
 
 class LabelUnits:
-    """An actor: numbers of units in, their counts out. Holds one system for as long as it lives."""
+    """An actor: numbers of units in, the same with their counts out. Holds one system for as long as it lives."""
 
     def __init__(self, labeller: Labeller, units: Sequence[Unit], output: Output, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -34,7 +34,8 @@ class LabelUnits:
         for number in map(int, batch["number"]):
             rows = list(self.labeller(self.units[number].items()))
             counts.append(self.output.write(number, rows, self.labeller.words))
-        return {key: np.array([entry[key] for entry in counts]) for key in ("pictures", "broken")}
+        found = {key: np.array([entry[key] for entry in counts]) for key in ("pictures", "broken")}
+        return {"number": batch["number"], **found}
 
 
 def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes: int) -> None:
@@ -69,6 +70,7 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
                 num_gpus=gpus,
             )
             for row in done.iter_rows():
+                progress.settle(len(units[row["number"]]), int(row["pictures"]))
                 progress.add(int(row["pictures"]), int(row["broken"]))
         finally:
             if started:

@@ -11,8 +11,8 @@ from typing import Any
 
 from twostage.data.images import is_picture_name
 from twostage.errors import UserError
-from twostage.files import atomic_path, write_text
-from twostage.labelling.sources import import_parquet
+from twostage.files import atomic_path, write_new_text, write_text
+from twostage.labelling.tables import import_parquet
 
 SETTINGS = "labelling.json"
 
@@ -33,17 +33,21 @@ class Output:
             UserError: the folder holds results of a run that did something else.
         """
         path = self.folder / SETTINGS
-        # As it will be read again: JSON knows no tuples.
-        wanted = json.loads(json.dumps({**settings, "formats": self.formats}))
-        if path.exists():
+        text = json.dumps({**settings, "formats": self.formats}, indent=1, ensure_ascii=False) + "\n"
+        # Of two that begin at the same time one writes, and the other compares.
+        if write_new_text(path, text):
+            return
+        try:
             there = json.loads(path.read_text(encoding="utf-8"))
-            other = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
-            if other:
-                raise UserError(
-                    f"'{self.folder}' holds labels of another run (other {', '.join(other)}); choose another --output"
-                )
-        else:
-            write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{path}' can't be read ({error}); choose another --output") from error
+        # As it will be read again: JSON knows no tuples.
+        wanted = json.loads(text)
+        other = sorted(key for key in {*there, *wanted} if there.get(key) != wanted.get(key))
+        if other:
+            raise UserError(
+                f"'{self.folder}' holds labels of another run (other {', '.join(other)}); choose another --output"
+            )
 
     def is_done(self, number: int) -> bool:
         """Whether unit `number` is complete."""
@@ -54,11 +58,12 @@ class Output:
         written = 0
         for name in self.formats:
             ending, write = _WRITERS[name]
-            with atomic_path(self._path(number, ending)) as temporary:
+            # On the disk before the mark says so.
+            with atomic_path(self._path(number, ending), durable=True) as temporary:
                 write(temporary, rows, names)
                 written += temporary.stat().st_size
         counts = {"pictures": len(rows), "broken": sum(bool(row["error"]) for row in rows), "bytes": written}
-        write_text(self._path(number, "done"), json.dumps(counts) + "\n")
+        write_text(self._path(number, "done"), json.dumps(counts) + "\n", durable=True)
         return counts
 
     def counts(self, number: int) -> dict[str, int]:
@@ -167,6 +172,11 @@ _WRITERS: dict[str, tuple[str, Callable[[Path, Rows, Sequence[str]], None]]] = {
     "coco": ("coco.json", _write_coco),
     "png": ("png.tar", _write_maps),
 }
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is one that `Output` writes: of its name, and beside its settings."""
+    return path.name.startswith("part-") and (path.parent / SETTINGS).exists()
 
 
 def read_rows(folder: Path) -> Iterable[dict[str, Any]]:

@@ -11,117 +11,21 @@ Units depend on the source alone, never on how many processes share them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import tarfile
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
-from twostage.data.images import is_picture_name, list_images
+from twostage.data.images import files_below, is_picture_name, list_images
 from twostage.errors import UserError
+from twostage.labelling.shards import is_result
+from twostage.labelling.tables import table_units
+from twostage.labelling.tars import tar_units
+from twostage.labelling.units import Files, Unit
 from twostage.machine import user_path
 from twostage.words import read_text
 
-# Columns that may hold a picture's bytes; Hugging Face's image columns are structs of bytes and path.
-_COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "content")
-
-
-class Item(NamedTuple):
-    """A picture: its name in the results, and a file's path or its bytes; `reason` where there are no bytes to be had."""
-
-    name: str
-    picture: str | bytes
-    reason: str = ""
-
-
-class Unit(Protocol):
-    """A part of a source; picklable."""
-
-    def __len__(self) -> int: ...
-
-    def items(self) -> Iterator[Item]:
-        """The pictures in their order."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """Files by path; `names` are what results call them."""
-
-    names: tuple[str, ...]
-    paths: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def items(self) -> Iterator[Item]:
-        """Paths, read by whoever labels them."""
-        return (Item(name, path) for name, path in zip(self.names, self.paths, strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class TarShard:
-    """A tar file; `count` pictures among its members."""
-
-    path: str
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def items(self) -> Iterator[Item]:
-        """Members that are pictures, as bytes. Raises UserError for a tar file that is damaged."""
-        name = Path(self.path).name
-        try:
-            with tarfile.open(self.path) as archive:
-                for member in archive:
-                    if _is_picture(member):
-                        file = archive.extractfile(member)
-                        assert file is not None, "a plain member has content"
-                        yield Item(f"{name}/{member.name}", file.read())
-        except (tarfile.TarError, OSError) as error:
-            raise UserError(f"tar shard '{self.path}' can't be read ({error}); replace or remove it") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class RowGroup:
-    """A row group of a parquet file: `column` holds bytes, or structs with them; `named` says whether "path" is a column."""
-
-    path: str
-    group: int
-    first_row: int
-    count: int
-    column: str
-    named: bool
-
-    def __len__(self) -> int:
-        return self.count
-
-    def items(self) -> Iterator[Item]:
-        """Rows as bytes; a row without them has a reason."""
-        parquet = import_parquet()
-        columns = [self.column, "path"] if self.named else [self.column]
-        with parquet.ParquetFile(self.path) as file:
-            table = file.read_row_group(self.group, columns=columns).to_pydict()
-        for row, value in enumerate(table[self.column]):
-            own = table["path"][row] if self.named else None
-            name = str(own) if own is not None else f"{Path(self.path).name}/{self.first_row + row}"
-            content = value.get("bytes") if isinstance(value, dict) else value
-            if content is None:
-                yield Item(name, b"", f"row {self.first_row + row} of '{self.path}' holds no picture")
-            else:
-                yield Item(name, content)
-
-
-def import_parquet() -> Any:
-    """pyarrow's parquet module. Raises UserError where pyarrow is not installed."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UserError(
-            "parquet needs pyarrow: pip install 'twostage[label]'; or write --format jsonl, which needs nothing"
-        ) from error
-    return parquet
+logger = logging.getLogger(__name__)
 
 
 def units_of(source: str, *, shard_size: int) -> list[Unit]:
@@ -129,7 +33,7 @@ def units_of(source: str, *, shard_size: int) -> list[Unit]:
 
     Args:
         source: a folder, a list of files (.txt, one path per line, relative to it), a .tar or .parquet file, or a folder of
-            these.
+            these. What `twostage label` itself has written is none of it.
         shard_size: files per unit, where units are not given.
 
     Raises:
@@ -137,64 +41,52 @@ def units_of(source: str, *, shard_size: int) -> list[Unit]:
     """
     path = user_path(source)
     if path.is_dir():
-        tars, tables = sorted(path.glob("*.tar")), sorted(path.glob("*.parquet"))
-        if tars or tables:
-            return [unit for file in (*tars, *tables) for unit in _shards(file)]
-        files = list_images([path])
-        return _files([str(file.relative_to(path).as_posix()) for file in files], list(map(str, files)), shard_size)
+        return _of_folder(path, shard_size)
     if not path.exists():
         raise UserError(f"source '{source}' does not exist; give a folder, a list of files, tar shards or parquet")
-    if path.suffix in (".tar", ".parquet"):
-        return _shards(path)
+    if path.suffix == ".tar":
+        return tar_units([(path, path.name)])
+    if path.suffix == ".parquet":
+        return table_units(path, path.name)
     if path.suffix != ".txt":
         raise UserError(
             f"source '{source}' is no folder, list of files (.txt), tar shard or parquet file; for single pictures use "
             "`twostage segment`"
         )
     lines = [line.strip() for line in read_text(path).split("\n")]
-    names = [line for line in lines if line]
+    names = [str(user_path(line)) if line.startswith("~") else line for line in lines if line]
     if not names:
         raise UserError(f"list '{source}' names no pictures; give one path per line")
-    return _files(names, [str(path.parent / user_path(name)) for name in names], shard_size)
+    return _files(str(path.parent), names, shard_size)
 
 
 def units_hash(units: Iterable[Unit]) -> str:
     """Says whether a source is still cut into the same units: a picture that came or went moves all behind it."""
     digest = hashlib.sha256()
     for unit in units:
-        digest.update(repr(unit).encode())
+        digest.update(unit.identity.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
-def _files(names: list[str], paths: list[str], size: int) -> list[Unit]:
-    starts = range(0, len(names), size)
-    return [Files(tuple(names[i : i + size]), tuple(paths[i : i + size])) for i in starts]
+def _of_folder(folder: Path, shard_size: int) -> list[Unit]:
+    shards = [
+        file
+        for file in files_below(folder)
+        if file.suffix in (".tar", ".parquet") and not file.name.startswith(".") and not is_result(file)
+    ]
+    if not shards:
+        return _files(str(folder), [file.relative_to(folder).as_posix() for file in list_images([folder])], shard_size)
+    loose = sum(is_picture_name(file.name) for file in files_below(folder))
+    if loose:
+        logger.warning("Left out of folder '%s': %d pictures beside its tar or parquet files", folder, loose)
+    named = [(file, file.relative_to(folder).as_posix()) for file in shards]
+    tars = [entry for entry in named if entry[0].suffix == ".tar"]
+    tables = [entry for entry in named if entry[0].suffix == ".parquet"]
+    units = tar_units(tars) if tars else []
+    for path, name in tables:
+        units += table_units(path, name, alone=len(shards) == 1)
+    return units
 
 
-def _shards(path: Path) -> list[Unit]:
-    if path.suffix == ".tar":
-        try:
-            with tarfile.open(path) as archive:
-                count = sum(map(_is_picture, archive))
-        except (tarfile.TarError, OSError) as error:
-            raise UserError(f"tar shard '{path}' can't be read ({error}); replace or remove it") from error
-        return [TarShard(str(path), count)]
-    parquet = import_parquet()
-    try:
-        with parquet.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    except Exception as error:  # pyarrow has a type for every reason
-        raise UserError(f"parquet file '{path}' can't be read ({error}); replace or remove it") from error
-    column = next((name for name in _COLUMNS if name in schema.names), None)
-    if column is None:
-        raise UserError(
-            f"parquet file '{path}' has the columns {', '.join(schema.names)}; name the one with the pictures' bytes "
-            f"{' or '.join(_COLUMNS[:2])}"
-        )
-    starts = [sum(rows[:i]) for i in range(len(rows))]
-    named = "path" in schema.names
-    return [RowGroup(str(path), i, starts[i], count, column, named) for i, count in enumerate(rows)]
-
-
-def _is_picture(member: tarfile.TarInfo) -> bool:
-    return member.isfile() and is_picture_name(Path(member.name).name)
+def _files(folder: str, names: Sequence[str], size: int) -> list[Unit]:
+    return [Files(folder, tuple(names[i : i + size])) for i in range(0, len(names), size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -33,13 +34,13 @@ class Frames(NamedTuple):
 
 
 def read_frames(source: Path) -> Frames:
-    """Of a video file or a folder of pictures, sorted by name.
+    """Of a video file, turned upright as it says, or a folder of pictures, sorted by name, numbers by what they count.
 
     Raises:
-        UserError: no such file, no video, no pictures, or PyAV is not installed.
+        UserError: no such file, no video, no pictures, or PyAV is not installed; while frames are read, one that is damaged.
     """
     if source.is_dir():
-        paths = list_images([source])
+        paths = sorted(list_images([source]), key=lambda path: natural(path.relative_to(source).as_posix()))
         return Frames((Frame(read_rgb(path), float(i / _RATE)) for i, path in enumerate(paths)), _RATE)
     if not source.exists():
         raise UserError(f"video '{source}' does not exist; give a video file or a folder of frames")
@@ -54,11 +55,36 @@ def read_frames(source: Path) -> Frames:
     return Frames(_decoded(source, rate), rate)
 
 
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key by which frame2 comes before frame10.
+
+    >>> sorted(["f10.png", "f2.png", "e3.png", "2.png"], key=natural)
+    ['2.png', 'e3.png', 'f2.png', 'f10.png']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    # Behind a text comes a number: text alone, then number and the text behind it.
+    return [(-1, parts[0]), *((int(number), text) for number, text in zip(parts[1::2], parts[2::2], strict=True))]
+
+
 def _decoded(source: Path, rate: Fraction) -> Iterator[Frame]:
-    with _av().open(str(source)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            seconds = float(index / rate) if frame.time is None else float(frame.time)
-            yield Frame(frame.to_ndarray(format="rgb24"), seconds)
+    av = _av()
+    done = 0
+    with av.open(str(source)) as container:
+        frames = container.decode(video=0)
+        while True:
+            try:
+                frame = next(frames, None)
+            except av.error.FFmpegError as error:
+                raise UserError(
+                    f"video '{source}' is damaged behind {done} frames ({error}); mend it, as by `ffmpeg -err_detect "
+                    "ignore_err`, or cut it there"
+                ) from error
+            if frame is None:
+                return
+            seconds = float(done / rate) if frame.time is None else float(frame.time)
+            done += 1
+            # Telephones hold their pictures as the sensor lies, and say how to turn them, counter-clockwise.
+            yield Frame(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)).copy(), seconds)
 
 
 @contextlib.contextmanager
