@@ -19,6 +19,7 @@ from twostage.data.catalogue.label_ids import label_ids
 from twostage.data.preparation.ade20k_full import reduced_size
 from twostage.data.preparation.jobs import Job, run_jobs
 from twostage.data.preparation.prepare import prepare
+from twostage.data.registration import register_catalogue
 from twostage.data.views import dataset_info
 from twostage.errors import UserError
 from twostage.files import atomic_path
@@ -32,6 +33,7 @@ def read(path: Path) -> np.ndarray:
 
 def labels_of(name: str) -> dict[str, np.ndarray]:
     """Base name -> label map of every record of a registered name."""
+    register_catalogue()
     records = DatasetCatalog.get(name)
     for record in records:
         assert Path(record["file_name"]).is_file()
