@@ -84,7 +84,7 @@ class Resampler:
     def widen(self, maps: Tensor) -> Tensor:
         """Columns of `maps` `[..., h, w]` resized: `[..., h, width]`."""
         columns = self._columns.to(maps.dtype)
-        return torch.cat([maps[..., used] @ columns[out, used].T for out, used in self._bands], dim=-1)
+        return _joined([maps[..., used] @ columns[out, used].T for out, used in self._bands], dim=-1)
 
     def strips(self, maps: Tensor, rows: slice, height: int) -> Iterator[tuple[slice, Tensor]]:
         """Output `rows` of `maps` `[..., h, w]`, no more than `height` at a time: the rows and `[..., rows, width]`.
@@ -102,7 +102,7 @@ class Resampler:
     def columns_last(self, maps: Tensor) -> Tensor:
         """Columns of `maps` `[C, h, w]` resized, classes innermost: `[h, width, C]`."""
         columns, inner = self._columns.to(maps.dtype), maps.permute(1, 2, 0).contiguous()
-        return torch.cat([columns[out, used] @ inner[:, used] for out, used in self._bands], dim=1)
+        return _joined([columns[out, used] @ inner[:, used] for out, used in self._bands], dim=1)
 
     def rows_last(self, wide: Tensor, first_row: int, last_row: int) -> Tensor:
         """Output rows `[rows, width, C]` from `columns_last(...)`."""
@@ -116,6 +116,11 @@ def _spans(matrix: Tensor) -> list[slice]:
     used = (matrix != 0).int()
     first, behind = used.argmax(dim=1), matrix.shape[1] - used.flip(1).argmax(dim=1)
     return [slice(a, b) for a, b in torch.stack([first, behind], dim=1).tolist()]
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """`torch.cat`, which copies one part, too."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _union(spans: Sequence[slice]) -> slice:
@@ -148,7 +153,7 @@ class RowwiseResize:
             used = self.source_rows(part)
             held = band[..., used.start - first : used.stop - first, :]
             mixed.append(self._rows[part, used].to(band.dtype) @ held)
-        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-2)
+        whole = _joined(mixed, dim=-2)
         lines = whole.flatten(0, -2)[None]
         return F.interpolate(lines, size=self._width, mode="linear", align_corners=False)[0].unflatten(
             0, whole.shape[:-1]
