@@ -1,4 +1,4 @@
-"""Layers that work on every row alone, on some rows at a time, so that what they hold in between stays in a CPU's cache.
+"""Layers that work on every row alone, on some rows at a time, so that what they hold in between is little.
 
 A pair of linear layers writes and reads its hidden rows, four times as long as its own; of a large map these are tens of MB.
 """
@@ -18,7 +18,9 @@ _ROWS = 1024
 
 
 def by_rows(run: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor:
-    """`run(x)`, a piece of the rows after the other where that is faster: on a CPU, without gradients, if there are many.
+    """`run(x)`, a piece of the rows after the other: on a CPU, without gradients, if there are many.
+
+    It holds less and, unless freed memory is kept (`twostage/allocator.py`), saves the time of getting it from the system.
 
     Args:
         run: `[n, C]` -> `[n, D]`, each row on its own, so that pieces give the same numbers.
