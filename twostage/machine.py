@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +135,19 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """From now on SIGTERM ends this process, which multiprocessing started, when the one that started it is gone, however that
+    ended: what works on unseen would write beside the run that goes on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only processes that were started run this"
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def peak_resident_memory() -> int:

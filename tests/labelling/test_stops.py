@@ -18,10 +18,13 @@ from twostage.labelling.shards import SETTINGS, Output
 
 _PARENT = (
     "import multiprocessing, time\n"
-    "from twostage.labelling import local\n"
+    "from twostage.machine import end_with_parent\n"
+    "def work():\n"
+    "    end_with_parent()\n"
+    "    time.sleep(60)\n"
     "if __name__ == '__main__':\n"
     "    context = multiprocessing.get_context('spawn')\n"
-    "    child = context.Process(target=local._end_with_parent)\n"
+    "    child = context.Process(target=work)\n"
     "    child.start()\n"
     "    print('started', flush=True)\n"
     "    time.sleep(60)\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -19,10 +18,8 @@ from detectron2.utils import comm
 
 from twostage.allocator import keep_freed_memory
 from twostage.errors import EXIT_TERMINATED, UserError
-from twostage.machine import available_cores
+from twostage.machine import available_cores, end_with_parent
 
-# Linux's <sys/prctl.h>.
-_PR_SET_PDEATHSIG = 1
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -68,7 +65,7 @@ def launch(
     context = mp.start_processes(
         _spawned,
         nprocs=processes,
-        args=(function, os.getpid(), processes, machines, machine_rank, host, port, device, args),
+        args=(function, processes, machines, machine_rank, host, port, device, args),
         start_method="spawn",
         join=False,
     )
@@ -118,16 +115,6 @@ def _ended_by_signal(place: int, number: int) -> str:
     )
 
 
-def _leave_with(parent: int) -> None:
-    """Have SIGTERM end this process when its parent is gone, however that ended; on Linux."""
-    if sys.platform != "linux":
-        return
-    # torch asks for SIGINT, which is ignored where the parent was started in the background.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:
-        sys.exit(EXIT_TERMINATED)
-
-
 def _parse_address(address: str, machines: int) -> tuple[str, int]:
     if address == "auto":
         if machines > 1:
@@ -144,7 +131,6 @@ def _parse_address(address: str, machines: int) -> tuple[str, int]:
 def _spawned(
     local_rank: int,
     function: Callable[..., object],
-    parent: int,
     processes: int,
     machines: int,
     machine_rank: int,
@@ -158,7 +144,7 @@ def _spawned(
     values = (rank, processes * machines, local_rank, processes, host, port)
     os.environ.update({name: str(value) for name, value in zip(_TORCHRUN, values, strict=True)})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    _leave_with(parent)
+    end_with_parent()
     keep_freed_memory()
     _join(device)
     function(*args)

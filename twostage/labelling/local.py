@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output
 from twostage.labelling.units import Unit
+from twostage.machine import end_with_parent
 
 # What launchers call the number of a process, and how many there are; the first that is there counts.
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
@@ -119,18 +118,10 @@ def _say_what_failed(codes: Sequence[int]) -> None:
 def _spawned(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank, threads: int, number: int) -> None:
     from twostage.errors import run_cli
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     use_own_gpu(number)
     run_cli(lambda: work(labeller, units, output, rank))
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed, so that nobody labels on whom nothing stops."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only processes that were started run this"
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def work(labeller: Labeller, units: Sequence[Unit], output: Output, rank: Rank) -> None:

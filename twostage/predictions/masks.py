@@ -95,14 +95,15 @@ class MaskPrediction:
         for index, size in enumerate(sizes):
             weights = probabilities[index].T.contiguous()
             labels = torch.empty(size, dtype=torch.int64, device=weights.device)
+            named = weights.any(dim=0)
             per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
             for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
                 best = best_of_masks(weights, masks)
                 if self.num_named is not None:
-                    covered = masks[weights.any(dim=0)].any(dim=0)
+                    covered = masks[named].any(dim=0)
                     best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
                 if self.only_covered:
-                    best = torch.where(masks[weights.any(dim=0)].sum(dim=0) >= _HALF, best, UNLABELLED)
+                    best = torch.where(masks[named].sum(dim=0) >= _HALF, best, UNLABELLED)
                 labels[rows] = best
             result.append(labels)
         return result
