@@ -16,6 +16,7 @@ from twostage.export.exporting import export
 from twostage.export.forms import form_of
 from twostage.export.session import is_exported
 from twostage.files import check_writable, temporary_folder
+from twostage.results.own import replaceable
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -55,9 +56,6 @@ def run_from_arguments(args: argparse.Namespace) -> None:
 
 def _say_what_is_replaced(files: Sequence[Path]) -> None:
     """A line about an earlier export. Raises UserError where a file is somebody else's."""
-    there = [path for path in files if path.exists()]
-    for path in there:
-        if not is_exported(path):
-            raise UserError(f"'{path}' would be replaced, and twostage has not written it; choose another --output")
+    there = replaceable(files, is_exported)
     if there:
         print(f"note: {', '.join(map(str, there))} of an earlier export will be replaced")

@@ -19,7 +19,7 @@ from twostage.data.views import find_info, own_folders, with_class_names
 from twostage.errors import UserError, near_names
 from twostage.files import check_writable, write_text
 from twostage.results.coco import joined
-from twostage.results.own import is_own_result
+from twostage.results.own import replaceable
 from twostage.vocabulary import Vocabulary
 
 # Of all pictures of a run.
@@ -144,9 +144,6 @@ def say_what_is_replaced(output: Path, files: Sequence[Path]) -> None:
     Raises:
         UserError: a file of somebody else's has the name of a result.
     """
-    there = [path for path in files if path.exists()]
-    for path in there:
-        if not is_own_result(path):
-            raise UserError(f"'{path}' would be replaced, and twostage has not written it; choose another --output")
+    there = replaceable(files)
     if there:
         print(f"note: {len(there)} files of an earlier run in '{output}' are replaced, such as '{there[0].name}'")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from twostage.data.images import is_own_output
+from twostage.errors import UserError
 
 # GDAL's XML of tags, as TIFF holds it.
 _GDAL_METADATA = 42112
@@ -23,6 +24,19 @@ def is_own_result(path: Path) -> bool:
         return judge is not None and path.is_file() and judge(path)
     except Exception:  # Pillow and zipfile have many; whatever it is, it is not ours
         return False
+
+
+def replaceable(files: Sequence[Path], is_own: Callable[[Path], bool] = is_own_result) -> list[Path]:
+    """Those of `files` that are there, to be written anew.
+
+    Raises:
+        UserError: one of them is somebody else's.
+    """
+    there = [path for path in files if path.exists()]
+    for path in there:
+        if not is_own(path):
+            raise UserError(f"'{path}' would be replaced, and twostage has not written it; choose another --output")
+    return there
 
 
 def _is_own_json(path: Path) -> bool:
