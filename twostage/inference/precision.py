@@ -40,6 +40,18 @@ def in_float32(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
+def is_plain_inference(weight: Tensor) -> bool:
+    """Whether a layer with this weight computes in float32 on a CPU, for nobody who wants gradients or a file of the graph.
+
+    There a layer may be computed in another order than torch's own, where that is faster.
+    """
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting())
+    )
+
+
 def to_float32(value: Any) -> Any:
     """`value` with reduced tensors made float32, in dataclasses, tuples, lists and mappings; other things as they are."""
     if isinstance(value, Tensor):

@@ -7,7 +7,7 @@ Legend: V views, T classes (t of a block), P prompt templates, D embedding size,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from twostage.inference.fourier import wide_convolution
 from twostage.systems.one_stage.cost_aggregation.fusion import UpsamplingFusion
+from twostage.systems.one_stage.cost_aggregation.head import LogitHead
 from twostage.systems.one_stage.cost_aggregation.layer import class_slices
 from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 
@@ -88,7 +90,7 @@ class Aggregator(nn.Module):
             UpsamplingFusion(in_channels=source, out_channels=target, visual_channels=visual)
             for source, target, visual in zip(widths, decoder_channels, decoder_guidance, strict=False)
         )
-        self.head = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
+        self.head = LogitHead(widths[-1])
 
     def guidance(self, appearance: Tensor, decoder: Sequence[Tensor]) -> Guidance:
         """Projections of a map `[V, C, h, w]` on CLIP's grid, and of those for the decoder's stages."""
@@ -124,19 +126,21 @@ class Aggregator(nn.Module):
     def _aggregate(self, embeddings: Tensor, cost: Tensor, text: Tensor, appearance: Tensor | None) -> list[Tensor]:
         """Class maps in blocks `[V, t, C, h, w]`; `text` `[V, T, D]` is the mean over templates."""
         parts = class_slices(cost, keep_gradients=torch.is_grad_enabled())
-        blocks = [self._embed(embeddings, cost[:, part], text[:, part]) for part in parts]
+        maps = len(embeddings) * (len(cost[0, parts[0]]) if self.cost else 1)
+        embed = wide_convolution(self.embed, maps, (cost.shape[3], cost.shape[4]))
+        blocks = [self._embed(embed, embeddings, cost[:, part], text[:, part]) for part in parts]
         words = None if self.text is None else [F.relu(self.text(text[:, part])) for part in parts]
         neighbours = None if self.neighbours is None else self.neighbours(text)
         for layer in self.layers:
             blocks = layer(blocks, appearance, words, neighbours)
         return blocks
 
-    def _embed(self, embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:
+    def _embed(self, embed: Callable[[Tensor], Tensor], embeddings: Tensor, cost: Tensor, text: Tensor) -> Tensor:
         """`[V, t, C, h, w]`"""
         if self.cost:
-            return self.embed(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
+            return embed(cost.flatten(0, 1)).unflatten(0, cost.shape[:2])
         words: Tensor = self.embed_text(text)
-        return self.embed(embeddings)[:, None] + words[..., None, None]
+        return embed(embeddings)[:, None] + words[..., None, None]
 
     def _decode(self, block: Tensor, terms: Sequence[Tensor]) -> Tensor:
         """`[V, t, C, h, w]` -> `[V, t, 4h, 4w]`"""

@@ -74,7 +74,8 @@ class LinearClassAttention(nn.Module):
             # Apart, because guidance is often the same for all pixels.
             own, guiding = projection.weight.split([x.shape[-1], guidance.shape[-1]], dim=1)
             projected = F.linear(x, own) + F.linear(guidance, guiding, projection.bias)
-        return F.elu(projected).unflatten(-1, (self.heads, -1)) + 1
+        features = F.elu(projected, inplace=True).unflatten(-1, (self.heads, -1))
+        return features + 1 if torch.is_grad_enabled() else features.add_(1)
 
 
 class ClassAggregation(nn.Module, abc.ABC):

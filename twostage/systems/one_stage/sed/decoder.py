@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from twostage.inference.early_rejection import EarlyRejection
+from twostage.inference.fourier import wide_convolution
+from twostage.inference.resampling import Size
 from twostage.systems.one_stage.cost_aggregation.blocks import (
     ChosenBlocks,
     ClassBlocks,
@@ -26,6 +28,7 @@ from twostage.systems.one_stage.cost_aggregation.blocks import (
 )
 from twostage.systems.one_stage.cost_aggregation.cost_map import cost_map
 from twostage.systems.one_stage.cost_aggregation.fusion import channels_last
+from twostage.systems.one_stage.cost_aggregation.head import LogitHead, add_shifted
 from twostage.systems.one_stage.cost_aggregation.parts import Neighbours
 from twostage.systems.one_stage.sed.stage import DecoderStage
 
@@ -123,7 +126,7 @@ class SEDDecoder(nn.Module):
         self.embed = nn.Conv2d(cost_channels, channels[0], kernel_size=7, padding=3)
         self.stages = nn.ModuleList(stages)
         # Head i reads what stage i is given; the last one reads the last stage's output.
-        self.heads = nn.ModuleList(nn.Conv2d(c, 1, kernel_size=3, padding=1) for c in channels)
+        self.heads = nn.ModuleList(LogitHead(c) for c in channels)
         self.visual_guidance = visual_guidance
         self.cost_guidance = cost_guidance
         self.channels = tuple(channels)
@@ -160,7 +163,9 @@ class SEDDecoder(nn.Module):
                 text = text[kept]
         with record_function("cost"):
             cost = self._costs(features, text)
-            blocks = held(self._embedded(text, cost), values=self._values(features, len(text), 0))
+            height, width = features.embeddings.shape[2:]
+            embedded = self._embedded(text, cost, (height, width))
+            blocks = held(embedded, values=self._values(features, len(text), 0))
         for index, stage in enumerate(self.stages):
             if early_rejection is not None and index > 0:
                 with record_function("early rejection"):
@@ -186,7 +191,11 @@ class SEDDecoder(nn.Module):
 
     def embed_cost(self, cost: Tensor) -> Tensor:
         """`[B, t, P, h, w]` -> `[B, t, C, h, w]`"""
-        return self.embed(channels_last(cost.flatten(0, 1))).unflatten(0, cost.shape[:2])
+        return self._embed_cost(self.embed, cost)
+
+    @staticmethod
+    def _embed_cost(embed: Callable[[Tensor], Tensor], cost: Tensor) -> Tensor:
+        return channels_last(embed(channels_last(cost.flatten(0, 1)))).unflatten(0, cost.shape[:2])
 
     def head(self, index: int, x: Tensor) -> Tensor:
         """Logits `[B, t, h, w]` of head `index` from `[B, t, C, h, w]`."""
@@ -205,8 +214,7 @@ class SEDDecoder(nn.Module):
         bias = taps.T @ self.embed.get_parameter("bias")
         for part in text.split(self.class_block):
             maps = F.conv2d(features.cost_map(part)[0], weight, bias, padding=3)
-            # The transposed shift: tap (dy, dx) of the 3x3 looks at (y + dy - 1, x + dx - 1).
-            yield _add_shifted(maps) + self.heads[0].get_parameter("bias")
+            yield add_shifted(maps.transpose(0, 1)) + self.heads[0].get_parameter("bias")
 
     def _neighbours(self, text: Tensor) -> Tensor | None:
         """Which of the classes `text` `[T, P, D]` each of them reads, `[T, T]`; None for all."""
@@ -223,9 +231,11 @@ class SEDDecoder(nn.Module):
             return [features.cost_map(part) for part in parts].__getitem__
         return lambda position: features.cost_map(parts[position])
 
-    def _embedded(self, text: Tensor, cost: Callable[[int], Tensor]) -> ClassBlocks:
-        """`embed_cost` of the cost maps of `_costs`."""
-        return MadeBlocks(HeldBlocks(self._parts(text)), lambda _, position: self.embed_cost(cost(position)))
+    def _embedded(self, text: Tensor, cost: Callable[[int], Tensor], size: Size) -> ClassBlocks:
+        """`embed_cost` of the cost maps of `_costs`, on a grid of `size`."""
+        parts = self._parts(text)
+        embed = wide_convolution(self.embed, len(parts[0]), size)
+        return MadeBlocks(HeldBlocks(parts), lambda _, position: self._embed_cost(embed, cost(position)))
 
     def _guidance_of(self, cost: Callable[[int], Tensor], stage: int) -> Callable[[int], Tensor]:
         return lambda position: self.cost_guidance(cost(position), stage)
@@ -245,12 +255,3 @@ class SEDDecoder(nn.Module):
     def _values(self, features: ImageFeatures, classes: int, stage: int) -> int:
         """How many numbers the maps of `classes` hold that stage `stage` is given."""
         return classes * self.channels[stage] * 4**stage * features.embeddings[0, 0].numel()
-
-
-def _add_shifted(maps: Tensor) -> Tensor:
-    """Sum over the nine taps of `maps` `[t, 9, h, w]`, each moved to where a 3x3 convolution with zero padding reads it."""
-    height, width = maps.shape[-2:]
-    padded = F.pad(maps, (1, 1, 1, 1))
-    return torch.stack(
-        [padded[:, 3 * dy + dx, dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)]
-    ).sum(dim=0)
