@@ -30,7 +30,7 @@ TEMPLATES, SIZE = 5, 12
 CHANNELS, GUIDANCE, BACKBONE = [16, 8, 8, 4], [8, 4, 4], [6, 5, 4]
 
 
-def decoder(class_block=4, pooling=1):
+def decoder(class_block=4, pooling=1, templates=TEMPLATES, channels=CHANNELS):
     torch.manual_seed(0)
     stages = [
         DecoderStage(
@@ -38,14 +38,14 @@ def decoder(class_block=4, pooling=1):
             classes=LinearClassAggregation(channels=c, heads=2, train_pooling=pooling, test_pooling=1),
             fusion=UpsamplingFusion(in_channels=c, out_channels=o, visual_channels=g, cost_channels=g),
         )
-        for c, o, g in zip(CHANNELS[:-1], CHANNELS[1:], GUIDANCE, strict=True)
+        for c, o, g in zip(channels[:-1], channels[1:], GUIDANCE, strict=True)
     ]
     model = SEDDecoder(
-        cost_channels=TEMPLATES,
+        cost_channels=templates,
         stages=stages,
-        channels=CHANNELS,
+        channels=channels,
         visual_guidance=VisualGuidance(in_channels=BACKBONE, out_channels=GUIDANCE),
-        cost_guidance=CostGuidance(cost_channels=TEMPLATES, channels=GUIDANCE),
+        cost_guidance=CostGuidance(cost_channels=templates, channels=GUIDANCE),
         class_block=class_block,
     )
     return model.eval()
@@ -77,6 +77,16 @@ def test_prediction_in_blocks_equals_all_classes_at_once(class_block):
             logits, kept = model.predict(features.image(index), text)
             torch.testing.assert_close(logits, final[index], rtol=1e-4, atol=1e-5)
     assert kept.tolist() == list(range(11)) and final.shape == (2, 11, 24, 32)
+
+
+def test_wide_cost_embedding_by_fourier_transform_equals_the_training_form():
+    model = decoder(class_block=16, templates=32, channels=[32, 8, 8, 4])
+    features, _ = inputs(model)
+    text = torch.randn(37, 32, SIZE)
+    *_, final = model(features, text)
+    with torch.inference_mode():
+        logits, _ = model.predict(features, text)
+    torch.testing.assert_close(logits, final[0].detach(), rtol=1e-4, atol=1e-5)
 
 
 class KeepBestHalf(EarlyRejection):
