@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from twostage.contrast.choice import OthersChoice
 from twostage.engine.hooks import on_terminal
+from twostage.evaluation.background import BackgroundEvaluator, in_background
 from twostage.evaluation.oracle_classes import OracleClasses
 from twostage.evaluation.results import text_hash
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
@@ -57,8 +59,9 @@ def evaluate_dataset(
             network = SingleQueries(network, model=model, dataset=own.dataset, others=others)
     loader = build_loader(cfg, name, finished=finished) if finished else build_loader(cfg, name)
     quiet = not (comm.is_main_process() and on_terminal())
-    shown = tqdm(_ReadableBatches(loader, own), desc=name, unit="image", leave=False, disable=quiet)
-    return inference_on_dataset(network, shown, evaluator)
+    with nullcontext() if own is None else in_background(own) as counting:
+        shown = tqdm(_ReadableBatches(loader, counting), desc=name, unit="image", leave=False, disable=quiet)
+        return inference_on_dataset(network, shown, counting or evaluator)
 
 
 def system_hash(cfg: CfgNode) -> str:
@@ -73,7 +76,7 @@ def system_hash(cfg: CfgNode) -> str:
 class _ReadableBatches:
     """A loader without the records that could not be read, of which the evaluator is told."""
 
-    def __init__(self, loader: Any, evaluator: SemanticSegmentationEvaluator | None) -> None:
+    def __init__(self, loader: Any, evaluator: BackgroundEvaluator | None) -> None:
         self._loader = loader
         self._evaluator = evaluator
 
