@@ -1,9 +1,10 @@
-"""Mask generators in the published order of operations. It equals the product's but for rounding.
+"""Mask generators and cost aggregation in the published order of operations. It equals the product's but for rounding.
 
 Rounding matters where masks are cut at a threshold: a pixel whose logit lies within float noise of it falls on either side,
 and whoever pools or crops inside the mask sees another region. In the published order a mask generator's CPU results equal
 those of the authors' code bit for bit (same torch, same number of threads), so no pixel flips. Sampling alone takes ten
-times as long so, the masked decoder twice as long, so the product does without.
+times as long so, the masked decoder twice as long, so the product does without. Where a case's random weights hardly tell
+its classes apart, the best one hangs on rounding, too: convolutions of costs are torch's own here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twostage.inference import precision
 from twostage.proposals import deformable_attention, masked_decoder, transformer
 from twostage.proposals.masked_decoder import MaskedDecoder
 
@@ -29,12 +31,13 @@ _swin = importlib.import_module("twostage.proposals.backbones.swin")
 
 @contextlib.contextmanager
 def published_rounding() -> Iterator[None]:
-    """Within, generators compute in the published order of operations; also a decorator."""
+    """Within, generators and cost aggregation compute in the published order of operations; also a decorator."""
     replacements = {
         _swin.attend_in_windows: _attend_in_windows,
         transformer.attend: _attend,
         deformable_attention.sample_by_gathering: deformable_attention.sample_by_grid,
         masked_decoder.features_on_grid: _Unresized,
+        precision.is_plain_inference: _never,
     }
     with contextlib.ExitStack() as stack:
         for function, published in replacements.items():
@@ -48,6 +51,11 @@ def _holders(function: Callable[..., Any]) -> list[ModuleType]:
     """Modules of ours that call `function` by its name."""
     ours = [module for name, module in sys.modules.items() if name.startswith("twostage.")]
     return [module for module in ours if vars(module).get(function.__name__) is function]
+
+
+def _never(_weight: Tensor) -> bool:
+    """No layer takes another way to what torch's own does."""
+    return False
 
 
 def _attend_in_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from conformance.rounding import published_rounding
+from twostage.inference.fourier import wide_convolution
 from twostage.proposals import transformer
 from twostage.proposals.backbones.swin import Swin
 from twostage.proposals.deformable_attention import DeformableAttention, reference_points
 from twostage.proposals.masked_decoder import MaskedDecoder
 from twostage.proposals.pixel_decoder import PixelDecoder, PixelFeatures
+from twostage.systems.one_stage.cost_aggregation.head import LogitHead
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -101,3 +103,18 @@ def test_backbone_and_pixel_decoder_differ_in_rounding_only():
             published = decoder(swin(image)).mask_features
     assert not torch.equal(cheaper, published)
     torch.testing.assert_close(cheaper, published, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_of_costs_are_torchs_bit_for_bit():
+    torch.manual_seed(0)
+    embed, head = nn.Conv2d(32, 32, kernel_size=7, padding=3), LogitHead(32)
+    plain = nn.Conv2d(32, 1, kernel_size=3, padding=1)
+    plain.load_state_dict(head.state_dict())
+    maps = torch.randn(16, 32, 9, 12)
+    with torch.inference_mode():
+        with published_rounding():
+            assert wide_convolution(embed, 16, (9, 12)) is embed
+            assert torch.equal(head(maps), plain(maps))
+        assert not torch.equal(head(maps), plain(maps))
+        torch.testing.assert_close(head(maps), plain(maps), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(wide_convolution(embed, 16, (9, 12))(maps), embed(maps), rtol=1e-5, atol=1e-5)

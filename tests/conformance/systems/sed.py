@@ -16,6 +16,7 @@ from conformance.formulas import evaluate, found
 from conformance.inputs import as_stored, picture
 from conformance.optimizer import check_gradients, check_optimizer
 from conformance.recording import Arrays
+from conformance.rounding import published_rounding
 from conformance.settings import Table, case_config, choice, config_of, free, only, options, pairs, square, to
 from conformance.systems.sed_decoder import check_decoder
 from conformance.systems.sed_recording import model_arrays, recording_model
@@ -59,6 +60,7 @@ _DEFAULTS = {f"{_HEAD}POOLING_SIZES": [2, 2]}
 _TINY_GRADIENT = 1e-5
 
 
+@published_rounding()
 def check(case: Case) -> list[Comparison]:
     """Compare every array and figure of a SED case with ours."""
     cfg = _config(case)
