@@ -208,6 +208,47 @@ def test_demo_input_and_output(tool, pictures, tmp_path):
     )
 
 
+@pytest.mark.parametrize("size", ["0x10", "-1x5", "1x100000", "100000x100000", "99999999999999x1", "640", "axb"])
+def test_absurd_sizes(command, tmp_path, monkeypatch, size):
+    """Told before a model is built, with what is allowed."""
+    for module in ("benchmark", "export"):
+        monkeypatch.setattr(f"twostage.commands.{module}.build_from_config", _never)
+    allowed = "1 to 4096 pixels" if size[0] != "-" and "x" in size[1:] and size != "axb" else "HEIGHTxWIDTH"
+    said(
+        command("export", "--system", "toybox/san", f"--size={size}", "--output", tmp_path / "x.onnx"),
+        f"--size is '{size}'",
+        allowed,
+    )
+    for option in ("--size", "--output-size"):
+        said(command("benchmark", "--system", "toybox/san", f"{option}={size}"), f"{option} is '{size}'", allowed)
+
+
+@pytest.mark.parametrize("key", ["INPUT.MIN_SIZE_TEST", "TEST.SLIDING.TILE", "MODEL.SAN.SIZE_DIVISIBILITY"])
+@pytest.mark.parametrize("name", ["segment", "label", "large", "video", "evaluate", "train", "export", "benchmark"])
+def test_absurd_sizes_in_overrides(command, pictures, tmp_path, name, key):
+    """Of every command that takes overrides, which are read before anything else."""
+    asks = name in ("segment", "label", "large", "video")
+    words = [
+        *([pictures / "a.jpg", "--words", "cat"] if asks else []),
+        *(["--output", tmp_path / ("x.onnx" if name == "export" else "x.png")] if asks or name == "export" else []),
+        "--system",
+        "toybox/san",
+        *(["--set"] if asks else []),
+    ]
+    said(command(name, *words, key, "100000"), f"{key} is 100000", "at most 4096 pixels")
+
+
+def test_a_picture_that_is_too_long_is_broken_like_others(command, pictures, tmp_path):
+    """Few pixels, but a map as long as it has columns by what it is resized to has many."""
+    Image.new("RGB", (100_000, 1)).save(pictures / "b.png")
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", "--set", *RANDOM]
+    said(command("segment", pictures / "b.png", *words), "b.png", "100000 x 1", "at most 65535")
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("something was built")
+
+
 def test_unknown_config_key_and_value(tool, tmp_path):
     said(tool("train_net", "--config-file", SAN, "SOLVER.MAX_ITERS", "5"), "SOLVER.MAX_ITERS", "'SOLVER.MAX_ITER'")
     said(tool("train_net", "--config-file", SAN, "SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER", "'ADAMW'")
