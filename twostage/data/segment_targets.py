@@ -17,7 +17,8 @@ class PanopticTrainingMapper(SemanticTrainingMapper):
     """`SemanticTrainingMapper` whose `instances` hold a mask per segment.
 
     Segments of crowds, and those of classes that the set does not have, are left out; one that the crop cut away altogether
-    stays as an empty mask, as published (Mask2Former facts, ODISE facts: training data). A PNG and a json that tell of different segments are refused (`check_segments`).
+    stays as an empty mask, as published (Mask2Former facts, ODISE facts: training data). A PNG and a json that tell of
+    different segments are refused (`check_segments`).
     """
 
     def _targets(self, record: Record, sem_seg: Tensor, transforms: TransformList) -> Instances:

@@ -123,8 +123,8 @@ class DatasetInfo:
         """What to do where its files are missing, by who makes them."""
         if self.is_own_folder:
             return (
-                f"put it there (images/, labels/ and panoptic/ of your own '{self.benchmark}' hold the same splits), or make the "
-                f"split by `twostage prepare {self.benchmark} --coco FILE --pictures DIR`"
+                f"put it there (images/, labels/ and panoptic/ of your own '{self.benchmark}' hold the same splits), or make "
+                f"the split by `twostage prepare {self.benchmark} --coco FILE --pictures DIR`"
             )
         if not self.benchmark:
             return "other code has registered this dataset: see what folders it names in its metadata"
