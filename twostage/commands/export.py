@@ -14,7 +14,7 @@ from twostage.export.engine import load_onnx, text_file
 from twostage.export.exporting import export
 from twostage.export.forms import form_of
 from twostage.export.session import is_exported
-from twostage.files import check_writable, temporary_folder
+from twostage.files import check_writable, move_durably, temporary_folder
 from twostage.results.own import replaceable
 from twostage.sizes import parse_size
 
@@ -48,8 +48,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         print(result.summary())
         result.check()
         # A network beside a tower of another export is noticed when it is loaded.
-        text_file(unchecked).replace(text_file(output))
-        unchecked.replace(output)
+        move_durably(text_file(unchecked), text_file(output))
+        move_durably(unchecked, output)
     for path in (output, text_file(output)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 

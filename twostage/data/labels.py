@@ -122,5 +122,5 @@ def write_label_map(path: str | Path, labels: np.ndarray) -> None:
     if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(np.uint16).max:
         raise UserError(f"can't save '{path}': indices {labels.min()}..{labels.max()} don't fit into a 16-bit PNG")
     dtype = np.uint8 if not labels.size or labels.max() <= np.iinfo(np.uint8).max else np.uint16
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         Image.fromarray(labels.astype(dtype)).save(temporary, format="PNG")

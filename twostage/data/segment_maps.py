@@ -70,7 +70,7 @@ def check_segments(present: Iterable[int], segments: Sequence[Segment], path: st
 
 def write_segment_map(path: str | Path, ids: np.ndarray) -> None:
     """Write segment ids `[H, W]` (below 2^24) as PNG, whole or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         Image.fromarray(segment_map_to_rgb(ids)).save(temporary, format="PNG")
 
 
