@@ -245,6 +245,21 @@ def test_a_picture_that_is_too_long_is_broken_like_others(command, pictures, tmp
     said(command("segment", pictures / "b.png", *words), "b.png", "100000 x 1", "at most 65535")
 
 
+@pytest.mark.parametrize("option", ["--json", "--write-ratios"])
+def test_figures_that_can_not_be_written_are_not_measured(command, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("twostage.commands.benchmark.build_from_config", _never)
+    (tmp_path / "file").write_text("")
+    result = command("benchmark", "--system", "toybox/san", option, tmp_path / "file" / "x.json")
+    said(result, str(tmp_path / "file"), "can't be written")
+
+
+@pytest.mark.parametrize("score", ["nan", "abc", ""])
+@pytest.mark.parametrize("name", ["segment", "label"])
+def test_least_scores_that_are_no_numbers(command, pictures, tmp_path, name, score):
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", f"--min-score={score}"]
+    said(command(name, pictures / "a.jpg", *words), f"'{score}' is no number")
+
+
 def _never(*_: object) -> None:
     raise AssertionError("something was built")
 

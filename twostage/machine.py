@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +137,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def start_together(processes: Iterable[BaseProcess]) -> None:
+    """Start processes of multiprocessing that leave Ctrl-C, which a terminal sends to all of them, to this one.
+
+    They would answer it with a traceback each, in the middle of their imports; this one ends them by SIGTERM.
+    """
+    # Only what is ignored stays so in a program that is started; and signals are of the main thread.
+    if threading.current_thread() is not threading.main_thread():
+        for process in processes:
+            process.start()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for process in processes:
+            process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end_with_parent() -> None:

@@ -51,12 +51,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """Any number. Raises UserError for anything else, and for NaN, which nothing is above or below."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value != value:
+        raise UserError(f"{text!r} is no number")
+    return value
+
+
 def fraction(text: str) -> float:
     """A number between 0 and 1. Raises UserError for anything else."""
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
+        value = -1.0
     if not 0 <= value <= 1:
         raise UserError(f"{text!r} is no share; give a number between 0 and 1")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twostage.commands.arguments.parts import add_config, add_fast, add_overrides, fraction, positive
+from twostage.commands.arguments.parts import add_config, add_fast, add_overrides, fraction, number, positive
 from twostage.commands.parser import Parser
 from twostage.labelling.formats import parse_formats as parse_shard_formats
 from twostage.machine import expand_home
@@ -22,7 +22,7 @@ def segment_parser(text: str | None = None, prog: str | None = None) -> Parser:
     )
     add_fast(parser)
     parser.add_argument(
-        "--min-score", type=float, metavar="SCORE", help="pixels whose best name scores less are none of the words"
+        "--min-score", type=number, metavar="SCORE", help="pixels whose best name scores less are none of the words"
     )
     _add_segment_score(parser, "--segment-score")
     _add_results(parser)
@@ -69,7 +69,7 @@ def label_parser(text: str | None = None, prog: str | None = None) -> Parser:
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help="on this machine; one per GPU")
     parser.add_argument("--readers", type=positive, default=2, metavar="N", help="threads per process that decode")
     parser.add_argument("--shard-size", type=positive, default=1000, metavar="N", help="pictures per shard of results")
-    parser.add_argument("--min-score", type=float, metavar="SCORE", help="as `twostage segment` has it")
+    parser.add_argument("--min-score", type=number, metavar="SCORE", help="as `twostage segment` has it")
     _add_others(parser)
     parser.add_argument("--dry-run", action="store_true", help="only estimate time and disk, from 20 pictures")
     _add_set(parser)
