@@ -260,6 +260,22 @@ def test_least_scores_that_are_no_numbers(command, pictures, tmp_path, name, sco
     said(command(name, pictures / "a.jpg", *words), f"'{score}' is no number")
 
 
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:99", "mps", "meta", "xla", "hpu", "cpu:x"])
+def test_devices_that_are_not_here(command, pictures, tmp_path, device):
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", "--set"]
+    said(
+        command("segment", pictures / "a.jpg", *words, "MODEL.DEVICE", device), f"MODEL.DEVICE is '{device}'", "'auto'"
+    )
+    pytest.importorskip("gradio", reason="needs the extra 'web'")
+    said(command("serve", "--system", "toybox/maskclip", "--device", device), f"--device is '{device}'", "'auto'")
+
+
+@pytest.mark.parametrize("name", ["prepare", "verify"])
+def test_numbers_of_workers(command, name):
+    for workers in ("0", "-3", "x"):
+        said(command(name, "ade20k_150", f"--workers={workers}"), f"'{workers}' is no number of things")
+
+
 def _never(*_: object) -> None:
     raise AssertionError("something was built")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from twostage.commands.arguments.parts import positive
 from twostage.commands.parser import Parser
 from twostage.machine import expand_home
 
@@ -62,7 +63,7 @@ def _add_preparing(parser: Parser) -> Parser:
 def _add_checking(parser: Parser) -> Parser:
     parser.add_argument("name", type=expand_home, help="a benchmark or a folder of your own")
     parser.add_argument("--splits", nargs="+", metavar="SPLIT", default=[], help="train, val; default: all there are")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="files at a time")
     parser.add_argument("--skip-broken", action="store_true", help="count and list broken files, don't stop at them")
     parser.set_defaults(command="verify")
     return parser
