@@ -208,6 +208,78 @@ def test_demo_input_and_output(tool, pictures, tmp_path):
     )
 
 
+@pytest.mark.parametrize("size", ["0x10", "-1x5", "1x100000", "100000x100000", "99999999999999x1", "640", "axb"])
+def test_absurd_sizes(command, tmp_path, monkeypatch, size):
+    """Told before a model is built, with what is allowed."""
+    for module in ("benchmark", "export"):
+        monkeypatch.setattr(f"twostage.commands.{module}.build_from_config", _never)
+    allowed = "1 to 4096 pixels" if size[0] != "-" and "x" in size[1:] and size != "axb" else "HEIGHTxWIDTH"
+    said(
+        command("export", "--system", "toybox/san", f"--size={size}", "--output", tmp_path / "x.onnx"),
+        f"--size is '{size}'",
+        allowed,
+    )
+    for option in ("--size", "--output-size"):
+        said(command("benchmark", "--system", "toybox/san", f"{option}={size}"), f"{option} is '{size}'", allowed)
+
+
+@pytest.mark.parametrize("key", ["INPUT.MIN_SIZE_TEST", "TEST.SLIDING.TILE", "MODEL.SAN.SIZE_DIVISIBILITY"])
+@pytest.mark.parametrize("name", ["segment", "label", "large", "video", "evaluate", "train", "export", "benchmark"])
+def test_absurd_sizes_in_overrides(command, pictures, tmp_path, name, key):
+    """Of every command that takes overrides, which are read before anything else."""
+    asks = name in ("segment", "label", "large", "video")
+    words = [
+        *([pictures / "a.jpg", "--words", "cat"] if asks else []),
+        *(["--output", tmp_path / ("x.onnx" if name == "export" else "x.png")] if asks or name == "export" else []),
+        "--system",
+        "toybox/san",
+        *(["--set"] if asks else []),
+    ]
+    said(command(name, *words, key, "100000"), f"{key} is 100000", "at most 4096 pixels")
+
+
+def test_a_picture_that_is_too_long_is_broken_like_others(command, pictures, tmp_path):
+    """Few pixels, but a map as long as it has columns by what it is resized to has many."""
+    Image.new("RGB", (100_000, 1)).save(pictures / "b.png")
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", "--set", *RANDOM]
+    said(command("segment", pictures / "b.png", *words), "b.png", "100000 x 1", "at most 65535")
+
+
+@pytest.mark.parametrize("option", ["--json", "--write-ratios"])
+def test_figures_that_can_not_be_written_are_not_measured(command, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("twostage.commands.benchmark.build_from_config", _never)
+    (tmp_path / "file").write_text("")
+    result = command("benchmark", "--system", "toybox/san", option, tmp_path / "file" / "x.json")
+    said(result, str(tmp_path / "file"), "can't be written")
+
+
+@pytest.mark.parametrize("score", ["nan", "abc", ""])
+@pytest.mark.parametrize("name", ["segment", "label"])
+def test_least_scores_that_are_no_numbers(command, pictures, tmp_path, name, score):
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", f"--min-score={score}"]
+    said(command(name, pictures / "a.jpg", *words), f"'{score}' is no number")
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:99", "mps", "meta", "xla", "hpu", "cpu:x"])
+def test_devices_that_are_not_here(command, pictures, tmp_path, device):
+    words = ["--words", "cat", "--system", "toybox/maskclip", "--output", tmp_path / "out", "--set"]
+    said(
+        command("segment", pictures / "a.jpg", *words, "MODEL.DEVICE", device), f"MODEL.DEVICE is '{device}'", "'auto'"
+    )
+    pytest.importorskip("gradio", reason="needs the extra 'web'")
+    said(command("serve", "--system", "toybox/maskclip", "--device", device), f"--device is '{device}'", "'auto'")
+
+
+@pytest.mark.parametrize("name", ["prepare", "verify"])
+def test_numbers_of_workers(command, name):
+    for workers in ("0", "-3", "x"):
+        said(command(name, "ade20k_150", f"--workers={workers}"), f"'{workers}' is no number of things")
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("something was built")
+
+
 def test_unknown_config_key_and_value(tool, tmp_path):
     said(tool("train_net", "--config-file", SAN, "SOLVER.MAX_ITERS", "5"), "SOLVER.MAX_ITERS", "'SOLVER.MAX_ITER'")
     said(tool("train_net", "--config-file", SAN, "SOLVER.OPTIMIZER", "adam"), "SOLVER.OPTIMIZER", "'ADAMW'")

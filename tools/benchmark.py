@@ -22,7 +22,7 @@ With --random-text random vectors stand in for the text tower, which takes hours
 
 from __future__ import annotations
 
-from twostage.commands.arguments import benchmark_parser
+from twostage.commands.arguments.learning import benchmark_parser
 from twostage.errors import run_cli
 
 

@@ -13,7 +13,7 @@ panoptic segments: <picture>_panoptic.png, <picture>_segments.png and <picture>_
 
 from __future__ import annotations
 
-from twostage.commands.arguments import demo_parser
+from twostage.commands.arguments.pictures import demo_parser
 from twostage.errors import run_cli
 
 

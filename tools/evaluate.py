@@ -16,7 +16,7 @@ same five pictures by all side by side. More figures by config: TEST.BOUNDARY_IO
 
 from __future__ import annotations
 
-from twostage.commands.arguments import evaluate_parser
+from twostage.commands.arguments.learning import evaluate_parser
 from twostage.errors import run_cli
 
 

@@ -13,7 +13,7 @@ datasets/). Labels that exist already are kept, so a stopped `prepare` goes on w
 
 from __future__ import annotations
 
-from twostage.commands.arguments import prepare_datasets_parser
+from twostage.commands.arguments.datasets import prepare_datasets_parser
 from twostage.errors import run_cli
 
 

@@ -9,7 +9,7 @@ Listens on 127.0.0.1, so that only this machine sees it. Needs the extra: pip in
 
 from __future__ import annotations
 
-from twostage.commands.arguments import serve_parser
+from twostage.commands.arguments.systems import serve_parser
 from twostage.errors import run_cli
 
 

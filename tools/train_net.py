@@ -13,7 +13,7 @@ OUTPUT_DIR.
 
 from __future__ import annotations
 
-from twostage.commands.arguments import train_parser
+from twostage.commands.arguments.learning import train_parser
 from twostage.errors import run_cli
 
 

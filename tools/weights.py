@@ -10,7 +10,7 @@ Files are kept in TWOSTAGE_HOME (default: the user's cache folder); TWOSTAGE_OFF
 
 from __future__ import annotations
 
-from twostage.commands.arguments import weights_parser
+from twostage.commands.arguments.systems import weights_parser
 from twostage.errors import run_cli
 
 

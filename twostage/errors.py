@@ -29,6 +29,10 @@ EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
 
 
+# torch's words where an allocation fails, and the amount in them.
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+_ASKED = re.compile(r"[\d.]+ (bytes|[KMGTPE]iB)")
+
 # Letters without a space; no name, path or key that anybody could read is longer.
 _LONGEST_WORD = 400
 
@@ -101,6 +105,25 @@ def _disk_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def _memory_error(error: BaseException | None) -> UserError | None:
+    """What too little memory (of the machine or its GPU) means for the user, where something failed for that, else None."""
+    while error is not None:
+        # torch has a type of its own for the GPU and none for the machine's memory.
+        if (
+            isinstance(error, MemoryError)
+            or type(error).__name__ == "OutOfMemoryError"
+            or _NO_MEMORY.search(str(error))
+        ):
+            asked = _ASKED.search(str(error))
+            amount = f" for another {asked[0]}" if asked else ""
+            return UserError(
+                f"there is not enough memory{amount}; give smaller pictures (INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST; in "
+                "training INPUT.CROP.SIZE and SOLVER.IMS_PER_BATCH), or fewer words"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _end_by_interrupt() -> None:
     """End this process by SIGINT, so that a shell's loop around it ends as well; what cleans up at the end runs before."""
     atexit._run_exitfuncs()
@@ -139,7 +162,7 @@ def run_cli(main: Callable[[], object]) -> None:
         sys.stdout.flush()
         _end_by_interrupt()
     except Exception as error:
-        known = find_user_error(error) or _disk_error(error)
+        known = find_user_error(error) or _disk_error(error) or _memory_error(error)
         if known is None or os.environ.get("TWOSTAGE_TRACEBACK") == "1":
             raise
         sys.stdout.flush()

@@ -1,38 +1,32 @@
-"""Files, written whole or not at all; a clear error where that is not possible."""
+"""Files, written whole or not at all; a clear error where that is not possible.
+
+A file has its name when its content is on the disk, also if the power fails a moment later: a file system is free to write
+the new name first, and what took hours would then be an empty file under a name that says it is done. Waiting for the disk
+costs milliseconds (docs/RESULTS.md, "Files that outlive a power failure"), nothing beside a checkpoint, a shard, a model or a
+table. Only where many small files are written, one for a picture, it would show; those are not waited for
+(`durable=False`), and the file that lists them or says that they are done comes after them and is.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import re
 import shutil
-import socket
 import tempfile
-import threading
-import time
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from twostage.errors import UserError
-
-# Bytes of a file's own name in that of its temporary; file systems hold 255 of the whole.
-_NAME_BYTES = 120
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.(?P<host>[^.]*)\.(?P<process>\d+)-\d+\.tmp", re.DOTALL)
-# Behind this many seconds without a change a temporary of another machine, which can't be asked, is nobody's.
-_FORSAKEN = 86400.0
-# About when this process started: what is older and bears its number is of an earlier process of that number.
-_STARTED = time.time()
+from twostage.leftovers import remove_leftovers, temporary_name
 
 
 @contextmanager
-def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path` (made if missing); renamed to `path` when the block succeeds.
 
     Args:
-        durable: whether the content is on the disk, also if the power fails, before the file has its name.
+        durable: whether the disk is waited for, see above; False for one of many files of pictures.
 
     Raises:
         UserError: the folder or file can't be written.
@@ -40,15 +34,37 @@ def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     with _temporary(Path(path)) as temporary:
         yield temporary
         if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
+            move_durably(temporary, Path(path))
+        else:
+            temporary.replace(path)
+
+
+def move_durably(file: Path, path: Path) -> None:
+    """Give a file that is complete its name `path`, on the same file system; content first, then the name.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    _wait_for_content(file)
+    file.replace(path)
+    # Folders can't be opened everywhere; where they can't, the name comes when the system gets to it.
+    with suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _wait_for_content(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     # Of this thread alone: others may write the same file at the same time, and the last one wins.
-    temporary = path.with_name(_temporary_name(path.name))
+    temporary = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -69,7 +85,7 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         UserError: the folder can't be made.
     """
-    folder = Path(path).with_name(_temporary_name(Path(path).name))
+    folder = Path(path).with_name(temporary_name(Path(path).name))
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -78,47 +94,6 @@ def temporary_folder(path: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_name(name: str) -> str:
-    """Says which process of which machine writes it, for `remove_leftovers`."""
-    encoded = name.encode("utf-8", "surrogateescape")
-    start = encoded[:_NAME_BYTES].decode("utf-8", "ignore")
-    process = f"{os.getpid()}-{threading.get_ident()}"
-    return f".{start}.{zlib.crc32(encoded):08x}.{_host()}.{process}.tmp"
-
-
-@functools.cache
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
-
-
-def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporaries in `folder` of processes that were killed; those of living processes stay.
-
-    A process of this machine is asked for; a temporary of another machine goes when nobody has written it for a day.
-    """
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            found = _TEMPORARY.fullmatch(entry.name) if entry.name.endswith(".tmp") else None
-            with suppress(OSError):  # gone in the meantime, or not ours to remove
-                if found and not _may_be_written(found["host"], int(found["process"]), entry.stat().st_mtime):
-                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.remove
-                    remove(entry.path)
-
-
-def _may_be_written(host: str, process: int, changed: float) -> bool:
-    if host != _host() or os.name == "nt":  # Windows has no question that does not end a process
-        return time.time() - changed < _FORSAKEN
-    if process == os.getpid():
-        return changed >= _STARTED
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def content_sha256(paths: Iterable[str | Path]) -> str:
@@ -133,7 +108,7 @@ def content_sha256(paths: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+def write_text(path: str | Path, text: str, *, durable: bool = True) -> None:
     """Write a UTF-8 text file atomically; bytes of file names that are no UTF-8 are written as JSON escapes them.
 
     Args:
@@ -154,6 +129,7 @@ def write_new_text(path: str | Path, text: str) -> bool:
     """
     with _temporary(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        _wait_for_content(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -18,6 +18,7 @@ class KeyGroup:
         positive: keys that must be greater than 0; of a list, every entry, and there must be one.
         not_negative: keys that must be 0 or more.
         fraction: keys that must lie between 0 and 1.
+        sides: keys that are sides of pictures, tiles or crops in pixels, which may not be endless (`twostage/sizes.py`).
         paths: keys that are a file or folder, or hold some ("path" or "name=path"); `~` is expanded in them.
         check: raises UserError where values contradict each other.
     """
@@ -27,6 +28,7 @@ class KeyGroup:
     positive: tuple[str, ...] = ()
     not_negative: tuple[str, ...] = ()
     fraction: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     check: Callable[[CN], None] | None = None
 

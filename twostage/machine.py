@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,28 +23,36 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_device(cfg: CN) -> str:
-    """`MODEL.DEVICE` with "auto" replaced by what this machine has.
+    """`MODEL.DEVICE` with "auto" replaced by what this machine has. Raises UserError as `find_device`."""
+    return find_device(str(cfg.MODEL.DEVICE))
+
+
+def find_device(name: str, key: str = "MODEL.DEVICE") -> str:
+    """The device `name`, given as `key`, with "auto" replaced by what this machine has.
 
     Raises:
-        UserError: no device of torch's, or none that is here.
+        UserError: no device of torch's, or none that is here and holds numbers.
     """
     import torch
 
-    if cfg.MODEL.DEVICE == "auto":
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; give 'auto', 'cpu', 'cuda', or 'cuda:1' for the second GPU"
-        ) from None
+        raise UserError(f"{key} is {name!r}; give 'auto', 'cpu', 'cuda', or 'cuda:1' for the second GPU") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but torch sees no GPU; use 'cpu' or 'auto'")
+        raise UserError(f"{key} is {name!r} but torch sees no GPU; use 'cpu' or 'auto'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has {torch.cuda.device_count()} GPU(s)"
-        )
-    return str(cfg.MODEL.DEVICE)
+        raise UserError(f"{key} is {name!r}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    if device.type in ("cpu", "cuda"):  # a GPU is not touched: that would take memory of it in every process that asks
+        return name
+    try:
+        # torch knows the names of many devices that it was built without, and says so in as many ways.
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise UserError(f"{key} is {name!r}, which torch has not here; use 'cpu' or 'auto'") from error
+    return name
 
 
 def resolve_precision(cfg: CN) -> str:
@@ -135,6 +145,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def start_together(processes: Iterable[BaseProcess]) -> None:
+    """Start processes of multiprocessing that leave Ctrl-C, which a terminal sends to all of them, to this one.
+
+    They would answer it with a traceback each, in the middle of their imports; this one ends them by SIGTERM.
+    """
+    # Only what is ignored stays so in a program that is started; and signals are of the main thread.
+    if threading.current_thread() is not threading.main_thread():
+        for process in processes:
+            process.start()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for process in processes:
+            process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def end_with_parent() -> None:

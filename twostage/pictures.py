@@ -17,20 +17,29 @@ from torch import Tensor
 from twostage.data.images import read_rgb, rgb_of, rgb_of_array
 from twostage.errors import UserError
 from twostage.machine import user_path
+from twostage.sizes import check_picture
 
 Picture = str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray | Image.Image | Tensor
 
 
 def as_rgb(image: Picture) -> np.ndarray:
-    """uint8 RGB `[H, W, 3]` of anything that is a picture.
+    """uint8 RGB `[H, W, 3]` of anything that is a picture, to be looked at as a whole.
 
     Paths, bytes, open files and PIL images are turned upright as their EXIF data says. Arrays are `[H, W, 3]`, `[H, W]` or
     `[H, W, 1]` (grey) or `[H, W, 4]` (the fourth channel is dropped), tensors have their channels first, and their numbers
     are read as `twostage.data.images.eight_bits` says.
 
     Raises:
-        UserError: unreadable, or something that is no picture; says what to give.
+        UserError: unreadable, too long (`twostage.sizes.LONGEST_PICTURE`), or something that is no picture; says what to give.
     """
+    pixels = _as_rgb(image)
+    named = f"image '{os.fspath(image)}'" if isinstance(image, str | os.PathLike) else "the picture"
+    height, width = pixels.shape[:2]
+    check_picture(height, width, named)
+    return pixels
+
+
+def _as_rgb(image: Picture) -> np.ndarray:
     if isinstance(image, bytes | bytearray | memoryview):
         return read_rgb(io.BytesIO(image))
     if isinstance(image, str | os.PathLike):

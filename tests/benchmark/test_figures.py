@@ -78,8 +78,8 @@ def test_worse_ratios_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--size", "0x3"], "size '0x3' is not HEIGHTxWIDTH"),
-        (["--output-size", "32"], "size '32' is not HEIGHTxWIDTH"),
+        (["--size", "0x3"], "--size is '0x3'; a side has 1 to 4096 pixels"),
+        (["--output-size", "32"], "--output-size is '32'; give HEIGHTxWIDTH"),
         (["--classes", "5", "0"], "'0' is no number of things"),
         (["--repeats", "0"], "'0' is no number of things"),
         (["--check-ratios", "nowhere.json"], "'nowhere.json' is no file of ratios"),

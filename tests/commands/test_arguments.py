@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twostage.commands.arguments import demo_parser
+from twostage.commands.arguments.pictures import demo_parser
 from twostage.errors import UserError
 
 NEEDED = ["--config-file", "x.yaml", "--input", "a.jpg", "--vocabulary", "cat", "--output", "out"]

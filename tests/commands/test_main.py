@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from twostage.commands import completion
-from twostage.commands.arguments import prepare_datasets_parser, segment_parser, train_parser
+from twostage.commands.arguments.datasets import prepare_datasets_parser
+from twostage.commands.arguments.learning import train_parser
+from twostage.commands.arguments.pictures import segment_parser
 from twostage.commands.main import COMMANDS, run
 from twostage.commands.parser import Parser
 from twostage.config.finding import config_names
@@ -127,7 +129,7 @@ def test_bash_completes_commands_options_values_and_files(tmp_path: Path) -> Non
 
 def test_subcommands_are_completed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool = COMMANDS["datasets"]
-    nested = type(tool)("nested", "twostage.commands.arguments:prepare_datasets_parser", tool.module)
+    nested = type(tool)("nested", "twostage.commands.arguments.datasets:prepare_datasets_parser", tool.module)
     monkeypatch.setitem(COMMANDS, "nested", nested)
     script = completion.bash()
     if shutil.which("bash"):

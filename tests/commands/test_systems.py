@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from twostage.commands.arguments import systems_parser
+from twostage.commands.arguments.systems import systems_parser
 from twostage.commands.systems import BEGIN, END, not_hosted_table, run_from_arguments, table, updated_readme
 from twostage.errors import UserError
 from twostage.systems.cards import all_cards

@@ -208,3 +208,12 @@ def test_a_folder_tells_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCap
     ]
     caplog.clear()
     assert images.list_images([tmp_path / "b.gif"]) == [tmp_path / "b.gif"] and not caplog.records
+
+
+@pytest.mark.parametrize("transparency", [3, bytes([0, 128, *[255] * 14])])
+@pytest.mark.filterwarnings("error")
+def test_transparency_of_palettes_is_dropped_without_a_word(transparency: int | bytes, tmp_path: Path) -> None:
+    """The colours that lie below it count, as those of RGBA pictures do."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 8, 3), dtype=np.uint8)).quantize(16)
+    picture.save(tmp_path / "a.png", transparency=transparency)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), np.asarray(picture.convert("RGB")))

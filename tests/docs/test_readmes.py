@@ -120,7 +120,7 @@ def known_keys() -> tuple[frozenset[str], frozenset[str]]:
 
 @cache
 def known_flags() -> frozenset[str]:
-    sources = [*(ROOT / "tools").glob("*.py"), *(ROOT / "twostage/commands").glob("*.py")]
+    sources = [*(ROOT / "tools").glob("*.py"), *(ROOT / "twostage/commands").rglob("*.py")]
     sources += [ROOT / "tests/conformance/command.py", ROOT / "third_party/detectron2/detectron2/engine/defaults.py"]
     return frozenset(flag for path in sources for flag in re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8")))
 

@@ -17,7 +17,7 @@ import torch
 from detectron2.utils import comm
 from tiny import TinyTrainer, tiny_config
 
-from twostage.commands.arguments import train_parser
+from twostage.commands.arguments.learning import train_parser
 from twostage.commands.launch import launch
 from twostage.commands.train import run
 

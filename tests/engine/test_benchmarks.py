@@ -14,7 +14,7 @@ from detectron2.data import MetadataCatalog
 
 from twostage.commands import evaluate as command
 from twostage.commands import train as run
-from twostage.commands.arguments import evaluate_parser
+from twostage.commands.arguments.learning import evaluate_parser
 from twostage.commands.evaluate import benchmark_config, evaluate_benchmarks
 from twostage.errors import UserError
 

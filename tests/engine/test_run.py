@@ -11,7 +11,7 @@ import tiny
 import torch
 from detectron2.engine import default_argument_parser
 
-from twostage.commands.arguments import train_parser
+from twostage.commands.arguments.learning import train_parser
 from twostage.commands.launch import launch
 from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.commands.train import evaluate, run

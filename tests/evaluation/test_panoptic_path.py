@@ -111,7 +111,7 @@ def test_missing_labels_are_known_before_anything_is_built(tmp_path: Path) -> No
     for part in ("images", "annotations_detectron2"):
         (folder / part / "validation").mkdir(parents=True)
     args = arguments(["TEST.PANOPTIC", "True", "OUTPUT_DIR", str(tmp_path / "out")], datasets=["A-150"])
-    with pytest.raises(UserError, match=r"ade20k_panoptic_val\.json' is missing\); make them by .* prepare ade20k_150"):
+    with pytest.raises(UserError, match=r"ade20k_panoptic_val\.json' is missing\); make it by .* prepare ade20k_150"):
         benchmark_config(args)
     args.opts[args.opts.index("True")] = "False"
     benchmark_config(args)

@@ -12,7 +12,7 @@ from torch import nn
 
 from twostage import machine
 from twostage.api import load
-from twostage.commands.arguments import segment_parser
+from twostage.commands.arguments.pictures import segment_parser
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.inference.precision import store_reduced, to_float32

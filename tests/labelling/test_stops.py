@@ -42,6 +42,35 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     assert parent.communicate(timeout=50)[0] == ""
 
 
+_TOGETHER = (
+    "import multiprocessing, os, signal, sys, time\n"
+    "from twostage.machine import start_together\n"
+    "if __name__ == '__main__':\n"
+    "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "    context = multiprocessing.get_context('spawn')\n"
+    "    children = [context.Process(target=time.sleep, args=(60,)) for _ in range(2)]\n"
+    "    start_together(children)\n"
+    "    try:\n"
+    "        os.killpg(0, signal.SIGINT)\n"
+    "        time.sleep(60)\n"
+    "    except KeyboardInterrupt:\n"
+    "        time.sleep(1)\n"
+    "        print('interrupted', [child.is_alive() for child in children])\n"
+    "    for child in children:\n"
+    "        child.terminate()\n"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="groups of processes are POSIX")
+def test_ctrl_c_is_left_to_the_process_that_started_the_others(tmp_path: Path) -> None:
+    """A terminal sends it to all of them, also while they import, and each would print a traceback."""
+    script = tmp_path / "together.py"
+    script.write_text(_TOGETHER)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, start_new_session=True, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted [True, True]\n", "")
+
+
 def test_what_failed_is_said() -> None:
     local._say_what_failed([0, 0])
     with pytest.raises(UserError, match=r"1 of 3 processes were killed \(signal 9; .* the same command goes on"):

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from twostage.inference import blocks
+from twostage.inference.resampling import RowwiseResize
 from twostage.predictions.dense import DensePrediction
 from twostage.predictions.geometry import Geometry
 from twostage.predictions.masks import MaskPrediction
@@ -163,3 +164,31 @@ def test_memory_does_not_hold_classes_times_pixels(monkeypatch, what, sharpness,
     assert labels.shape == (side, side)
     # Labels of 64 bits count double; a map of all scores has 46 or 328 million elements.
     assert side * side <= largest.found <= 2 * 600_000
+
+
+@pytest.mark.parametrize("queries", [7, 5])
+@pytest.mark.parametrize("only_covered", [False, True])
+def test_few_sums_are_made_before_they_are_enlarged(geometry, monkeypatch, queries, only_covered):
+    """At the image's size, so that no more maps are enlarged than there are sums; the labels are those of enlarged masks."""
+    torch.manual_seed(1)
+    masks = MaskPrediction(
+        mask_logits=4 * torch.randn(2, queries, 8, 8) - 4,
+        class_logits=3 * torch.randn(2, queries, 6),
+        geometry=geometry,
+        resize_scores=True,
+        only_covered=only_covered,
+    )
+    sizes, enlarged = [(90, 101), (130, 127)], []
+    resize = RowwiseResize.__call__
+
+    def counted(self, band, rows):
+        enlarged.append(len(band))
+        return resize(self, band, rows)
+
+    monkeypatch.setattr(RowwiseResize, "__call__", counted)
+    labels, scores = masks.label_maps(sizes), masks.scores(sizes)
+    assert set(enlarged) == ({6, 5} if queries == 7 else {5})
+    monkeypatch.setattr(MaskPrediction, "_sums_first", lambda *_, **__: False)
+    for found, wanted in zip((*labels, *scores), (*masks.label_maps(sizes), *masks.scores(sizes)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert any((found < 0).any() for found in labels) == only_covered

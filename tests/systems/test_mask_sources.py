@@ -246,6 +246,10 @@ def test_pixels_in_no_mask_are_none_of_the_words() -> None:
         (named,) = model([{**entry, "vocabulary": asked}])
         assert (named["sem_seg_labels"] >= 0).all()
         assert torch.equal(named["sem_seg_labels"][:, :covered], alone[:, :covered])
+        # As docs/masks.md says: the class with the most weight in all masks, and the first without any.
+        weights = model.decode(encoded, model.embed_vocabulary(asked)).class_probabilities[0].sum(dim=0)
+        assert (named["sem_seg_labels"][:, covered:] == int(weights.argmax())).all()
+        assert covered or not weights.any()
     # Masks that leave nothing out leave nothing unlabelled, on borders between three of them either, at any size.
     whole = torch.ones(40, 60, dtype=torch.int64)
     whole[20:, :33], whole[20:, 33:] = 2, 3

@@ -15,7 +15,7 @@ import twostage
 from twostage.checkpoint.checkpointer import Checkpointer
 from twostage.clip import loading
 from twostage.commands import weights as command
-from twostage.commands.arguments import weights_parser
+from twostage.commands.arguments.systems import weights_parser
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.card import OfficialCheckpoint, SystemCard

@@ -68,7 +68,7 @@ def write_labelme(result: Segmentation, picture: Path) -> Path:
     """Write the json beside the picture, where LabelMe looks for it. Raises UserError where one is there already."""
     path = picture.with_suffix(".json")
     refuse_to_replace(path)
-    write_text(path, json.dumps(to_labelme(result, picture.name), ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(to_labelme(result, picture.name), ensure_ascii=False, indent=1) + "\n", durable=False)
     return path
 
 

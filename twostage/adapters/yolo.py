@@ -78,7 +78,7 @@ def write_yolo(results: Iterable[tuple[str, Segmentation]], folder: Path, names:
             )
         paths.append(folder / "labels" / f"{Path(picture).stem}.txt")
         refuse_to_replace(paths[-1])
-        write_text(paths[-1], to_yolo(result))
+        write_text(paths[-1], to_yolo(result), durable=False)
     # Without "path", which Ultralytics would look for below the folder it runs in: so it is this file's own.
     content = {"train": "images", "val": "images", "names": dict(enumerate(names))}
     write_text(paths[0], yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

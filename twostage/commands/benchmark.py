@@ -25,7 +25,8 @@ from twostage.benchmark.turns import ratio, take_turns
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.errors import UserError
-from twostage.files import write_text
+from twostage.files import check_writable, write_text
+from twostage.sizes import parse_size
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -36,7 +37,9 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     """
     if "whole" not in args.steps:
         raise UserError(f"--steps {' '.join(args.steps)} leaves out the whole, which ratios are of; add it")
-    size, output = parse_size(args.size), parse_size(args.output_size)
+    size, output = parse_size(args.size, "--size"), parse_size(args.output_size, "--output-size")
+    for file in filter(None, (args.json, args.write_ratios)):
+        check_writable(Path(file).parent, "choose another file", remove_killed=False)
     contenders = _contenders(args)
     configs = [_config(config, opts, random_text=args.random_text) for _, config, opts in contenders]
     models = [_build(cfg, random_text=args.random_text) for cfg in configs]
@@ -145,11 +148,3 @@ def _agreement(systems: list[Steps]) -> float:
     """Share of pixels that both label alike."""
     first, second = (steps.runs["whole"]()[0] for steps in systems)
     return float((first == second).float().mean())
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "640x854" -> (640, 854)"""
-    height, cross, width = text.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UserError(f"size {text!r} is not HEIGHTxWIDTH, like 640x854")
-    return int(height), int(width)

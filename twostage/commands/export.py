@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twostage.api import Segmenter, build_from_config
-from twostage.commands.benchmark import parse_size
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.export.comparison import compare, toybox_pictures
@@ -15,8 +14,9 @@ from twostage.export.engine import load_onnx, text_file
 from twostage.export.exporting import export
 from twostage.export.forms import form_of
 from twostage.export.session import is_exported
-from twostage.files import check_writable, temporary_folder
+from twostage.files import check_writable, move_durably, temporary_folder
 from twostage.results.own import replaceable
+from twostage.sizes import parse_size
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -32,7 +32,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     dynamic = args.size == "dynamic"
     stretch: list[str] = []
     if not dynamic:
-        height, width = parse_size(args.size)
+        height, width = parse_size(args.size, "--size")
         stretch = ["INPUT.RESIZE_TEST", "stretch", "INPUT.SIZE_TEST", f"({height}, {width})"]
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu", *stretch])
     check_writable(output.parent, "choose another --output")
@@ -48,8 +48,8 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         print(result.summary())
         result.check()
         # A network beside a tower of another export is noticed when it is loaded.
-        text_file(unchecked).replace(text_file(output))
-        unchecked.replace(output)
+        move_durably(text_file(unchecked), text_file(output))
+        move_durably(unchecked, output)
     for path in (output, text_file(output)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 

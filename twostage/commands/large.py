@@ -64,7 +64,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         for window, labels in blocks:
             whole[window.top : window.top + window.height, window.left : window.left + window.width] = labels
             counts += np.bincount(labels.flatten() + 2, minlength=len(counts))
-        save_label_map(whole, vocabulary.names, output)
+        save_label_map(whole, vocabulary.names, output, durable=True)
     for name, count in zip(("no data", "none of the words", *vocabulary.names), counts, strict=True):
         if count:
             print(f"{name}: {100 * count / counts.sum():.1f} %")

@@ -40,10 +40,10 @@ _DATASETS = "twostage.commands.prepare_datasets"
 _OVERRIDES = "Everything after the options is config: KEY VALUE pairs."
 
 COMMANDS = {
-    "systems": Command("list the systems", f"{_ARGUMENTS}:systems_parser", "twostage.commands.systems"),
+    "systems": Command("list the systems", f"{_ARGUMENTS}.systems:systems_parser", "twostage.commands.systems"),
     "segment": Command(
         "paint pictures with words of your own",
-        f"{_ARGUMENTS}:segment_parser",
+        f"{_ARGUMENTS}.pictures:segment_parser",
         "twostage.commands.segment",
         'twostage segment photo.jpg folder/ --words "cat, sofa" --system san_vitb --weights san_vit_b_16.pth --output out/\n\n'
         'Names are separated by commas; where a name holds synonyms, by semicolons ("cat; sofa, couch"). WORDS may also be a\n'
@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "label": Command(
         "label many pictures, on one machine or several",
-        f"{_ARGUMENTS}:label_parser",
+        f"{_ARGUMENTS}.pictures:label_parser",
         "twostage.commands.label",
         "twostage label photos/ --words names.txt --system san_vitb --weights official --output labels/\n\n"
         "Results come in shards, each whole or not there; a run that was stopped goes on where it was. Under torchrun or\n"
@@ -60,14 +60,14 @@ COMMANDS = {
     ),
     "large": Command(
         "label a picture that is too large for one look, or a GeoTIFF",
-        f"{_ARGUMENTS}:large_parser",
+        f"{_ARGUMENTS}.pictures:large_parser",
         "twostage.commands.large",
         'twostage large scene.tif --words "road; roof; field" --system san_vitb --weights official --output labels.tif\n\n'
         "Tiles with overlap are joined as scores (keys TEST.LARGE). GeoTIFF needs the extra: pip install 'twostage[geo]'.",
     ),
     "video": Command(
         "label the frames of a video",
-        f"{_ARGUMENTS}:video_parser",
+        f"{_ARGUMENTS}.pictures:video_parser",
         "twostage.commands.video",
         'twostage video ride.mp4 --words "road; car; sky" --system san_vitb --weights official --output out/\n\n'
         "Writes labels.mkv (lossless, a grey per name), overlay.mp4 and rows.jsonl. Needs the extra: pip install\n"
@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     "export": Command(
         "write a system as ONNX files that run without torch",
-        f"{_ARGUMENTS}:export_parser",
+        f"{_ARGUMENTS}.systems:export_parser",
         "twostage.commands.export",
         "twostage export --system san_vitb --weights official --output san.onnx\n\n"
         "Writes the network and, beside it, the text tower. Both are compared with torch on toybox pictures; files that\n"
@@ -83,7 +83,7 @@ COMMANDS = {
     ),
     "serve": Command(
         "paint pictures on a web page of this machine",
-        f"{_ARGUMENTS}:serve_parser",
+        f"{_ARGUMENTS}.systems:serve_parser",
         "twostage.commands.serve",
         "twostage serve --system toybox/san --weights output/san/model_final.pth\n\n"
         "Without --system, every published system whose weights are on this machine. Listens on 127.0.0.1, so that only this\n"
@@ -91,29 +91,31 @@ COMMANDS = {
     ),
     "weights": Command(
         "list published weights, get them, check them",
-        f"{_ARGUMENTS}:weights_parser",
+        f"{_ARGUMENTS}.systems:weights_parser",
         "twostage.commands.weights",
         "twostage weights list\ntwostage weights get san_vitb\ntwostage weights verify\n\n"
         "Files are kept in TWOSTAGE_HOME (default: the user's cache folder); TWOSTAGE_OFFLINE=1 forbids the network.",
     ),
     "train": Command(
         "train a system",
-        f"{_ARGUMENTS}:train_parser",
+        f"{_ARGUMENTS}.learning:train_parser",
         "twostage.commands.train",
         f"twostage train --system toybox/san OUTPUT_DIR output/san\n\n{_OVERRIDES}",
     ),
     "evaluate": Command(
         "evaluate a system on datasets, beside published figures",
-        f"{_ARGUMENTS}:evaluate_parser",
+        f"{_ARGUMENTS}.learning:evaluate_parser",
         "twostage.commands.evaluate",
         "twostage evaluate --system san_vitb --weights san_vit_b_16.pth --datasets five --report\n\n"
         'Datasets are registered names, what papers call a benchmark ("A-150"), "five" or "all"; without --datasets,\n'
         f"DATASETS.TEST. {_OVERRIDES}",
     ),
-    "datasets": Command("list the datasets, or all about one of them", f"{_ARGUMENTS}:datasets_parser", _DATASETS),
+    "datasets": Command(
+        "list the datasets, or all about one of them", f"{_ARGUMENTS}.datasets:datasets_parser", _DATASETS
+    ),
     "prepare": Command(
         "make the labels of a dataset from its download",
-        f"{_ARGUMENTS}:prepare_parser",
+        f"{_ARGUMENTS}.datasets:prepare_parser",
         _DATASETS,
         "twostage prepare ade20k_150 --source downloads/\n"
         "twostage prepare shapes/                    (labels in the colours of its classes.json become indices)\n"
@@ -121,17 +123,19 @@ COMMANDS = {
         "Labels that exist already are kept.",
     ),
     "verify": Command(
-        "check the files of a dataset; exit code 1 where something is wrong", f"{_ARGUMENTS}:verify_parser", _DATASETS
+        "check the files of a dataset; exit code 1 where something is wrong",
+        f"{_ARGUMENTS}.datasets:verify_parser",
+        _DATASETS,
     ),
     "benchmark": Command(
         "measure where a system's time goes",
-        f"{_ARGUMENTS}:benchmark_parser",
+        f"{_ARGUMENTS}.learning:benchmark_parser",
         "twostage.commands.benchmark",
         f"twostage benchmark --system san_vitb MODEL.CLIP.PRETRAINED ''\n\n{_OVERRIDES}",
     ),
     "completion": Command(
         "print what makes a shell complete these words",
-        f"{_ARGUMENTS}:completion_parser",
+        f"{_ARGUMENTS}.systems:completion_parser",
         "twostage.commands.completion",
         'bash: eval "$(twostage completion bash)"    in ~/.bashrc\n'
         'zsh:  eval "$(twostage completion zsh)"     in ~/.zshrc, behind compinit\n'

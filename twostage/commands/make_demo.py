@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from twostage.api import find_config
-from twostage.commands.arguments import train_parser
+from twostage.commands.arguments.learning import train_parser
 from twostage.commands.setup import set_aside_earlier_run, set_up
 from twostage.commands.train import evaluate
 from twostage.config import load_config

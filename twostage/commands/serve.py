@@ -8,6 +8,7 @@ import ipaddress
 import os
 
 from twostage.errors import UserError
+from twostage.machine import find_device
 
 
 def run_from_arguments(args: argparse.Namespace) -> None:
@@ -20,6 +21,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         raise UserError("the web page needs Gradio; install it by: pip install 'twostage[web]'")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port is {args.port}; it must lie between 0 and 65535")
+    find_device(args.device, "--device")
     # Gradio's own calls home, and its look for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from twostage.web.available import asked_systems, systems_here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twostage.commands.arguments import add_config, positive
+from twostage.commands.arguments.parts import add_config, positive
 from twostage.commands.parser import Parser
 from twostage.machine import user_path
 

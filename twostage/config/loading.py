@@ -26,6 +26,7 @@ from twostage.keys import KeyGroup, all_keys, get_key
 from twostage.machine import expand_home, user_path
 from twostage.predictions import keys as predictions
 from twostage.proposals import keys as proposals
+from twostage.sizes import LONGEST_SIDE
 from twostage.systems.card import SystemCard
 from twostage.systems.cards import all_cards, cards_of, is_installed, unknown_architecture
 from twostage.weights.names import OFFICIAL, official_weights
@@ -173,6 +174,11 @@ def validate_config(cfg: CN) -> None:
             value = get_key(cfg, key)
             if not isinstance(value, int | float) or value < 0:
                 raise UserError(f"{key} is {shown(value)}; it must be 0 or more")
+        for key in group.sides:
+            value = get_key(cfg, key)
+            entries = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(entry, int | float) and entry > LONGEST_SIDE for entry in entries):
+                raise UserError(f"{key} is {shown(value)}; sides have at most {LONGEST_SIDE} pixels")
         for key in group.fraction:
             value = get_key(cfg, key)
             if not isinstance(value, int | float) or not 0 <= value <= 1:

@@ -100,7 +100,11 @@ def _upright(image: Image.Image) -> np.ndarray:
         sixteen = image.mode.startswith("I;16") or image.format == "PNG"
         return np.repeat(eight_bits(values.astype(np.uint16) if sixteen else values)[..., None], 3, axis=-1)
     # A copy, because decoded pictures may be read-only and torch wants to own its memory.
-    return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    upright = ImageOps.exif_transpose(image)
+    # By way of the colours with their transparency, or Pillow warns everybody that it drops that.
+    if upright.mode == "P" and "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return np.array(upright.convert("RGB"))
 
 
 def rgb_of_array(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode as CN
 
 from twostage.errors import UserError, shown
 from twostage.keys import KeyGroup
+from twostage.sizes import LONGEST_SIDE, check_size
 
 
 def _add_data(cfg: CN) -> None:
@@ -53,8 +54,11 @@ def _add_data(cfg: CN) -> None:
 
 def _check_size(cfg: CN) -> None:
     size = tuple(cfg.INPUT.SIZE_TEST)
-    if cfg.INPUT.RESIZE_TEST == "stretch" and (len(size) != 2 or min(size) < 1):
+    if cfg.INPUT.RESIZE_TEST != "stretch":
+        return
+    if len(size) != 2:
         raise UserError(f"INPUT.SIZE_TEST is {size}, and INPUT.RESIZE_TEST 'stretch' needs (height, width) in pixels")
+    check_size(*size, f"INPUT.SIZE_TEST is {size}")
 
 
 def _check_jitter(cfg: CN) -> None:
@@ -68,6 +72,11 @@ def _check_jitter(cfg: CN) -> None:
         raise UserError(
             f"INPUT.SCALE_JITTER is {scales}, a share of a square crop's side, but INPUT.CROP is "
             f"{f'{crop.TYPE} {sides}' if crop.ENABLED else 'off'}; set INPUT.CROP.ENABLED True, TYPE absolute, equal sides"
+        )
+    if scales[1] * sides[0] > LONGEST_SIDE:
+        raise UserError(
+            f"INPUT.SCALE_JITTER is {scales}: pictures may become {scales[1] * sides[0]:.0f} pixels long, and at most "
+            f"{LONGEST_SIDE} are allowed; make it, or INPUT.CROP.SIZE, smaller"
         )
 
 
@@ -159,6 +168,8 @@ GROUPS = (
         positive=("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST"),
         not_negative=("INPUT.MIN_SIZE_TEST", "INPUT.PAD_TO", "DATALOADER.NUM_WORKERS"),
         fraction=("INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",),
+        # Not the MAX_SIZEs: they enlarge nothing, and an endless one means no bound.
+        sides=("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "INPUT.SIZE_TEST", "INPUT.CROP.SIZE", "INPUT.PAD_TO"),
         paths=("DATASETS.FOLDERS", "DATASETS.DISTRACTORS"),
         check=_check_data,
     ),
@@ -170,6 +181,7 @@ GROUPS = (
             "INPUT.CAPTIONS.SUPERPIXEL_SCALE",
             "INPUT.CAPTIONS.SUPERPIXEL_MIN_SIZE",
         ),
+        sides=("INPUT.CAPTIONS.SIZE",),
         check=_check_captions,
     ),
 )

@@ -21,6 +21,9 @@ _COLORS_CURE = "`twostage prepare FOLDER` does it by the colours of the folder's
 # One value per pixel: 8 bit, palette index, bilevel, and the 16 / 32-bit modes of PNG and TIFF.
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
+# What to do about a broken file of labels; `prepare` keeps those that are there.
+MADE_AGAIN = "replace it, or remove it and let `twostage prepare` make it again"
+
 
 def is_color_picture(path: str | Path, colors: Sequence[Color] | None = None) -> bool:
     """Whether the meaning of a label file lies in its colours: a colour picture, or with `colors` a palette picture of them.
@@ -67,7 +70,7 @@ def read_label_map(path: str | Path, *, largest: int = 255, colors: Sequence[Col
         UserError: missing or unreadable file, a picture whose colours are the labels, 8 bits where `largest` needs 16, or
             values that are no whole numbers from 0 on.
     """
-    with open_image(path, what="label file", cure="prepare the dataset again") as image:
+    with open_image(path, what="label file", cure=MADE_AGAIN) as image:
         image.load()
         mode, values, colored = image.mode, np.asarray(image), _means_colors(image, colors)
     if mode not in _LABEL_MODES or colored:
@@ -119,5 +122,5 @@ def write_label_map(path: str | Path, labels: np.ndarray) -> None:
     if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(np.uint16).max:
         raise UserError(f"can't save '{path}': indices {labels.min()}..{labels.max()} don't fit into a 16-bit PNG")
     dtype = np.uint8 if not labels.size or labels.max() <= np.iinfo(np.uint8).max else np.uint16
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         Image.fromarray(labels.astype(dtype)).save(temporary, format="PNG")

@@ -58,9 +58,8 @@ def check_dataset(info: DatasetInfo, *, panoptic: bool = False) -> None:
     folder = _missing_folder(info)
     if folder:
         raise UserError(
-            f"dataset '{info.name}': folder '{folder}' is missing; make it by `twostage prepare "
-            f"{info.benchmark or info.name} --source DIR` (DETECTRON2_DATASETS names the folder of all datasets), "
-            f"or try out on DATASETS.TRAIN \"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
+            f"dataset '{info.name}': folder '{folder}' is missing; {info.cure}, or try out on DATASETS.TRAIN "
+            "\"('toybox_train',)\" DATASETS.TEST \"('toybox_val_open',)\""
         )
     check_labels(info)
     if panoptic:
@@ -107,7 +106,7 @@ def training_records(sets: Sequence[DatasetInfo], *, skip_broken: bool = False, 
     if not sets:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. DATASETS.TRAIN \"('toybox_train',)\"")
     for info in sets:
-        if info.unseen and Path(info.benchmark).is_absolute():
+        if info.unseen and info.is_own_folder:
             logger.warning(
                 "DATASETS.TRAIN: '%s' has labels of its %d unseen classes, which are learnt; '%s_seen' leaves them out",
                 info.name,

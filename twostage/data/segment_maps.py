@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from twostage.data.images import open_image
+from twostage.data.labels import MADE_AGAIN
 from twostage.errors import UserError
 from twostage.files import atomic_path, write_text
 
@@ -25,7 +26,7 @@ Ids = TypeVar("Ids", int, np.ndarray)
 # The ids that we give ourselves: 1000 * (class + 1) + number, which tells the class again.
 _PER_CLASS = 1000
 # What to do where a segment map and its json tell of different segments.
-_AGREE = "PNG and json must be of one version: prepare the dataset again, or leave such pictures out by --skip-broken"
+_AGREE = "PNG and json must be of one version: replace both, or leave such pictures out by --skip-broken"
 
 
 def segment_id(category: Ids, number: Ids) -> Ids:
@@ -40,7 +41,7 @@ def category_of(segment: Ids) -> Ids:
 
 def read_segment_map(path: str | Path) -> np.ndarray:
     """`[H, W]` int64 segment ids of a panoptic PNG. Raises UserError naming the file."""
-    with open_image(path, what="panoptic label", cure="prepare the dataset again") as image:
+    with open_image(path, what="panoptic label", cure=MADE_AGAIN) as image:
         if image.mode not in ("RGB", "RGBA"):
             raise UserError(f"panoptic label '{path}' is of mode {image.mode}; ids are stored as RGB pictures")
         values = np.asarray(image.convert("RGB")).astype(np.int64)
@@ -69,7 +70,7 @@ def check_segments(present: Iterable[int], segments: Sequence[Segment], path: st
 
 def write_segment_map(path: str | Path, ids: np.ndarray) -> None:
     """Write segment ids `[H, W]` (below 2^24) as PNG, whole or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         Image.fromarray(segment_map_to_rgb(ids)).save(temporary, format="PNG")
 
 
@@ -129,6 +130,6 @@ def read_panoptic_json(path: str | Path) -> dict[str, Any]:
                 raise TypeError("an annotation without segments")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"'{path}' can't be read as panoptic json ({type(error).__name__}: {error}); prepare the dataset again"
+            f"'{path}' can't be read as panoptic json ({type(error).__name__}: {error}); {MADE_AGAIN}"
         ) from error
     return content

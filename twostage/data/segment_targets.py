@@ -16,12 +16,14 @@ from twostage.errors import UserError
 class PanopticTrainingMapper(SemanticTrainingMapper):
     """`SemanticTrainingMapper` whose `instances` hold a mask per segment.
 
-    Segments of crowds are left out; one that the crop cut away altogether stays as an empty mask, as published (Mask2Former
-    facts, ODISE facts: training data). A PNG and a json that tell of different segments are refused (`check_segments`).
+    Segments of crowds, and those of classes that the set does not have, are left out; one that the crop cut away altogether
+    stays as an empty mask, as published (Mask2Former facts, ODISE facts: training data). A PNG and a json that tell of
+    different segments are refused (`check_segments`).
     """
 
     def _targets(self, record: Record, sem_seg: Tensor, transforms: TransformList) -> Instances:
-        segments = [segment for segment in record["segments_info"] if not segment.get("iscrowd")]
+        listed = record["segments_info"]
+        segments = [segment for segment in listed if segment["category_id"] is not None and not segment.get("iscrowd")]
         places = self._places(record, [segment["id"] for segment in segments])
         moved = torch.from_numpy(np.ascontiguousarray(transforms.apply_segmentation(places)).astype(np.int64))
         instances = Instances(tuple(sem_seg.shape))

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode as CN
 
 from twostage.errors import UserError
 from twostage.keys import KeyGroup
+from twostage.sizes import LONGEST_PICTURE
 
 # Where a window is zero-padded to whole patches, and what becomes of the padding in the scores.
 # - "none": not at all; pixels beyond whole patches are not seen, and the grid is stretched over the window.
@@ -65,6 +66,8 @@ def _add_large(cfg: CN) -> None:
 
 def _check_large(cfg: CN) -> None:
     large = cfg.TEST.LARGE
+    if large.TILE > LONGEST_PICTURE:
+        raise UserError(f"TEST.LARGE.TILE is {large.TILE}; a tile has at most {LONGEST_PICTURE} pixels a side")
     if not 0 <= large.OVERLAP < large.TILE:
         raise UserError(
             f"TEST.LARGE.OVERLAP is {large.OVERLAP}; it must be at least 0 and less than TEST.LARGE.TILE {large.TILE}"
@@ -72,8 +75,17 @@ def _check_large(cfg: CN) -> None:
 
 
 GROUPS = (
-    KeyGroup(add=_add_large, positive=("TEST.LARGE.TILE", "TEST.LARGE.MEMORY"), check=_check_large),
-    KeyGroup(add=_add_sliding, positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"), check=_check_sliding),
+    KeyGroup(
+        add=_add_large,
+        positive=("TEST.LARGE.TILE", "TEST.LARGE.MEMORY"),
+        check=_check_large,
+    ),
+    KeyGroup(
+        add=_add_sliding,
+        positive=("TEST.SLIDING.TILE", "TEST.SLIDING.STRIDE"),
+        sides=("TEST.SLIDING.TILE", "TEST.SLIDING.CANVAS"),
+        check=_check_sliding,
+    ),
     KeyGroup(
         add=_add_early_rejection,
         choices={"TEST.EARLY_REJECTION.RULE": ("top_k", "votes")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twostage.errors import UserError, near_names
+from twostage.results.formats import chosen
 
 # parquet and jsonl: rows; coco: COCO's json of the pictures that could be labelled; png: a tar of label maps.
 FORMATS = ("parquet", "jsonl", "coco", "png")
@@ -14,10 +14,4 @@ def parse_formats(text: str) -> tuple[str, ...]:
     >>> parse_formats("png,parquet")
     ('parquet', 'png')
     """
-    wanted = [word.strip().lower() for word in text.split(",") if word.strip()]
-    for word in wanted:
-        if word not in FORMATS:
-            raise UserError(f"there is no format {word!r}{near_names(word, FORMATS)}; there are: {', '.join(FORMATS)}")
-    if not wanted:
-        raise UserError(f"no format is given; there are: {', '.join(FORMATS)}")
-    return tuple(name for name in FORMATS if name in wanted)
+    return chosen(text, FORMATS)

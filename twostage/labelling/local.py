@@ -19,7 +19,7 @@ from twostage.labelling.labeller import Labeller
 from twostage.labelling.progress import Progress
 from twostage.labelling.shards import Output
 from twostage.labelling.units import Unit
-from twostage.machine import end_with_parent
+from twostage.machine import end_with_parent, start_together
 
 # What launchers call the number of a process, and how many there are; the first that is there counts.
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
@@ -88,8 +88,7 @@ def run(labeller: Labeller, units: Sequence[Unit], output: Output, *, processes:
         context.Process(target=_spawned, args=(labeller, units, output, rank, threads, number))
         for number, rank in enumerate(ranks, start=gpu_number(os.environ) * processes)
     ]
-    for process in started:
-        process.start()
+    start_together(started)
     try:
         for process in started:
             process.join()

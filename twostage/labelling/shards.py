@@ -58,12 +58,11 @@ class Output:
         written = 0
         for name in self.formats:
             ending, write = _WRITERS[name]
-            # On the disk before the mark says so.
-            with atomic_path(self._path(number, ending), durable=True) as temporary:
+            with atomic_path(self._path(number, ending)) as temporary:
                 write(temporary, rows, names)
                 written += temporary.stat().st_size
         counts = {"pictures": len(rows), "broken": sum(bool(row["error"]) for row in rows), "bytes": written}
-        write_text(self._path(number, "done"), json.dumps(counts) + "\n", durable=True)
+        write_text(self._path(number, "done"), json.dumps(counts) + "\n")
         return counts
 
     def counts(self, number: int) -> dict[str, int]:

@@ -83,8 +83,12 @@ class MaskPrediction:
         for index, size in enumerate(sizes):
             weights = probabilities[index].T
             out = weights.new_empty((self.num_classes, *size))
-            for rows, masks in self._mask_strips(index, size, floats_per_pixel=len(weights.T)):
-                out[:, rows] = (weights @ masks.flatten(1)).unflatten(1, masks.shape[1:])
+            if self._sums_first(index, size, maps=self.num_classes):
+                for rows, scores in self._mask_strips(index, size, floats_per_pixel=len(weights.T), weights=weights):
+                    out[:, rows] = scores
+            else:
+                for rows, masks in self._mask_strips(index, size, floats_per_pixel=len(weights.T)):
+                    out[:, rows] = _weighted(weights, masks)
             result.append(out)
         return result
 
@@ -97,16 +101,24 @@ class MaskPrediction:
             labels = torch.empty(size, dtype=torch.int64, device=weights.device)
             named = weights.any(dim=0)
             per_pixel = self.mask_logits.shape[1] + min(blocks.CLASS_BLOCK, self.num_classes)
-            for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
-                best = best_of_masks(weights, masks)
-                if self.num_named is not None:
-                    covered = masks[named].any(dim=0)
-                    best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
-                if self.only_covered:
-                    best = torch.where(masks[named].sum(dim=0) >= _HALF, best, UNLABELLED)
-                labels[rows] = best
+            if self.num_named is None and self._sums_first(index, size, maps=self.num_classes + 1):
+                # The last sum is how much of a pixel lies in masks that are named.
+                summed = torch.cat([weights, named.to(weights.dtype)[None]])
+                for rows, maps in self._mask_strips(index, size, floats_per_pixel=per_pixel, weights=summed):
+                    best = blocks.running_argmax((c.start, maps[c]) for c in blocks.class_blocks(self.num_classes))
+                    labels[rows] = self._unless_uncovered(best, maps[-1])
+            else:
+                for rows, masks in self._mask_strips(index, size, floats_per_pixel=per_pixel):
+                    best = best_of_masks(weights, masks)
+                    if self.num_named is not None:
+                        covered = masks[named].any(dim=0)
+                        best = torch.where(covered & (best < self.num_named), best, UNLABELLED)
+                    labels[rows] = self._unless_uncovered(best, masks[named].sum(dim=0)) if self.only_covered else best
             result.append(labels)
         return result
+
+    def _unless_uncovered(self, best: Tensor, coverage: Tensor) -> Tensor:
+        return torch.where(coverage >= _HALF, best, UNLABELLED) if self.only_covered else best
 
     def top(self, sizes: Sequence[Size], count: int) -> list[TopScores]:
         """The `count` best classes of each pixel, per image."""
@@ -130,10 +142,21 @@ class MaskPrediction:
         grid = (self.mask_logits.shape[-2], self.mask_logits.shape[-1])
         return self.geometry.resampler(index, grid, size, self.mask_logits.device)
 
-    def _mask_strips(self, index: int, size: Size, *, floats_per_pixel: int) -> Iterator[tuple[slice, Tensor]]:
-        """Mask probabilities `[Q, rows, width]` of one image, strip by strip.
+    def _sums_first(self, index: int, size: Size, *, maps: int) -> bool:
+        """Whether so many sums over masks are made at the image's size and resized: as published, and less work with few.
 
-        Resizing scores and resizing the masks that they are sums of is the same, since both are linear.
+        On a processor. With more sums than masks the masks are resized, which gives the same, since both are linear.
+        """
+        height, width = self.geometry.images[index]
+        enlarged = self.resize_scores and height * width < size[0] * size[1]
+        return enlarged and maps <= self.mask_logits.shape[1] and self.mask_logits.device.type == "cpu"
+
+    def _mask_strips(
+        self, index: int, size: Size, *, floats_per_pixel: int, weights: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Mask probabilities `[Q, rows, width]` of one image, strip by strip; with `weights` `[K, Q]` their K sums.
+
+        Sums are made before what is made at the image's size is resized.
         """
         logits, device = self.mask_logits[index], self.mask_logits.device
         image = (self.geometry.images[index][0], self.geometry.images[index][1])
@@ -149,9 +172,15 @@ class MaskPrediction:
             for start in range(strip.start, strip.stop, height):
                 rows = slice(start, min(start + height, strip.stop))
                 source = resize.source_rows(rows)
-                yield rows, resize(self._probabilities(resample(logits, source.start, source.stop)), rows)
+                maps = self._probabilities(resample(logits, source.start, source.stop))
+                yield rows, resize(maps if weights is None else _weighted(weights, maps), rows)
 
     def _probabilities(self, mask_logits: Tensor) -> Tensor:
         """In place of the logits."""
         masks = mask_logits.sigmoid_()
         return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks.dtype)
+
+
+def _weighted(weights: Tensor, masks: Tensor) -> Tensor:
+    """Sums `[K, r, W]` of masks `[Q, r, W]` by weights `[K, Q]`."""
+    return (weights @ masks.flatten(1)).unflatten(1, masks.shape[1:])

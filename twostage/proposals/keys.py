@@ -152,6 +152,7 @@ GROUPS = (
                 "SIZE_DIVISIBILITY",
             )
         ),
+        sides=("MODEL.MASK2FORMER.SIZE_DIVISIBILITY",),
         check=_check_mask2former,
     ),
     KeyGroup(

@@ -54,7 +54,7 @@ class PanopticSegmentation:
         segments in `<stem>_segments.json`; returns their paths."""
         folder = Path(folder)
         listed = [{**s, "name": self.names[s["category_id"]]} for s in self.segments]
-        write_text(folder / f"{stem}_segments.json", json.dumps(listed, indent=1))
+        write_text(folder / f"{stem}_segments.json", json.dumps(listed, indent=1), durable=False)
         pictures = {
             f"{stem}_panoptic.png": Image.fromarray(self.overlay()),
             f"{stem}_segments.png": Image.fromarray(segment_map_to_rgb(self.ids)),

@@ -20,25 +20,28 @@ from twostage.visualization.palette import palette
 _NONE_8_BIT = 255
 
 
-def save_picture(picture: Image.Image, path: Path, about: PngInfo | None = None) -> Path:
-    """Write a PNG with the mark of twostage and what else `about` says."""
-    with atomic_path(path) as temporary:
+def save_picture(picture: Image.Image, path: Path, about: PngInfo | None = None, *, durable: bool = False) -> Path:
+    """Write a PNG with the mark of twostage and what else `about` says; `durable` as `atomic_path` has it."""
+    with atomic_path(path, durable=durable) as temporary:
         picture.save(temporary, format="PNG", pnginfo=about or own_output())
     return path
 
 
-def save_label_map(labels: np.ndarray, names: Sequence[str], path: Path) -> Path:
+def save_label_map(labels: np.ndarray, names: Sequence[str], path: Path, *, durable: bool = False) -> Path:
     """Write labels `[H, W]`, -1 for none, as a PNG of indices into `names`.
 
     Up to 255 names it has 8 bits and a palette, so that viewers show it in the overlay's colours; above, 16 bits of grey. The
     greatest number, 255 or 65535, stands for none. Text chunks say so: `none` is that number, `names` a json list of the names
     and `palette` one of their colours ("#rrggbb").
 
+    Args:
+        durable: as `atomic_path` has it; for a map that took long.
+
     Raises:
         UserError: more names than a PNG can tell apart, or a folder that can't be written.
     """
     picture, about = _label_picture(labels, names)
-    return save_picture(picture, path, about)
+    return save_picture(picture, path, about, durable=durable)
 
 
 def label_map_png(labels: np.ndarray, names: Sequence[str]) -> bytes:
@@ -71,6 +74,6 @@ def _label_picture(labels: np.ndarray, names: Sequence[str]) -> tuple[Image.Imag
 def save_arrays(labels: np.ndarray, names: Sequence[str], path: Path) -> Path:
     """Write `labels` (int32 `[H, W]`, -1 for none) and `names` as numpy's .npz; it is read without unpickling."""
     # Given a file, numpy appends no suffix to the temporary name.
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path, durable=False) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, labels=labels.astype(np.int32), names=np.array(names, dtype=np.str_))
     return path

@@ -180,7 +180,9 @@ class Segmentation:
                 paths.append(save_label_map(self.labels, self.names, folder / f"{stem}_labels.png"))
             elif name == "coco":
                 paths.append(folder / f"{stem}_coco.json")
-                write_text(paths[-1], json.dumps(self.to_coco(file_name=stem), ensure_ascii=False) + "\n")
+                write_text(
+                    paths[-1], json.dumps(self.to_coco(file_name=stem), ensure_ascii=False) + "\n", durable=False
+                )
             else:
                 paths.append(save_arrays(self.labels, self.names, folder / f"{stem}.npz"))
         return paths

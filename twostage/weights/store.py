@@ -16,6 +16,7 @@ import requests
 from filelock import FileLock, Timeout
 
 from twostage.errors import UserError
+from twostage.files import move_durably
 from twostage.machine import home_folder
 from twostage.weights.address import Address, drive_id, hub_file
 from twostage.weights.drive import direct_url
@@ -103,7 +104,7 @@ def _download(address: Address, path: Path, patience: Patience) -> None:
                 part.unlink()
                 raise TransferError(f"what came has the sha256 {found[:12]}..., published is {published[:12]}...")
         write_record(path, found)
-        part.replace(path)
+        move_durably(part, path)
         version_file(part).unlink(missing_ok=True)
     except TransferError as error:
         kind = NotPublishedError if isinstance(error, NotThereError) else UserError

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.catalog import Metadata
 from PIL import Image
 
 from twostage.config import load_config
 from twostage.data.catalogue.folders import folder_infos, read_folder_classes
 from twostage.data.loaders import build_train_loader, check_dataset
-from twostage.data.metadata import metadata_of
-from twostage.data.views import dataset_view, evaluated_view
+from twostage.data.metadata import info_of, metadata_of
+from twostage.data.segment_maps import write_panoptic_json, write_segment_map
+from twostage.data.views import dataset_info, dataset_view, evaluated_view
 from twostage.errors import UserError
 from twostage.evaluation.dataset import EvaluatedDataset
 from twostage.evaluation.semantic import SemanticSegmentationEvaluator
@@ -245,3 +247,70 @@ def test_training_does_not_see_unseen_classes(with_unseen: CfgNode, caplog: pyte
     with_unseen.DATASETS.TRAIN = ("pets",)
     assert build_train_loader(with_unseen).stream[0]["sem_seg"].tolist() == [[0, 1, 2, 3, 255]] * 6
     assert "'pets' has labels of its 2 unseen classes, which are learnt; 'pets_seen' leaves them out" in caplog.text
+
+
+@pytest.fixture
+def with_segments(tmp_path: Path) -> CfgNode:
+    """`pets` of a panoptic folder with one split: a cat of two objects, a sofa (unseen), a lawn, and void."""
+    root = tmp_path / "pets"
+    for kind in ("images", "labels", "panoptic"):
+        (root / kind / "train").mkdir(parents=True)
+    ids = np.array([[1, 1, 2, 3, 4, 0]] * 6)
+    classes = [{"name": name, "thing": name != "lawn"} for name in ("cat", "sofa", "lawn")]
+    (root / "classes.json").write_text(json.dumps({"classes": classes, "unseen": ["sofa"]}))
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(root / "images" / "train" / "a.png")
+    Image.fromarray(np.array([255, 0, 0, 1, 2], np.uint8)[ids]).save(root / "labels" / "train" / "a.png")
+    write_segment_map(root / "panoptic" / "train" / "a.png", ids)
+    segments = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in ((1, 0), (2, 0), (3, 1), (4, 2))]
+    write_panoptic_json(
+        root / "panoptic" / "train.json",
+        images=[{"id": 1, "file_name": "a.png", "height": 6, "width": 6}],
+        annotations=[{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+        categories=[{"id": index, **entry} for index, entry in enumerate(classes)],
+        info={},
+    )
+    opts = ["DATASETS.FOLDERS", f"('{root}',)", "DATASETS.TRAIN", "('pets_train_seen',)", "INPUT.RANDOM_FLIP", "none"]
+    return load_config(opts=[*opts, "INPUT.MIN_SIZE_TRAIN", "(6,)", "INPUT.TARGET_MASKS", "segment"])
+
+
+def test_segments_of_unseen_classes_are_no_masks_to_learn(with_segments: CfgNode) -> None:
+    """The others keep theirs, with the numbers of the part; the whole set has all of them."""
+    seen = build_train_loader(with_segments).stream[0]["instances"]
+    assert seen.gt_classes.tolist() == [0, 0, 1]
+    assert [mask[0].int().tolist() for mask in seen.gt_masks] == [
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+    ]
+    with_segments.DATASETS.TRAIN = ("pets_train",)
+    assert build_train_loader(with_segments).stream[0]["instances"].gt_classes.tolist() == [0, 0, 1, 2]
+
+
+def test_panoptic_quality_of_a_part_for_training_is_refused(with_segments: CfgNode) -> None:
+    with_segments.TEST.PANOPTIC = True
+    with pytest.raises(UserError, match="'pets_train_seen' is for training; evaluate on 'pets_train'"):
+        evaluated_view(with_segments, "pets_train_seen")
+
+
+@pytest.mark.parametrize("gone", ["images/train", "panoptic/train"])
+def test_what_helps_where_a_part_of_a_folder_of_ones_own_is_gone(with_segments: CfgNode, gone: str) -> None:
+    info = dataset_view(with_segments, "pets_train_seen")
+    shutil.rmtree(Path(info.benchmark) / gone)
+    with pytest.raises(UserError, match=f"'.*{gone}' is missing.*own.*--coco FILE") as told:
+        check_dataset(info, panoptic=True)
+    assert "--source" not in str(told.value)
+
+
+def test_what_helps_where_files_are_missing_fits_who_makes_them(tmp_path: Path, monkeypatch) -> None:
+    """Every kind of dataset: a benchmark is prepared, toybox writes itself, others' code knows its folders."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "file" / "datasets"))
+    (tmp_path / "file").write_text("")
+    other = Metadata(name="theirs", stuff_classes=["a"], ignore_label=255, image_root=str(tmp_path / "nowhere"))
+    for info, cure in (
+        (dataset_info("ade20k_150_val"), "`twostage prepare ade20k_150 --source DIR`"),
+        (dataset_info("toybox_train"), "written on first use: see that .* can be written"),
+        (info_of(other, list), "other code has registered this dataset"),
+    ):
+        with pytest.raises(UserError, match=f"is missing; .*{cure}"):
+            check_dataset(info)
+        assert info.name == "ade20k_150_val" or "prepare" not in info.cure

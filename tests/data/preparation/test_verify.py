@@ -267,5 +267,5 @@ def test_class_list_of_the_labels(root: Path, downloads: Path) -> None:
 
 
 def test_nothing_there(root: Path) -> None:
-    assert "is missing; run `twostage prepare cityscapes --source DIR`" in problems("cityscapes_val")
+    assert "is missing; make it by `twostage prepare cityscapes --source DIR`" in problems("cityscapes_val")
     assert Verdict(problems=["x"]).text() == "  WRONG: x"

@@ -137,7 +137,7 @@ def seen_only(info: DatasetInfo) -> DatasetInfo:
         seen=(),
         unseen=(),
         zero_shot=False,
-        panoptic=None,
+        panoptic=None if info.panoptic is None else info.panoptic.of_classes(info.seen),
         label_table=tuple(place.get(c, info.ignore_label) for c in range(len(info.class_names))),
     )
 
@@ -175,7 +175,7 @@ def check_labels(info: DatasetInfo) -> None:
     Raises:
         UserError: they are; says what to do.
     """
-    if not Path(info.benchmark).is_absolute():
+    if not info.is_own_folder:
         return  # a benchmark, whose labels are prepared by us
     files = list(files_by_key(info.label_root, info.label_suffixes).values())
     first = next(iter(files), None)

@@ -113,6 +113,31 @@ class DatasetInfo:
         """Hash of the names that a model is asked for."""
         return class_list_hash(self.prompts)
 
+    @property
+    def is_own_folder(self) -> bool:
+        """Whether this is (a split of) a folder of the user's own, which `benchmark` then is."""
+        return Path(self.benchmark).is_absolute()
+
+    @property
+    def cure(self) -> str:
+        """What to do where its files are missing, by who makes them."""
+        if self.is_own_folder:
+            return (
+                f"put it there (images/, labels/ and panoptic/ of your own '{self.benchmark}' hold the same splits), or make "
+                f"the split by `twostage prepare {self.benchmark} --coco FILE --pictures DIR`"
+            )
+        if not self.benchmark:
+            return "other code has registered this dataset: see what folders it names in its metadata"
+        if self.ensure is not None:
+            return (
+                f"it is written on first use: see that '{datasets_root()}' (DETECTRON2_DATASETS) can be written, and remove "
+                f"what is there of '{self.benchmark}'"
+            )
+        return (
+            f"make it by `twostage prepare {self.benchmark} --source DIR` (DETECTRON2_DATASETS names the folder of all "
+            "datasets)"
+        )
+
     def records(self, *, broken: list[str] | None = None) -> list[dict[str, Any]]:
         """`{"file_name", "sem_seg_file_name"}` of every labelled picture, sorted.
 
@@ -156,7 +181,7 @@ class DatasetInfo:
                 f"dataset '{self.name}' has no panoptic labels; set TEST.PANOPTIC False, INPUT.TARGET_MASKS class"
             )
         if self.panoptic is not None:
-            self.panoptic.check(self.name, self.benchmark)
+            self.panoptic.check(self.name, self.cure)
 
 
 def _first_folder(folders: Sequence[str]) -> Path:

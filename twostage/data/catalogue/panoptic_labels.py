@@ -24,6 +24,7 @@ class PanopticLabels:
         folders: of the PNGs, under the datasets root; ours first, then where published repositories keep them.
         files: the json, likewise.
         category_ids: the n-th is the `category_id` of class n in the json.
+        left_out: further `category_id`s of the json, of classes that the set does not have.
         suffix: what a PNG's name has after the name of its picture.
         ensure: called before the files are looked for; toybox writes them itself.
     """
@@ -31,6 +32,7 @@ class PanopticLabels:
     folders: tuple[str, ...]
     files: tuple[str, ...]
     category_ids: tuple[int, ...]
+    left_out: tuple[int, ...] = ()
     suffix: str = ".png"
     ensure: Callable[[], object] | None = None
 
@@ -44,25 +46,30 @@ class PanopticLabels:
         """The first json that exists, else ours."""
         return _first(self.files)
 
-    def check(self, dataset: str, benchmark: str) -> None:
+    def of_classes(self, classes: Sequence[int]) -> PanopticLabels:
+        """The same for a set that has only some of the classes, renumbered in this order."""
+        ids = tuple(self.category_ids[index] for index in classes)
+        return dataclasses.replace(self, category_ids=ids, left_out=tuple(i for i in self.category_ids if i not in ids))
+
+    def check(self, dataset: str, cure: str) -> None:
         """See that the labels are there.
 
         Raises:
-            UserError: folder or json are missing; says how to make them.
+            UserError: folder or json are missing; says how to get them, the `cure`.
         """
         if self.ensure is not None:
             self.ensure()
         missing = next((path for path in (self.file, self.folder) if not path.exists()), None)
         if missing is not None:
             raise UserError(
-                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); make them by "
-                f"`twostage prepare {benchmark} --source DIR`, or set TEST.PANOPTIC False"
+                f"dataset '{dataset}': its panoptic labels are not there ('{missing}' is missing); {cure}, "
+                "or set TEST.PANOPTIC False and INPUT.TARGET_MASKS class"
             )
 
     def add_to(
         self, records: Sequence[Record], *, image_suffixes: Sequence[str], broken: list[str] | None = None
     ) -> list[Record]:
-        """The records with `pan_seg_file_name` and `segments_info`, whose `category_id` are classes.
+        """The records with `pan_seg_file_name` and `segments_info`, whose `category_id` are classes (None of those left out).
 
         Args:
             broken: pictures without panoptic labels are described here and left out; None makes them an error.
@@ -71,7 +78,8 @@ class PanopticLabels:
             UserError: the json is broken, names a category that no class has, or lacks a picture.
         """
         path, folder = self.file, self.folder
-        classes = {category: index for index, category in enumerate(self.category_ids)}
+        classes: dict[int, int | None] = dict.fromkeys(self.left_out)
+        classes |= {category: index for index, category in enumerate(self.category_ids)}
         known = {
             composed(entry["file_name"]).removesuffix(self.suffix): entry
             for entry in read_panoptic_json(path)["annotations"]
@@ -86,12 +94,12 @@ class PanopticLabels:
                 continue
             reason = f"picture '{record['file_name']}' has no panoptic label in '{path}'"
             if broken is None:
-                raise UserError(f"{reason}; prepare the dataset again, or leave such pictures out by --skip-broken")
+                raise UserError(f"{reason}; add it, or leave such pictures out by --skip-broken")
             broken.append(reason)
         return found
 
 
-def _with_class(segment: dict[str, Any], classes: dict[int, int], path: Path) -> dict[str, Any]:
+def _with_class(segment: dict[str, Any], classes: dict[int, int | None], path: Path) -> dict[str, Any]:
     if segment.get("category_id") not in classes or "id" not in segment:
         raise UserError(
             f"panoptic json '{path}' has a segment of category {segment.get('category_id')!r}, which is none of the "

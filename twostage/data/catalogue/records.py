@@ -43,7 +43,7 @@ def files_by_key(
 
 def _walk(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
-        raise UserError(f"folder '{folder}' can't be read ({error.strerror}); prepare the dataset or check the path")
+        raise UserError(f"folder '{folder}' can't be read ({error.strerror}); check the path, and who may read it")
 
     # Datasets often lie behind symbolic links.
     found: list[Path] = []
@@ -77,7 +77,7 @@ def list_records(
     if not label_files:
         raise UserError(
             f"dataset '{dataset}' holds no images: '{labels}' has no label map ({', '.join(label_suffixes)}); "
-            "prepare it, or check the path"
+            "put label maps there, or check the path"
         )
     missing = [key for key in label_files if key not in image_files]
     if missing and len(missing) == len(label_files):

@@ -62,7 +62,7 @@ def _convert(job: Job, *, table: np.ndarray) -> bool:
     labels = np.full(ids.shape, IGNORE, np.uint16)
     known = ids < len(table)
     labels[known] = table[ids[known]]
-    with atomic_path(job.content) as temporary:
+    with atomic_path(job.content, durable=False) as temporary:
         Image.fromarray(image).save(temporary, format="JPEG")
     # Last, because the label is what tells that both are done.
     write_labels(job.target, labels)

@@ -111,7 +111,7 @@ def parallel(
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write uint8 or uint16 `[H, W]` as PNG of that width, whole or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         Image.fromarray(labels).save(temporary, format="PNG")
 
 

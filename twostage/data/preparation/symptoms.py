@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from twostage.data.catalogue import DatasetInfo
 from twostage.data.catalogue.folders import black_and_white
@@ -98,7 +97,7 @@ def _wrong_values(info: DatasetInfo, totals: Totals) -> Iterator[str]:
 
 def _own_labels(info: DatasetInfo, totals: Totals) -> Iterator[str]:
     """What is wrong with the labels of a folder of one's own; benchmarks are what they are."""
-    if not Path(info.benchmark).is_absolute() or not totals.pixels:
+    if not info.is_own_folder or not totals.pixels:
         return
     if totals.other_palette and info.colors is None:
         value, file = next(iter(sorted(totals.other_palette.items())))

@@ -52,9 +52,7 @@ def verify(info: DatasetInfo, *, workers: int = 2, skip_broken: bool = False) ->
         info.ensure()
     missing = [str(folder) for folder in (info.image_root, info.label_root) if not folder.is_dir()]
     if missing:
-        verdict.problems.append(
-            f"folder '{missing[0]}' is missing; run `twostage prepare {info.benchmark} --source DIR`"
-        )
+        verdict.problems.append(f"folder '{missing[0]}' is missing; {info.cure}")
         return verdict
     unpaired: list[str] = []
     try:

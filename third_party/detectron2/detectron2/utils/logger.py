@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import logging
@@ -86,8 +87,14 @@ def _shared_file(path: str) -> TextIO:
     """The open log file: one per path, however many loggers write to it."""
     PathManager.mkdirs(os.path.dirname(path))
     file = PathManager.open(path, "a", buffering=1)
-    atexit.register(file.close)
+    atexit.register(_close, file)
     return file
+
+
+def _close(file: TextIO) -> None:
+    """Lines that find no room on the disk are left out, as they are before."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 _calls: Counter[tuple] = Counter()

@@ -92,6 +92,7 @@ GROUPS = (
                 "SIZE_DIVISIBILITY",
             )
         ),
+        sides=("MODEL.CATSEG.RESOLUTION", "MODEL.CATSEG.BACKBONE.RESOLUTION", "MODEL.CATSEG.SIZE_DIVISIBILITY"),
         check=_check,
     ),
 )

@@ -68,6 +68,7 @@ GROUPS = (
             )
         ),
         fraction=("MODEL.ERRSEG.DROP_PATH", "MODEL.ERRSEG.CLIP_DROP_PATH", "MODEL.ERRSEG.CLIP_DROPOUT"),
+        sides=("MODEL.ERRSEG.RESOLUTION", "MODEL.ERRSEG.TEST_RESOLUTION", "MODEL.ERRSEG.SIZE_DIVISIBILITY"),
         check=_check,
     ),
 )

@@ -65,6 +65,7 @@ GROUPS = (
             "MODEL.SED.SIZE_DIVISIBILITY",
         ),
         fraction=("MODEL.SED.CLIP_DROP_PATH", "MODEL.SED.CLIP_DROPOUT"),
+        sides=("MODEL.SED.RESOLUTION", "MODEL.SED.SIZE_DIVISIBILITY"),
         check=_check,
     ),
 )

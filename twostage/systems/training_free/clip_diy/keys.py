@@ -43,4 +43,11 @@ def _check(cfg: CN) -> None:
         raise UserError("TEST.SLIDING.ENABLED is not defined for CLIP-DIY, which cuts its own crops")
 
 
-GROUPS = (KeyGroup(add=_add, positive=("MODEL.CLIP_DIY.CROPS_PER_BATCH",), check=_check),)
+GROUPS = (
+    KeyGroup(
+        add=_add,
+        positive=("MODEL.CLIP_DIY.CROPS_PER_BATCH",),
+        sides=("MODEL.CLIP_DIY.CROPS", "MODEL.CLIP_DIY.CROP_SIZE"),
+        check=_check,
+    ),
+)

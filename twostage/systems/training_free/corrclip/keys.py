@@ -70,6 +70,7 @@ GROUPS = (
     KeyGroup(
         add=_add,
         positive=("MODEL.CORRCLIP.FACTOR", "MODEL.CORRCLIP.WINDOW_MULTIPLE"),
+        sides=("MODEL.CORRCLIP.WINDOW_MULTIPLE",),
         fraction=(
             "MODEL.CORRCLIP.MERGE_DISTANCE",
             "MODEL.CORRCLIP.SPATIAL_WEIGHT",

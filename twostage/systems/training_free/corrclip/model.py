@@ -15,8 +15,6 @@ from torch import Tensor
 from twostage.clip.statistics import Pictures
 from twostage.errors import UserError
 from twostage.foundation.vit import FoundationVit
-from twostage.inference.mosaic import Mosaic
-from twostage.inference.sliding import TileGrid
 from twostage.systems.mask_sources.building import mask_source_from_config
 from twostage.systems.mask_sources.contract import MaskSource, PicturesWithMasks, fitted_labels
 from twostage.systems.training_free.borrowed import BorrowedAffinities
@@ -76,14 +74,7 @@ class CorrClip(BorrowedAffinities):
 
     def _encode_masked(self, image: Tensor, masks: Tensor) -> PatchEmbeddings:
         size = (image.shape[-2], image.shape[-1])
-        mosaic = Mosaic(
-            tiles=TileGrid.covering(size, tile=(self.tile, self.tile), stride=(self.stride, self.stride))
-            if self.tile
-            else TileGrid.whole(size),
-            padding=self.padding,
-            patch=self.tower.window_multiple,
-            through_canvas=bool(self.tile) or self.through_input_size,
-        )
+        mosaic = self.mosaic_of(size)
         if bool((masks == PADDING).any()):
             raise UserError(
                 f"a picture has a mask numbered {PADDING}, as padding is; number its masks otherwise, or have fewer of them"

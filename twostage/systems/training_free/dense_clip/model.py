@@ -183,8 +183,9 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
             for image, size in zip(images.tensor, sizes, strict=True)
         ]
 
-    def _encode_one(self, image: Tensor, size: Size) -> PatchEmbeddings:
-        mosaic = Mosaic(
+    def mosaic_of(self, size: Size) -> Mosaic:
+        """Where the network's windows lie in a picture of `size`, and how they are padded."""
+        return Mosaic(
             tiles=TileGrid.covering(size, tile=(self.tile, self.tile), stride=(self.stride, self.stride))
             if self.tile
             else TileGrid.whole(size),
@@ -192,6 +193,9 @@ class TrainingFree(OpenVocabularySegmenter[list[PatchEmbeddings], NameEmbeddings
             patch=self.tower.window_multiple,
             through_canvas=bool(self.tile) or self.through_input_size,
         )
+
+    def _encode_one(self, image: Tensor, size: Size) -> PatchEmbeddings:
+        mosaic = self.mosaic_of(size)
         with record_function("trunk"):
             parts = [self.tower(windows) for windows in mosaic.cut(image).split(self.windows_per_batch)]
         patches = torch.cat([part.patches for part in parts])

@@ -25,5 +25,10 @@ def _check(cfg: CN) -> None:
 
 GROUPS = (
     *DENSE_CLIP,
-    KeyGroup(add=_add, positive=("MODEL.PROXYCLIP.GAMMA", "MODEL.PROXYCLIP.WINDOW_MULTIPLE"), check=_check),
+    KeyGroup(
+        add=_add,
+        positive=("MODEL.PROXYCLIP.GAMMA", "MODEL.PROXYCLIP.WINDOW_MULTIPLE"),
+        sides=("MODEL.PROXYCLIP.WINDOW_MULTIPLE",),
+        check=_check,
+    ),
 )

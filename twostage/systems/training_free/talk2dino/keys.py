@@ -49,6 +49,7 @@ GROUPS = (
     KeyGroup(
         add=_add,
         positive=("MODEL.TALK2DINO.WINDOW_SIDE", "MODEL.TALK2DINO.WINDOWS_PER_BATCH"),
+        sides=("MODEL.TALK2DINO.WINDOW_SIDE",),
         fraction=("MODEL.TALK2DINO.BACKGROUND_SCORE", "MODEL.TALK2DINO.CLEANING"),
         check=_check,
     ),

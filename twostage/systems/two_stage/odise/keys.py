@@ -87,6 +87,7 @@ GROUPS = (
             )
         ),
         fraction=("MODEL.ODISE.SEEN_WEIGHT", "MODEL.ODISE.UNSEEN_WEIGHT"),
+        sides=("MODEL.ODISE.CROP_SIZE",),
         check=_check,
     ),
 )

@@ -90,6 +90,7 @@ GROUPS = (
         ),
         fraction=("MODEL.OVSEG.MASK_THRESHOLD", "MODEL.OVSEG.ENSEMBLE_WEIGHT"),
         paths=("MODEL.OVSEG.ADAPTER_WEIGHTS",),
+        sides=("MODEL.OVSEG.SIZE_DIVISIBILITY", "MODEL.OVSEG.CROP_SIZE"),
         check=_check,
     ),
 )

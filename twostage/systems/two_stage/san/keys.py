@@ -70,6 +70,7 @@ GROUPS = (
             "MODEL.SAN.DECODER_CHANNELS",
             "MODEL.SAN.SIZE_DIVISIBILITY",
         ),
+        sides=("MODEL.SAN.PATCH_SIZE", "MODEL.SAN.IMAGE_SIZE", "MODEL.SAN.SIZE_DIVISIBILITY"),
         check=_check,
     ),
 )

@@ -66,6 +66,7 @@ GROUPS = (
             "MODEL.SCAN.SHIFT_RATIO",
             "MODEL.SCAN.REFINE_DROPOUT",
         ),
+        sides=("MODEL.SCAN.CROP_SIZE",),
         check=_check,
     ),
 )

@@ -112,7 +112,7 @@ def write_pairs(pairs: Iterable[Pair], folder: Path, *, total: int | None = None
     count = 0
     for pair in tqdm(pairs, "mask-category pairs", total, leave=False):
         name = f"crops/{count:07d}.png"
-        with atomic_path(folder / name) as temporary:
+        with atomic_path(folder / name, durable=False) as temporary:
             Image.fromarray(pair.image).save(temporary, format="PNG")
         writer.writerow([name, pair.title])
         count += 1
