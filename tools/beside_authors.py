@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-"""Our system beside the authors' own code, on the same weights, in one process taking turns (`docs/conformance.md`).
+"""Our system beside the authors' own code: one process, taking turns, on the same weights (`docs/conformance.md`).
 
-    OMP_NUM_THREADS=1 python tools/beside_authors.py --system san_vitb --code /tmp/authors/SAN --packages /tmp/authors/pinned \\
-        --classes 150 847 --turns 3
+    OMP_NUM_THREADS=1 python tools/beside_authors.py --system san_vitb --code /tmp/authors/SAN \\
+        --packages /tmp/authors/pinned --classes 150 847 --turns 3
 
-Both sides get the same seeded weights, through the table that reads published checkpoints, the same picture of smooth noise and
-the same random text embeddings, made beforehand. Prints, per number of classes, processor and wall seconds (median of --turns),
-theirs over ours (lowest and highest), the memory that each adds, and the share of equal labels of the two label maps; with
---training BATCH losses and gradient norm of a step on so many pictures of --size.
+Both sides get the same seeded weights, through the table that reads published checkpoints, the same picture of smooth noise
+and the same random text embeddings, made beforehand. Prints per number of classes processor and wall seconds (medians),
+theirs over ours (lowest and highest of the turns), the memory that each adds, the share of equal labels of the two label
+maps, and how far their scores lie apart; with --training BATCH a step on so many pictures of --size: losses and gradient
+norm in place of labels.
 
-The authors' code is imported from --code and needs upstream Detectron2; --packages holds the open_clip and timm that it asks for,
-where they are older than ours: `pip install --no-deps --target DIR open_clip_torch==2.16.0`.
+The authors' code is imported from --code and needs upstream Detectron2; --packages holds the open_clip that it asks for,
+where that is older than ours: `pip install --no-deps --target FOLDER open_clip_torch==2.16.0`.
 --alone runs one side only: theirs with glibc's thresholds as they are, since their programs do not set them (ours do).
 """
 
@@ -19,10 +20,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from twostage.allocator import KEEP
-from twostage.commands.arguments import add_config, add_overrides, positive
+from twostage.commands.arguments import add_overrides, positive
 from twostage.commands.parser import Parser
 from twostage.errors import run_cli
 from twostage.machine import expand_home, user_path
@@ -31,11 +33,9 @@ from twostage.machine import expand_home, user_path
 def main() -> None:
     """Parse the command line and run the harness, which lies beside the product."""
     parser = Parser(__doc__)
-    add_config(parser)
+    parser.add_argument("--system", required=True, metavar="SYSTEM", help="a config's name or file")
     parser.add_argument("--code", type=user_path, metavar="FOLDER", help="a clone of the authors' repository")
-    parser.add_argument(
-        "--packages", type=user_path, metavar="FOLDER", help="open_clip and timm as their code asks for"
-    )
+    parser.add_argument("--packages", type=user_path, metavar="FOLDER", help="open_clip and timm for their code")
     parser.add_argument("--size", default="640x854", help="of the picture, or of the training crops, height x width")
     parser.add_argument("--output-size", default="512x683", help="of the label map")
     parser.add_argument("--classes", type=positive, nargs="+", default=[150])
@@ -52,14 +52,17 @@ def main() -> None:
     run_from_arguments(args)
 
 
-def _leave_allocator() -> None:
-    """Keep glibc as it is where only theirs runs, which has to be known before anything else happens."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+def leave_allocator(words: Sequence[str]) -> None:
+    """Where the command line `words` runs theirs alone, let this process not keep freed memory.
+
+    To be called before `run_cli`, which otherwise sets glibc's thresholds.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--alone", nargs="?")
-    if early.parse_known_args()[0].alone == "theirs":
+    if early.parse_known_args(words)[0].alone == "theirs":
         os.environ[KEEP] = "0"
 
 
 if __name__ == "__main__":
-    _leave_allocator()
+    leave_allocator(sys.argv[1:])
     run_cli(main)

@@ -49,13 +49,13 @@ def opened(authors: Authors, code: Path, packages: Path | None = None) -> Iterat
         yield
 
 
-def check_clone(authors: Authors, code: Path) -> None:
+def check_clone(authors: Authors, code: Path | None) -> None:
     """UserError unless `code` is a clone of the authors' repository."""
+    way_out = f"clone https://github.com/{authors.repository} and give its folder by --code"
+    if code is None:
+        raise UserError(f"the authors' code is missing; {way_out}")
     if not (code / authors.package).is_dir():
-        raise UserError(
-            f"'{code}' has no folder '{authors.package}'; clone https://github.com/{authors.repository} and give its folder "
-            "by --code"
-        )
+        raise UserError(f"'{code}' has no folder '{authors.package}'; {way_out}")
 
 
 def check_installed(requires: Mapping[str, str]) -> None:

@@ -91,7 +91,7 @@ def training_side(model: nn.Module, batch: list[dict[str, Any]]) -> Side:
         model.zero_grad(set_to_none=True)
 
     def result() -> Step:
-        loss = float(losses())
+        loss = float(losses().detach())
         gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
         model.zero_grad(set_to_none=True)
         return Step(loss=loss, gradient=float(torch.stack(gradients).norm()))

@@ -21,10 +21,7 @@ class CATSeg(Authors):
 
     repository = "cvlab-kaist/CAT-Seg"
     package = "cat_seg"
-    requires = {
-        **{"timm": "timm", "einops": "einops", "ftfy": "ftfy", "regex": "regex"},
-        "open_clip": "open_clip_torch",
-    }
+    requires = {"timm": "timm", "einops": "einops", "ftfy": "ftfy", "regex": "regex", "open_clip": "open_clip_torch"}
 
     def build(self, request: Request) -> nn.Module:
         from cat_seg.cat_seg_model import CATSeg as Theirs
