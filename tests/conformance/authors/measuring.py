@@ -19,8 +19,11 @@ def measure(sides: Mapping[str, Side], turns: int) -> dict[str, Any]:
     """Costs of one or both of "ours" and "theirs"; with both their ratios, theirs over ours, and how they agree.
 
     Each side runs once before anything is timed; that run gives what is compared.
+
+    Raises:
+        UserError: a side needs more memory than there is; and as `agreement`.
     """
-    results = {name: side.result() for name, side in sides.items()}
+    results = {name: _result(name, side) for name, side in sides.items()}
     told = {name: _told(result) for name, result in results.items()}
     agreed = agreement(results["ours"], results["theirs"]) if len(sides) == 2 else {}
     # Scores of many classes are large.
@@ -41,6 +44,17 @@ def measure(sides: Mapping[str, Side], turns: int) -> dict[str, Any]:
         pair = (costs["ours"]["whole"], costs["theirs"]["whole"])
         row["ratios"] = {figure: vars(ratio(*pair, figure)) for figure in ("processor", "wall")}
     return row | agreed
+
+
+def _result(name: str, side: Side) -> Picture | Step:
+    try:
+        return side.result()
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"there is not enough memory for {name}; try a smaller --size or --training, or --alone {name}"
+        ) from error
 
 
 def agreement(ours: Picture | Step, theirs: Picture | Step) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 def no_text(predictor: Any) -> Iterator[None]:
     """Within it `predictor.class_embeddings` gives zeros, where it would run the text tower on a GPU."""
 
-    def zeros(_self: Any, names: Sequence[str], templates: Sequence[str], _clip: Any) -> Tensor:
+    def zeros(_self: Any, names: Sequence[str], templates: Sequence[str], *_: Any) -> Tensor:
         return torch.zeros(len(templates), len(names), 1)
 
     with mock.patch.object(predictor, "class_embeddings", zeros):

@@ -86,6 +86,14 @@ def test_both_sides_are_measured_in_turns():
     assert "ratios" not in alone and "ours" not in table({"classes": 3, **alone})
 
 
+def test_a_side_that_does_not_fit_is_named():
+    def too_much():
+        torch.empty(2**60, dtype=torch.uint8)
+
+    with pytest.raises(UserError, match="not enough memory for theirs; try .* or --alone theirs"):
+        measure({"theirs": Side(run=too_much, result=too_much)}, 1)
+
+
 @pytest.fixture(scope="module")
 def toy():
     cfg = load_config(
