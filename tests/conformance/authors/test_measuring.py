@@ -90,7 +90,7 @@ def test_a_side_that_does_not_fit_is_named():
     def too_much():
         torch.empty(2**60, dtype=torch.uint8)
 
-    with pytest.raises(UserError, match="not enough memory for theirs; try .* or --alone theirs"):
+    with pytest.raises(UserError, match=r"not enough memory for theirs; try .* or --alone theirs"):
         measure({"theirs": Side(run=too_much, result=too_much)}, 1)
 
 
