@@ -87,7 +87,7 @@ def build(
         warnings.simplefilter("ignore")
         with opened(authors, code, packages):
             theirs = authors.build(request).train(training)
-        copy_weights(official, theirs, constants=table.dropped)
+        copy_weights(official, authors.weights(theirs), constants=table.dropped)
     if training and cfg.SOLVER.ACTIVATION_CHECKPOINTING:
         recompute_activations(ours)
     return Models(authors=authors, ours=None if alone == "theirs" else ours, theirs=theirs, texts=texts)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
 import conformance.authors.systems
 from conformance.authors.building import build
@@ -37,7 +38,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         raise UserError("--training takes one number of classes, for which models are built; give one")
     config = find_config(args.system)
     cfg = load_config(config, [*_SEEDED, *args.opts])
-    authors = authors_of(cfg.MODEL.META_ARCHITECTURE)
+    authors = authors_of(cfg)
     if args.alone != "ours":
         check_clone(authors, args.code)
     models = build(
@@ -58,12 +59,14 @@ def run_from_arguments(args: argparse.Namespace) -> None:
         write_text(args.json, json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
 
 
-def authors_of(architecture: str) -> Authors:
-    """The authors' code for a `MODEL.META_ARCHITECTURE`. Raises UserError where there is none here."""
+def authors_of(cfg: CfgNode) -> Authors:
+    """The authors' code for the system of a config. Raises UserError where there is none here."""
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    name = cfg.MODEL.TRAINING_FREE.METHOD if architecture == "TrainingFree" else architecture.lower()
     found = {entry.name for entry in pkgutil.iter_modules(conformance.authors.systems.__path__)}
-    if architecture.lower() not in found:
+    if name not in found:
         raise UserError(
-            f"{architecture} is not compared with its authors' code by this tool; these are: {', '.join(sorted(found))}"
+            f"{name!r} is not compared with its authors' code by this tool; these are: {', '.join(sorted(found))}"
         )
-    module: Any = importlib.import_module(f"conformance.authors.systems.{architecture.lower()}")
+    module: Any = importlib.import_module(f"conformance.authors.systems.{name}")
     return module.AUTHORS

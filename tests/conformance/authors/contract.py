@@ -69,6 +69,10 @@ class Authors(abc.ABC):
     def build(self, request: Request) -> nn.Module:
         """Their model with random weights, on the CPU; called where their code can be imported."""
 
+    def weights(self, model: Any) -> nn.Module:
+        """The part of `model` that has the tensors of official checkpoints, under their names."""
+        return model
+
     @abc.abstractmethod
     def set_words(self, model: Any, names: Sequence[str], text: Any) -> None:
         """Let `model` segment `names`.

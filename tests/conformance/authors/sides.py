@@ -64,12 +64,13 @@ def our_picture(model: Any, entry: dict[str, Any], output: Size, text: Any) -> S
 
 
 def their_picture(model: nn.Module, entry: dict[str, Any]) -> Side:
-    """Their label map of `entry`: the best of the scores, as Detectron2's evaluator takes it."""
+    """Their label map of `entry`: the best of the scores, as Detectron2's evaluator takes it, or their own."""
 
     @torch.inference_mode()
     def result() -> Picture:
-        scores = model([entry])[0]["sem_seg"]
-        return Picture(labels=scores.argmax(dim=0), scores=scores)
+        found = model([entry])[0]
+        scores, labels = found["sem_seg"], found.get("labels")
+        return Picture(labels=scores.argmax(dim=0) if labels is None else labels, scores=scores)
 
     return Side(run=lambda: result().labels, result=result)
 

@@ -12,8 +12,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from conformance.authors import clone
 from conformance.authors.clone import check_installed, opened
 from conformance.authors.command import authors_of
-from conformance.authors.contract import Authors
 from conformance.authors.standin import StandIn
+from twostage.config import load_config
+from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.systems.two_stage.san.model import SAN
 
@@ -69,9 +70,25 @@ def test_what_is_missing_is_said(standin, monkeypatch):
         pass
 
 
-def test_systems_that_are_compared():
-    for name in ("SAN", "SED", "CATSeg", "Mask2Former", "FCCLIP"):
-        authors = authors_of(name)
-        assert isinstance(authors, Authors) and authors.repository.count("/") == 1
-    with pytest.raises(UserError, match="SCAN is not compared with its authors' code by this tool; these are: catseg"):
-        authors_of("SCAN")
+@pytest.mark.parametrize(
+    ("config", "repository"),
+    [
+        ("san_vitb", "MendelXu/SAN"),
+        ("sed_convnextb", "xb534/SED"),
+        ("catseg_vitb", "cvlab-kaist/CAT-Seg"),
+        ("mask2former_r50_coco", "facebookresearch/Mask2Former"),
+        ("fcclip_convnextl", "bytedance/fc-clip"),
+        ("errseg_convnextb", "lchen1019/ERR-Seg"),
+        ("naclip_vitb", "sinahmr/NACLIP"),
+    ],
+)
+def test_systems_that_are_compared(config, repository):
+    assert authors_of(load_config(find_config(config))).repository == repository
+
+
+@pytest.mark.parametrize(("config", "name"), [("scan_vitb", "scan"), ("sclip_vitb", "sclip")])
+def test_others_are_refused(config, name):
+    with pytest.raises(
+        UserError, match=f"'{name}' is not compared with its authors' code by this tool; these are: cats"
+    ):
+        authors_of(load_config(find_config(config)))
