@@ -37,7 +37,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     if args.training and len(args.classes) > 1:
         raise UserError("--training takes one number of classes, for which models are built; give one")
     config = find_config(args.system)
-    cfg = load_config(config, [*_SEEDED, *args.opts])
+    cfg = seeded_config(config, args.opts)
     authors = authors_of(cfg)
     if args.alone != "ours":
         check_clone(authors, args.code)
@@ -57,6 +57,13 @@ def run_from_arguments(args: argparse.Namespace) -> None:
             "threads": torch.get_num_threads(),
         }  # fmt: skip
         write_text(args.json, json.dumps({"setting": setting, "rows": rows}, indent=1) + "\n")
+
+
+def seeded_config(config: str, opts: list[str]) -> CfgNode:
+    """Our config for random weights, with the activation that its pretrained CLIP would bring."""
+    keys = load_config(config, opts).MODEL.CLIP
+    openai = keys.PRETRAINED == "openai" and keys.QUICK_GELU == "auto"
+    return load_config(config, [*_SEEDED, *(["MODEL.CLIP.QUICK_GELU", "on"] if openai else []), *opts])
 
 
 def authors_of(cfg: CfgNode) -> Authors:

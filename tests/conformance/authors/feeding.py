@@ -13,8 +13,11 @@ from twostage.benchmark.training import training_record
 from twostage.inference.resampling import Size
 from twostage.vocabulary import Vocabulary
 
-# Pixels between the random values that the picture joins smoothly: objects of this size, and no flat places.
+# Pixels between the random values that the picture joins smoothly: objects of this size.
 _SMOOTH = 40
+# The range of the random values, so narrow that what lies between them needs no clipping: in flat places PAMR divides by a
+# standard deviation that is rounding alone.
+_DARKEST, _BRIGHTEST = 40, 215
 
 
 def smooth_picture(size: Size, seed: int = 0) -> Tensor:
@@ -23,7 +26,7 @@ def smooth_picture(size: Size, seed: int = 0) -> Tensor:
     height, width = size
     coarse = torch.rand(1, 3, -(-height // _SMOOTH), -(-width // _SMOOTH), generator=generator)
     fine = F.interpolate(coarse, size=size, mode="bicubic", align_corners=False)[0]
-    return (255 * fine).clamp(0, 255).to(torch.uint8)
+    return (_DARKEST + (_BRIGHTEST - _DARKEST) * fine).clamp(0, 255).to(torch.uint8)
 
 
 def words(count: int) -> list[str]:

@@ -11,7 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from conformance.authors import clone
 from conformance.authors.clone import check_installed, opened
-from conformance.authors.command import authors_of
+from conformance.authors.command import authors_of, seeded_config
 from conformance.authors.standin import StandIn
 from twostage.config import load_config
 from twostage.config.finding import find_config
@@ -84,6 +84,14 @@ def test_what_is_missing_is_said(standin, monkeypatch):
 )
 def test_systems_that_are_compared(config, repository):
     assert authors_of(load_config(find_config(config))).repository == repository
+
+
+@pytest.mark.parametrize(
+    ("config", "activation"), [("naclip_vitb", "on"), ("san_vitb", "on"), ("sed_convnextb", "auto")]
+)
+def test_random_weights_keep_the_activation_of_pretrained_ones(config, activation):
+    keys = seeded_config(find_config(config), ["MODEL.DEVICE", "cpu"]).MODEL.CLIP
+    assert keys.QUICK_GELU == activation and not keys.PRETRAINED
 
 
 @pytest.mark.parametrize(("config", "name"), [("scan_vitb", "scan"), ("sclip_vitb", "sclip")])

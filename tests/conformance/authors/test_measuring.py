@@ -146,3 +146,5 @@ def test_the_picture_is_smooth_noise():
     assert picture.shape == (3, 80, 120) and picture.std() > 30
     assert (picture[:, :, 1:] - picture[:, :, :-1]).abs().mean() < 4
     assert not torch.equal(smooth_picture((80, 120), 1).float(), picture)
+    large = smooth_picture((640, 854))
+    assert large.min() > 0 and large.max() < 255
