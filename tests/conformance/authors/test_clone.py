@@ -91,7 +91,8 @@ def test_systems_that_are_compared(config, repository):
 )
 def test_random_weights_keep_the_activation_of_pretrained_ones(config, activation):
     keys = seeded_config(find_config(config), ["MODEL.DEVICE", "cpu"]).MODEL.CLIP
-    assert keys.QUICK_GELU == activation and not keys.PRETRAINED
+    found = keys.QUICK_GELU
+    assert found == activation and not keys.PRETRAINED
 
 
 @pytest.mark.parametrize(("config", "name"), [("scan_vitb", "scan"), ("sclip_vitb", "sclip")])
