@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twostage.allocator import KEEP
-from twostage.commands.arguments import add_overrides, positive
+from twostage.commands.arguments.parts import add_overrides, positive
 from twostage.commands.parser import Parser
 from twostage.errors import run_cli
 from twostage.machine import expand_home, user_path

@@ -33,7 +33,7 @@ def run_from_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: a system without a counterpart here, no clone, something that is not installed, or settings that differ.
     """
-    size, output = parse_size(args.size), parse_size(args.output_size)
+    size, output = parse_size(args.size, "--size"), parse_size(args.output_size, "--output-size")
     if args.training and len(args.classes) > 1:
         raise UserError("--training takes one number of classes, for which models are built; give one")
     config = find_config(args.system)
