@@ -29,7 +29,8 @@ def training_steps(model: Any, size: Size, batch: int, classes: int, *, recomput
     if recompute:
         recompute_activations(model)
     generator = torch.Generator().manual_seed(0)
-    records = [_record(size, classes, generator) for _ in range(batch)]
+    names = [f"thing number {i}" for i in range(classes)]
+    records = [training_record(size, names, generator) for _ in range(batch)]
 
     def whole() -> None:
         with EventStorage(0):
@@ -41,10 +42,14 @@ def training_steps(model: Any, size: Size, batch: int, classes: int, *, recomput
     return Steps(runs={"whole": whole}, text_seconds=0.0)
 
 
-def _record(size: Size, classes: int, generator: torch.Generator) -> dict[str, Any]:
-    """A picture of noise with labels and masks, as the mappers of training give it."""
+def training_record(size: Size, names: list[str], generator: torch.Generator) -> dict[str, Any]:
+    """A picture of noise with labels and masks, as the mappers of training give it.
+
+    Args:
+        names: the training vocabulary.
+    """
     height, width = size
-    squares = torch.randint(0, classes, (-(-height // _SQUARE), -(-width // _SQUARE)), generator=generator)
+    squares = torch.randint(0, len(names), (-(-height // _SQUARE), -(-width // _SQUARE)), generator=generator)
     labels = squares.repeat_interleave(_SQUARE, 0).repeat_interleave(_SQUARE, 1)[:height, :width]
     present = labels.unique()[:_MOST_PRESENT]
     instances = Instances((height, width))
@@ -54,5 +59,5 @@ def _record(size: Size, classes: int, generator: torch.Generator) -> dict[str, A
         "image": torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8),
         "sem_seg": labels,
         "instances": instances,
-        "vocabulary": [f"thing number {i}" for i in range(classes)],
+        "vocabulary": names,
     }
