@@ -17,11 +17,11 @@ from conformance.authors.building import build
 from conformance.authors.clone import check_clone
 from conformance.authors.contract import Authors
 from conformance.authors.measuring import measure, table
-from twostage.commands.benchmark import parse_size
 from twostage.config import load_config
 from twostage.config.finding import find_config
 from twostage.errors import UserError
 from twostage.files import write_text
+from twostage.sizes import parse_size
 
 # Every tensor comes from the seed, and nothing random may get into the cache of embeddings.
 _SEEDED = ("MODEL.DEVICE", "cpu", "MODEL.CLIP.TEXT_CACHE", "", "MODEL.CLIP.PRETRAINED", "")
