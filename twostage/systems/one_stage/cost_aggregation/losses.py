@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,9 +15,7 @@ def one_vs_rest_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 `[B, H, W]`. A pixel with a label outside 0..T-1 (ignored) is a negative for every class, as in the
             published runs.
     """
-    classes = logits.shape[1]
     resized = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    # Ignored pixels go to an extra class, which is then cut off.
-    known = labels.where((labels >= 0) & (labels < classes), labels.new_tensor(classes))
-    targets = F.one_hot(known, classes + 1)[..., :classes].permute(0, 3, 1, 2)
+    # Not `F.one_hot`, whose int64 takes eight bytes a class and pixel.
+    targets = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
     return F.binary_cross_entropy_with_logits(resized, targets.to(resized.dtype))
