@@ -27,6 +27,7 @@ from twostage.contrast.choice import Others, OthersChoice
 from twostage.data.augmentation import evaluation_augmentations
 from twostage.data.mapper import to_tensor
 from twostage.errors import UserError
+from twostage.machine import find_device
 from twostage.pictures import Picture, as_rgb, read_ahead
 from twostage.predictions.contrasted import FlooredPrediction
 from twostage.results.panoptic import PanopticSegmentation
@@ -74,6 +75,8 @@ class Segmenter:
     """A loaded system, ready for pictures and vocabularies."""
 
     def __init__(self, model: OpenVocabularySegmenter, cfg: CfgNode) -> None:
+        # One without numbers can be built, but looks at nothing.
+        find_device(str(cfg.MODEL.DEVICE))
         warn_if_untrained(model, cfg)
         self.model = model.eval()
         self.cfg = cfg

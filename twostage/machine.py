@@ -23,8 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_device(cfg: CN) -> str:
-    """`MODEL.DEVICE` with "auto" replaced by what this machine has. Raises UserError as `find_device`."""
-    return find_device(str(cfg.MODEL.DEVICE))
+    """`MODEL.DEVICE` with "auto" replaced by what this machine has. Raises UserError as `find_device`.
+
+    "meta", whose tensors have shapes and hold no numbers, is for who lists what a model is made of.
+    """
+    name = str(cfg.MODEL.DEVICE)
+    return name if name == "meta" else find_device(name)
 
 
 def find_device(name: str, key: str = "MODEL.DEVICE") -> str:
