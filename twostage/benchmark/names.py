@@ -3,3 +3,8 @@
 from __future__ import annotations
 
 NAMES = ("trunk", "encode", "decode", "label map", "whole")
+
+
+def words(count: int) -> list[str]:
+    """A vocabulary of `count` names that mean nothing."""
+    return [f"thing number {i}" for i in range(count)]

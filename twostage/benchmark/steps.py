@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from twostage.benchmark.cost import synchronise
+from twostage.benchmark.names import words
 from twostage.clip.towers.pyramid import feature_pyramid
 from twostage.clip.towers.vit import embed_image, run_blocks
 from twostage.errors import UserError
@@ -42,7 +43,7 @@ def system_steps(model: Any, image: Tensor, output: Size, classes: int) -> Steps
         image: uint8 `[3, H, W]`.
         output: size of the label map.
     """
-    vocabulary = Vocabulary.from_words([f"thing number {i}" for i in range(classes)])
+    vocabulary = Vocabulary.from_words(words(classes))
     start = time.perf_counter()
     text = model.embed_vocabulary(vocabulary)
     text_seconds = time.perf_counter() - start

@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
+from twostage.benchmark.names import words
 from twostage.benchmark.steps import Steps
 from twostage.inference.resampling import Size
 from twostage.recomputation import recompute_activations
@@ -29,8 +30,7 @@ def training_steps(model: Any, size: Size, batch: int, classes: int, *, recomput
     if recompute:
         recompute_activations(model)
     generator = torch.Generator().manual_seed(0)
-    names = [f"thing number {i}" for i in range(classes)]
-    records = [training_record(size, names, generator) for _ in range(batch)]
+    records = [training_record(size, words(classes), generator) for _ in range(batch)]
 
     def whole() -> None:
         with EventStorage(0):

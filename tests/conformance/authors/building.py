@@ -14,8 +14,9 @@ from detectron2.config import CfgNode
 from conformance.authors.clone import opened
 from conformance.authors.contract import Authors, Request
 from conformance.authors.copying import copy_weights, seed_weights
-from conformance.authors.feeding import entry, random_text, records, words
+from conformance.authors.feeding import entry, random_text, records
 from conformance.authors.sides import Side, our_picture, their_picture, training_side
+from twostage.benchmark.names import words
 from twostage.inference.resampling import Size
 from twostage.recomputation import recompute_activations
 from twostage.systems.building import build_model

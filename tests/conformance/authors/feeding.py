@@ -29,11 +29,6 @@ def smooth_picture(size: Size, seed: int = 0) -> Tensor:
     return (_DARKEST + (_BRIGHTEST - _DARKEST) * fine).clamp(0, 255).to(torch.uint8)
 
 
-def words(count: int) -> list[str]:
-    """`count` names."""
-    return [f"thing number {i}" for i in range(count)]
-
-
 def entry(size: Size, output: Size, names: list[str]) -> dict[str, Any]:
     """One picture as Detectron2's models are given it, with its vocabulary."""
     return {"image": smooth_picture(size), "height": output[0], "width": output[1], "vocabulary": names}

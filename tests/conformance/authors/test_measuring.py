@@ -11,10 +11,11 @@ from torch import nn
 
 from conformance.authors.building import Models
 from conformance.authors.copying import copy_weights, seed_weights
-from conformance.authors.feeding import random_text, smooth_picture, words
+from conformance.authors.feeding import random_text, smooth_picture
 from conformance.authors.measuring import agreement, measure, table
 from conformance.authors.sides import Picture, Side, Step
 from conformance.authors.standin import StandIn
+from twostage.benchmark.names import words
 from twostage.config import load_config
 from twostage.errors import UserError
 from twostage.systems.building import build_model
